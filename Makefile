@@ -1,0 +1,73 @@
+# Everything runs in .venv, which is made from PYTHON and requirements.lock the first time it is needed.
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+UV := $(shell command -v uv 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test lint bench crash sql up down lock clean clean-data
+
+help: ## print this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "ARGS=... is handed on by demo, dev, test, bench, crash, sql and lock, as in: make test ARGS='-k plan -x'"
+
+demo: $(INSTALLED) ## see it work: embedded broker, generator, Dagster; CI=true or DEMO_SECONDS=n ends by itself
+	@$(BIN)/python -m archiver_pipeline.demo $(ARGS)
+
+dev: $(INSTALLED) ## Dagster's UI, daemon and sensor against the configured broker
+	@$(BIN)/python -m archiver_pipeline.dev $(ARGS)
+
+test: $(INSTALLED) ## the whole suite, with a real Kafka (needs Java 17 and Maven)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## ruff (rules and format) and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(INSTALLED) ## the benchmark
+	@$(BIN)/python -m bench $(ARGS)
+
+crash: $(INSTALLED) ## kill the archiver again and again, then prove that nothing was lost or doubled
+	@$(BIN)/python -m archiver_pipeline_tests.crash $(ARGS)
+
+sql: $(INSTALLED) ## SQL shell on the archive's view
+	@$(BIN)/archiver sql $(ARGS)
+
+up: ## Kafka, a producer and the archiver in containers; the UI is at http://localhost:3000
+	@docker compose up -d --build
+
+down: ## stop the containers, keep their data
+	@docker compose down
+
+lock: ## write requirements.lock anew from pyproject.toml (needs uv); ARGS=--upgrade takes newer releases
+	@test -n "$(UV)" || { echo "make lock: needs uv, and there is none on PATH; install it, then run this again" >&2; exit 2; }
+	@$(UV) pip compile pyproject.toml --extra dev --quiet --output-file requirements.lock --generate-hashes --no-header \
+		--universal --python-version 3.11 --fork-strategy fewest --no-strip-extras $(ARGS)
+
+clean: ## remove what make and its tools have made; the archive stays
+	@rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	@find . \( -path ./.git -o -path ./data \) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+clean-data: ## remove the archive and all else under data/; there is no way back
+	@rm -rf data/archive data/archive.duckdb* data/aggregates data/dagster_home data/demo
+
+# The first line that can fail says why in one sentence; make itself then ends with exit code 2.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "make: needs Python 3.11 or newer, but '$(PYTHON) -V' says: $$($(PYTHON) -V 2>&1 | head -n 1);" \
+			"name another one: make PYTHON=python3.12 ..." >&2; exit 2; }
+ifneq ($(UV),)
+	@echo "Installing requirements.lock into .venv with uv ..."
+	@test -x $(BIN)/python || { rm -rf .venv && $(UV) venv --quiet --python "$(PYTHON)" .venv; }
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
+else
+	@echo "Installing requirements.lock into .venv with pip, about a minute the first time ..."
+	@test -x $(BIN)/pip || { rm -rf .venv && $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+endif
+	@touch $@

@@ -1,0 +1,275 @@
+"""One micro-batch from end to end: plan, read, write, commit, clean. No Dagster."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from archiver_pipeline.archive import Archive, Attempt, BatchInfo
+from archiver_pipeline.errors import Superseded, TopicChanged
+from archiver_pipeline.kafka import Cluster, Look, same_topic
+from archiver_pipeline.ledger import Ledger, gap_transaction, offset_transactions
+from archiver_pipeline.plan import (
+    Committed,
+    Gap,
+    OffsetRange,
+    Plan,
+    Position,
+    TopicPartition,
+    check_follows_on,
+    lane_of,
+    plan_batch,
+    positions_of,
+)
+from archiver_pipeline.reader import Progress, RangeReader
+from archiver_pipeline.settings import Settings
+from archiver_pipeline.writer import BatchWriter
+
+log = logging.getLogger(__name__)
+
+_TRIES = 5
+_FRAMES_AHEAD = 2
+
+Targets = Mapping[tuple[str, int], int]
+"""How far a pass may go: topic and partition to an end offset."""
+
+OnStep = Callable[[str], None]
+"""Told the name of each step as it begins: plan, read, write, sync, place, commit, clean, done."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that was committed.
+
+    Attributes:
+        lane: its lane.
+        ranges: what was archived; each `end` is the next offset to archive.
+        messages_by_range: how many messages each range held.
+        gaps: gaps recorded with it.
+        messages, bytes, files: messages, payload bytes, and Parquet files.
+        types: messages per type.
+        seconds: from plan to commit.
+        steps: seconds per step.
+        lag: offsets that were left to read in the lane.
+        version: the table version that it made.
+        look: what the broker showed when it was planned.
+    """
+
+    lane: int
+    ranges: tuple[OffsetRange, ...]
+    messages_by_range: tuple[int, ...]
+    gaps: tuple[Gap, ...]
+    messages: int
+    bytes: int
+    files: int
+    types: Mapping[str, int]
+    seconds: float
+    steps: Mapping[str, float]
+    lag: int
+    version: int
+    look: Look
+
+
+@dataclass
+class _Clock:
+    """Seconds spent in each step."""
+
+    on_step: OnStep
+    steps: Counter[str] = field(default_factory=Counter)
+    _name: str = ""
+    _since: float = 0.0
+
+    def step(self, name: str) -> None:
+        now = time.monotonic()
+        if self._name:
+            self.steps[self._name] += now - self._since  # type: ignore[assignment]
+        self._name, self._since = name, now
+        self.on_step(name)
+
+
+class Archiver:
+    """Archives batches of one lane, each planned from what the archive and the broker say at that moment."""
+
+    def __init__(self, settings: Settings, lane: int = 0, run_id: str = "", on_step: OnStep = lambda _: None) -> None:
+        self.settings = settings
+        self.lane = lane
+        self.cluster = Cluster(settings)
+        self.archive = Archive(settings.archive_uri, settings.lanes)
+        self._run_id = run_id
+        self._on_step = on_step
+        self._warned: set[str] = set()
+
+    def look(self) -> Look:
+        """Ask the broker how far it is, and warn once of each topic that cannot be read."""
+        look = self.cluster.look()
+        for warning in look.warnings:
+            if warning not in self._warned:
+                log.warning("%s; the other topics go on", warning)
+        self._warned.update(look.warnings)
+        return look
+
+    def positions(self, ledger: Ledger, look: Look) -> list[Position]:
+        """Where archiving stands in every partition of every topic."""
+        return [
+            position
+            for state in look.topics
+            for position in positions_of(state, ledger.committed, self.cluster.start_offset)
+        ]
+
+    def targets_of(self, requested: Iterable[OffsetRange]) -> Targets:
+        """Turn explicit ranges into targets. Raises RangeRefused where one does not follow on."""
+        at = {
+            (position.at.topic, position.at.partition): position
+            for position in self.positions(self.archive.ledger(), self.look())
+        }
+        targets = {}
+        for item in requested:
+            place = (item.at.topic, item.at.partition)
+            if place not in at:
+                raise TopicChanged("the topic or partition does not exist", topic=place[0], partition=place[1])
+            check_follows_on(item, at[place])
+            targets[place] = item.end
+        return targets
+
+    def drain(self, targets: Targets | None = None) -> Iterator[Batch]:
+        """Archive batch after batch up to the targets, by default the end offsets seen now."""
+        wanted = self.look().end_offsets() if targets is None else targets
+        while (batch := self.batch(wanted)) is not None:
+            yield batch
+
+    def batch(self, targets: Targets | None = None) -> Batch | None:
+        """Archive one batch, or return None where nothing is to be done.
+
+        A refused commit starts over from a fresh snapshot: the run that won has moved the offsets on.
+
+        Raises:
+            KafkaError: the broker failed; ArchiveError: the archive could not be written. Nothing was committed then.
+        """
+        for attempt in range(_TRIES):
+            try:
+                return self._attempt(targets)
+            except (Superseded, TopicChanged) as error:
+                if attempt == _TRIES - 1:
+                    raise
+                log.warning("%s; starting over", error)
+        return None
+
+    def _attempt(self, targets: Targets | None) -> Batch | None:
+        clock = _Clock(self._on_step)
+        clock.step("plan")
+        started = time.monotonic()
+        attempt = self.archive.begin(self.lane)
+        try:
+            look = self.look()
+            positions = self.positions(attempt.ledger, look)
+            plan = plan_batch(self.lane, self.settings.lanes, positions, self.settings.batch_messages, targets)
+            if plan is None:
+                if attempt.leftovers:
+                    attempt.commit([], {"run_id": self._run_id, "lane": str(self.lane)})
+                    attempt.clean()
+                return None
+            if plan.ranges:
+                log.info("reading %s", ", ".join(map(str, plan.ranges)))
+            reader, writer = self._copy(attempt, plan, clock)
+            clock.step("sync")
+            attempt.staging.sync()
+            clock.step("place")
+            attempt.staging.place()
+            self._check_topic_ids(plan)
+            clock.step("commit")
+            reached = {item.range.at: item for item in reader.progress}
+            seconds = time.monotonic() - started
+            ranges = tuple(OffsetRange(item.range.at, item.range.start, item.next) for item in reader.progress)
+            messages = tuple(item.messages for item in reader.progress)
+            info = BatchInfo(
+                self._run_id, self.lane, ranges, sum(messages), _bytes(reader.progress), writer.files, seconds
+            )
+            gaps = tuple(gap for position in plan.positions for gap in (*position.gaps, *_gaps(reached, position)))
+            offsets = [
+                item
+                for position in plan.positions
+                for item in offset_transactions(position.at, _committed(position, reached.get(position.at)))
+            ]
+            version = attempt.commit([*offsets, *map(gap_transaction, gaps)], info.metadata())
+            clock.step("clean")
+            attempt.clean()
+            clock.step("done")
+        except BaseException:
+            attempt.discard()
+            raise
+        lag = sum(
+            max(0, position.end - (reached[position.at].next if position.at in reached else position.next))
+            for position in positions
+            if lane_of(position.at.topic, position.at.partition, self.settings.lanes) == self.lane
+        )
+        return Batch(
+            self.lane,
+            ranges,
+            messages,
+            gaps,
+            info.messages,
+            info.bytes,
+            writer.files,
+            dict(writer.types),
+            seconds,
+            dict(clock.steps),
+            lag,
+            version,
+            look,
+        )
+
+    def _copy(self, attempt: Attempt, plan: Plan, clock: _Clock) -> tuple[RangeReader, BatchWriter]:
+        """Read the planned ranges and write them, one thread reading while another writes."""
+        reader = RangeReader(self.cluster, plan.ranges, self.settings.batch_bytes)
+        places = [item.at for item in plan.ranges]
+        writer = BatchWriter(
+            places,
+            self.settings.type_rule,
+            attempt.types() if places else set(),
+            self.settings.max_types,
+            attempt.write,
+        )
+        clock.step("read")
+        with ThreadPoolExecutor(1, "write") as pool:
+            ahead: deque[Future[None]] = deque()
+            for frame in reader.frames():
+                self._on_step("frame")
+                ahead.append(pool.submit(writer.add, frame))
+                while len(ahead) > _FRAMES_AHEAD:
+                    ahead.popleft().result()
+            clock.step("write")
+            ahead.append(pool.submit(writer.close))
+            for future in ahead:
+                future.result()
+        return reader, writer
+
+    def _check_topic_ids(self, plan: Plan) -> None:
+        """Make sure that no topic was made again while it was read; one that is gone was read under its own id."""
+        if self.settings.topic_ids == "none" or not plan.positions:
+            return
+        present = self.cluster.topic_ids({position.at.topic for position in plan.positions})
+        for position in plan.positions:
+            now = present.get(position.at.topic)
+            if now is not None and not same_topic(position.at.topic_id, now):
+                raise TopicChanged("the topic was made again while it was read", topic=position.at.topic)
+
+
+def _gaps(reached: Mapping[TopicPartition, Progress], position: Position) -> list[Gap]:
+    return reached[position.at].gaps if position.at in reached else []
+
+
+def _bytes(progress: Iterable[Progress]) -> int:
+    return sum(item.bytes for item in progress)
+
+
+def _committed(position: Position, progress: Progress | None) -> Committed:
+    """What the archive has of a partition after the batch."""
+    began = min((gap.start for gap in position.gaps), default=position.next)
+    known = position.known or Committed(began, began, 0)
+    if progress is None:
+        return Committed(position.next, known.first, known.messages)
+    return Committed(progress.next, known.first, known.messages + progress.messages)

@@ -1,0 +1,98 @@
+"""The errors of the archiver: one tree, and every error says what failed, where, and what to do next.
+
+ArchiverError
+├── SettingsError           a setting is wrong; nothing was started
+├── KafkaError              the broker refused or failed
+│   ├── BrokerUnavailable   no broker answered in time
+│   ├── AccessDenied        authentication or authorization refused
+│   └── TopicChanged        a topic was deleted or made again while it was read
+└── ArchiveError            the archive could not be read or written
+    ├── StorageError        the folder is read-only, full or gone
+    ├── ArchiveDamaged      the table's log cannot be read
+    ├── Superseded          another run of the same lane or partition committed first
+    └── RangeRefused        an explicit range does not follow on from what is archived
+"""
+
+from __future__ import annotations
+
+
+class ArchiverError(Exception):
+    """Base of every error that the archiver raises on purpose.
+
+    Attributes:
+        what: what failed and why, one sentence.
+        topic, partition, start, end: where in Kafka, as far as known; `end` is exclusive.
+        path: the file or folder concerned.
+        hint: what to do next.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        topic: str | None = None,
+        partition: int | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        path: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.what = what
+        self.topic = topic
+        self.partition = partition
+        self.start = start
+        self.end = end
+        self.path = path
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        where = [
+            f"topic {self.topic}" if self.topic is not None else "",
+            f"partition {self.partition}" if self.partition is not None else "",
+            f"offsets [{self.start}, {'…' if self.end is None else self.end})" if self.start is not None else "",
+            self.path or "",
+        ]
+        place = ", ".join(part for part in where if part)
+        text = self.what + (f" ({place})" if place else "")
+        return text + (f". {self.hint}" if self.hint else "")
+
+
+class SettingsError(ArchiverError):
+    """A setting is wrong or missing; the text is one line with its name, the value and what is allowed."""
+
+
+class KafkaError(ArchiverError):
+    """The broker refused a request or a read failed."""
+
+
+class BrokerUnavailable(KafkaError):
+    """No broker answered within the time limit, or a read made no progress."""
+
+
+class AccessDenied(KafkaError):
+    """The broker refused the credentials, or they do not allow the request."""
+
+
+class TopicChanged(KafkaError):
+    """A topic was deleted or made again while a batch read it; nothing was committed, the next run sorts it out."""
+
+
+class ArchiveError(ArchiverError):
+    """The archive could not be read or written; what it held before is untouched."""
+
+
+class StorageError(ArchiveError):
+    """The archive's folder refused a write: read-only, full, or gone."""
+
+
+class ArchiveDamaged(ArchiveError):
+    """The table's log or a file it lists cannot be read."""
+
+
+class Superseded(ArchiveError):
+    """Another run committed the same lane or partition first; this run's files were never part of the archive."""
+
+
+class RangeRefused(ArchiveError):
+    """An explicit range begins past the committed offset, so that archiving it would leave a hole."""

@@ -1,0 +1,109 @@
+"""The JSON fields of a type and their column types, learnt from samples and only ever widened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+
+SAMPLE_ROWS = 2_000
+"""How many messages of a type's new files are looked at; a field that none of them has is found by a later batch."""
+
+MAX_FIELDS = 500
+"""Columns of a typed view; an object with ids as keys would make one of each. The rest is in `value`."""
+
+UNKNOWN = "NULL"
+_WHOLE = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "INTEGER", "UINTEGER"})
+_SCALAR = frozenset({"BIGINT", "DOUBLE", "BOOLEAN", "VARCHAR"})
+
+
+@dataclass(frozen=True)
+class Field:
+    """A JSON field of a type.
+
+    Attributes:
+        field: its name in the JSON object.
+        column: its name in the view, unlike any other there whatever the case of the letters.
+        kind: BIGINT, DOUBLE, BOOLEAN, VARCHAR, JSON, or NULL while no value was seen.
+    """
+
+    field: str
+    column: str
+    kind: str
+
+    def expression(self) -> str:
+        """The SQL of the column. A value that is not of the kind is null there and still in `value`."""
+        pointer = "/" + self.field.replace("~", "~0").replace("/", "~1")
+        path = "'" + pointer.replace("'", "''") + "'"
+        name = '"' + self.column.replace('"', '""') + '"'
+        if self.kind == "JSON":
+            return f'try(json_extract("value", {path})) AS {name}'
+        text = f'try(json_extract_string("value", {path}))'
+        return (
+            f"{text} AS {name}" if self.kind in ("VARCHAR", UNKNOWN) else f"TRY_CAST({text} AS {self.kind}) AS {name}"
+        )
+
+
+def widen(one: str, other: str) -> str:
+    """Return the kind that holds the values of both."""
+    kinds = {one, other} - {UNKNOWN}
+    if len(kinds) < 2:
+        return kinds.pop() if kinds else UNKNOWN
+    if "JSON" in kinds:
+        return "JSON"
+    return "DOUBLE" if kinds == {"BIGINT", "DOUBLE"} else "VARCHAR"
+
+
+def kind_of(structure: Any) -> str:
+    """Return the kind of a field as DuckDB's `json_group_structure` describes it: a name, an object or a list."""
+    if not isinstance(structure, str):
+        return "JSON"
+    if structure in _WHOLE:
+        return "BIGINT"
+    return structure if structure in _SCALAR or structure == UNKNOWN else "JSON"
+
+
+def sampled(connection: duckdb.DuckDBPyConnection, values: str) -> dict[str, str]:
+    """Look at a sample of the messages that a SELECT of `value` gives, and return field name to kind."""
+    row = connection.execute(
+        f"SELECT json_group_structure(document)::VARCHAR FROM (SELECT try_cast(value AS JSON) AS document "
+        f"FROM ({values}) WHERE value IS NOT NULL USING SAMPLE {SAMPLE_ROWS} ROWS) WHERE json_type(document) = 'OBJECT'"
+    ).fetchone()
+    structure = json.loads(row[0]) if row and row[0] else {}
+    return {name: kind_of(what) for name, what in structure.items()} if isinstance(structure, dict) else {}
+
+
+def merge(known: Iterable[Field], found: Mapping[str, str], taken: Iterable[str]) -> list[Field]:
+    """Add found fields to the known ones and widen those: no column ever changes its name or place."""
+    merged = [replace(item, kind=widen(item.kind, found.get(item.field, UNKNOWN))) for item in known]
+    names = {name.lower() for name in taken} | {item.column.lower() for item in merged}
+    present = {item.field for item in merged}
+    for field, kind in found.items():
+        if field in present or len(merged) >= MAX_FIELDS or not field.isprintable() or len(field) > 200:
+            continue
+        column, number = field or "_", 1
+        while column.lower() in names:
+            column, number = f"{field}_{number}", number + 1
+        names.add(column.lower())
+        merged.append(Field(field, column, kind))
+    return merged
+
+
+def stored(connection: duckdb.DuckDBPyConnection, type_name: str) -> list[Field]:
+    """The fields of a type that earlier samples found, in the order in which they were found."""
+    rows = connection.execute(
+        'SELECT field, "column", kind FROM meta.fields WHERE type = ? ORDER BY rowid', [type_name]
+    ).fetchall()
+    return [Field(*row) for row in rows]
+
+
+def store(connection: duckdb.DuckDBPyConnection, type_name: str, fields: Iterable[Field]) -> None:
+    """Keep the fields of a type."""
+    connection.execute("DELETE FROM meta.fields WHERE type = ?", [type_name])
+    rows = [[type_name, item.field, item.column, item.kind] for item in fields]
+    if rows:
+        connection.executemany("INSERT INTO meta.fields VALUES (?, ?, ?, ?)", rows)

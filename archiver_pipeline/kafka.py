@@ -1,0 +1,244 @@
+"""The Kafka side: which topics there are and how far they reach."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from archiver_pipeline.errors import AccessDenied, BrokerUnavailable, KafkaError
+from archiver_pipeline.plan import NO_TOPIC_ID, TopicPartition, TopicState, Watermarks, life_of
+from archiver_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 15.0
+"""How long a question to the broker may take."""
+
+_NO_ACCESS = {
+    "_AUTHENTICATION",
+    "SASL_AUTHENTICATION_FAILED",
+    "TOPIC_AUTHORIZATION_FAILED",
+    "CLUSTER_AUTHORIZATION_FAILED",
+}
+NO_TOPIC = {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID"}
+_NO_BROKER = {"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "REQUEST_TIMED_OUT", "BROKER_NOT_AVAILABLE"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the broker shows of the wanted topics at one moment.
+
+    Attributes:
+        topics: the topics that are there.
+        warnings: a sentence for each topic or partition that cannot be read now; the rest goes on without it.
+    """
+
+    topics: tuple[TopicState, ...]
+    warnings: tuple[str, ...] = ()
+
+    def end_offsets(self) -> dict[tuple[str, int], int]:
+        """The last stable offset of each partition."""
+        return {(state.topic, number): marks.end for state in self.topics for number, marks in state.partitions.items()}
+
+
+class Cluster:
+    """A Kafka cluster, asked through librdkafka's admin client."""
+
+    def __init__(self, settings: Settings) -> None:
+        settings.require_kafka()
+        self.settings = settings
+        self._complaints: list[Any] = []
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        from confluent_kafka.admin import AdminClient
+
+        return AdminClient(client_properties(self.settings, self._complaints.append), logger=log)
+
+    def look(self) -> Look:
+        """Find the wanted topics and ask for their ids, earliest offsets and last stable offsets.
+
+        Raises:
+            BrokerUnavailable: no broker answered in time.
+            AccessDenied: the credentials are refused.
+        """
+        with self.translated("the broker was asked for its topics"):
+            names, warnings = self._wanted()
+            states, missing = self._described(names)
+            marks, unread = self._watermarks(
+                [(topic, number) for topic, (_, numbers) in states.items() for number in numbers]
+            )
+        topics = tuple(
+            TopicState(
+                topic, topic_id, {number: marks[topic, number] for number in numbers if (topic, number) in marks}
+            )
+            for topic, (topic_id, numbers) in sorted(states.items())
+        )
+        return Look(tuple(state for state in topics if state.partitions), (*warnings, *missing, *unread))
+
+    def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """Return the present id of each topic; a topic that is gone has none in the answer."""
+        with self.translated("the broker was asked for topic ids"):
+            states, _ = self._described(sorted(set(topics)))
+        return {topic: topic_id for topic, (topic_id, _) in states.items()}
+
+    def earliest(self, topic: str, partition: int) -> int:
+        """Return a partition's earliest offset."""
+        with self.translated("the broker was asked for an earliest offset", topic, partition):
+            marks, unread = self._watermarks([(topic, partition)])
+        if (topic, partition) not in marks:
+            raise KafkaError(unread[0], topic=topic, partition=partition)
+        return marks[topic, partition].earliest
+
+    def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int | None:
+        """Return the first offset with a timestamp at or after the given one, or None if there is none."""
+        from confluent_kafka import TopicPartition as Place
+        from confluent_kafka.admin import OffsetSpec
+
+        with self.translated("the broker was asked for the offset of a time", topic, partition):
+            place = Place(topic, partition)
+            future = self._admin.list_offsets(
+                {place: OffsetSpec.for_timestamp(timestamp_ms)}, request_timeout=TIMEOUT_SECONDS
+            )[place]
+            offset = future.result(TIMEOUT_SECONDS).offset
+        return offset if offset >= 0 else None
+
+    def start_offset(self, at: TopicPartition, marks: Watermarks) -> int:
+        """Return where a partition of a topic seen for the first time begins, by `ARCHIVER_START`."""
+        if self.settings.start == "earliest":
+            return marks.earliest
+        if self.settings.start_time is None:
+            return marks.end
+        found = self.offset_at(at.topic, at.partition, int(self.settings.start_time.timestamp() * 1000))
+        return marks.end if found is None else min(found, marks.end)
+
+    @contextmanager
+    def translated(self, what: str, topic: str | None = None, partition: int | None = None) -> Iterator[None]:
+        """Turn a librdkafka error into one of the archiver's own, with what the client complained of meanwhile."""
+        from confluent_kafka import KafkaException
+
+        self._complaints.clear()
+        try:
+            yield
+        except (KafkaException, TimeoutError) as error:
+            self._admin.poll(0)
+            raise translate(error, what, self.settings, self._complaints, topic, partition) from error
+
+    def _wanted(self) -> tuple[list[str], list[str]]:
+        """Return the names of the wanted topics; a regex never matches an internal topic."""
+        plain = [name for name in self.settings.topics if not name.startswith("^")]
+        patterns = [re.compile(name) for name in self.settings.topics if name.startswith("^")]
+        if not patterns:
+            return sorted(set(plain)), []
+        present = [
+            name for name in self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics if not name.startswith("__")
+        ]
+        matched = {name for name in present if any(pattern.match(name) for pattern in patterns)}
+        idle = [pattern.pattern for pattern in patterns if not any(pattern.match(name) for name in present)]
+        return sorted({*plain, *matched}), [f"no topic matches {pattern}" for pattern in idle]
+
+    def _described(self, names: list[str]) -> tuple[dict[str, tuple[str, list[int]]], list[str]]:
+        """Return id and partition numbers of each topic, and a sentence for each that is missing."""
+        from confluent_kafka import KafkaException, TopicCollection
+
+        if not names:
+            return {}, []
+        if self.settings.topic_ids == "none":
+            return self._listed(names)
+        states: dict[str, tuple[str, list[int]]] = {}
+        missing = []
+        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_SECONDS)
+        for name, future in futures.items():
+            try:
+                description = future.result(TIMEOUT_SECONDS)
+            except KafkaException as error:
+                if error.args[0].name() not in NO_TOPIC:
+                    raise
+                missing.append(f"topic {name} does not exist")
+            else:
+                if not description.is_internal or name in self.settings.topics:
+                    states[name] = (_url_safe(description.topic_id), sorted(part.id for part in description.partitions))
+        return states, missing
+
+    def _listed(self, names: list[str]) -> tuple[dict[str, tuple[str, list[int]]], list[str]]:
+        """The same for a broker without topic ids."""
+        present = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+        found = {name: (NO_TOPIC_ID, sorted(present[name].partitions)) for name in names if name in present}
+        return found, [f"topic {name} does not exist" for name in names if name not in present]
+
+    def _watermarks(self, places: list[tuple[str, int]]) -> tuple[dict[tuple[str, int], Watermarks], list[str]]:
+        """Ask for earliest and last stable offsets; a partition without a leader is left out with a warning."""
+        from confluent_kafka import IsolationLevel, KafkaException
+        from confluent_kafka import TopicPartition as Place
+        from confluent_kafka.admin import OffsetSpec
+
+        if not places:
+            return {}, []
+        answers: list[dict[tuple[str, int], int]] = []
+        warnings = []
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
+            answer = {}
+            futures = self._admin.list_offsets(
+                {Place(topic, number): spec for topic, number in places},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=TIMEOUT_SECONDS,
+            )
+            for place, future in futures.items():
+                try:
+                    answer[place.topic, place.partition] = future.result(TIMEOUT_SECONDS).offset
+                except KafkaException as error:
+                    if error.args[0].name() in _NO_BROKER | _NO_ACCESS:
+                        raise
+                    warnings.append(f"topic {place.topic}, partition {place.partition}: {error.args[0].str()}")
+            answers.append(answer)
+        earliest, end = answers
+        both = earliest.keys() & end.keys()
+        return {place: Watermarks(max(0, earliest[place]), end[place]) for place in both}, sorted(set(warnings))
+
+
+def client_properties(settings: Settings, complain: Callable[[Any], None]) -> dict[str, Any]:
+    """The user's librdkafka properties, with errors reported to `complain`."""
+    return {"client.id": "archiver", **settings.kafka_properties, "error_cb": complain}
+
+
+def _url_safe(topic_id: Any) -> str:
+    """Write a topic id as Kafka's own tools do, in URL-safe base64 (RFC 4648); librdkafka uses `/` and `+`."""
+    return str(topic_id).replace("/", "_").replace("+", "-")
+
+
+def same_topic(recorded: str, present: str | None) -> bool:
+    """Tell whether the broker's present topic id is the one under which a batch archives."""
+    return present is not None and life_of(recorded)[0] == present
+
+
+def translate(
+    error: Exception,
+    what: str,
+    settings: Settings,
+    complaints: Iterable[Any] = (),
+    topic: str | None = None,
+    partition: int | None = None,
+) -> KafkaError:
+    """Say what a librdkafka error means: no access, no broker in time, or something else, with secrets masked."""
+    inner = [item for item in (error.args[0] if error.args else None, *complaints) if hasattr(item, "name")]
+    names = {item.name() for item in inner}
+    text = settings.mask("; ".join(dict.fromkeys(item.str() for item in inner)) or str(error) or "no answer in time")
+    servers = settings.kafka_properties.get("bootstrap.servers", "")
+    place: Mapping[str, Any] = {"topic": topic, "partition": partition}
+    if names & _NO_ACCESS or any("SSL handshake failed" in item.str() for item in inner):
+        hint = (
+            "Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*, and the ACLs: Describe and Read on the topics"
+        )
+        return AccessDenied(f"{servers} refused access when {what}: {text}", hint=hint, **place)
+    if isinstance(error, TimeoutError) or names & _NO_BROKER:
+        hint = "Check KAFKA_BOOTSTRAP_SERVERS and that the broker is up; the next run goes on where this one stopped"
+        return BrokerUnavailable(f"{servers} did not answer when {what}: {text}", hint=hint, **place)
+    return KafkaError(f"{servers} failed when {what}: {text}", hint="The next run tries again", **place)

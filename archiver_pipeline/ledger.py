@@ -1,0 +1,167 @@
+"""The ledger: what the table's application transactions say of offsets, starts, gaps and lanes.
+
+A Delta application transaction (Delta protocol, "Transaction Identifiers") is a name with a 64-bit number, committed
+with the files and kept in every checkpoint for ever. The names, none of which can be mistaken for another:
+
+    {topic}/{topic_id}/{partition}                      the next offset to archive
+    start/{topic}/{topic_id}/{partition}                where archiving began
+    count/{topic}/{topic_id}/{partition}                how many messages the archive holds
+    gap/{topic}/{topic_id}/{partition}/{start}/{reason} the end of the gap
+    lane/{n}                                            the epoch: one more with every commit of the lane
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from archiver_pipeline.errors import ArchiveDamaged
+from archiver_pipeline.plan import Committed, Gap, TopicPartition
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One application transaction: its name, its number, and when it was committed (ms since 1970, if known)."""
+
+    app_id: str
+    version: int
+    updated_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class RecordedGap:
+    """A gap and when it was found."""
+
+    gap: Gap
+    time: datetime | None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What the archive has, as of one version of its table.
+
+    Attributes:
+        version: the table's version, -1 before its first commit.
+        committed: per topic partition and life, the offsets.
+        gaps: every gap ever found.
+        lanes: the epoch of each lane.
+        numbers: every transaction by its name, as the table has it.
+    """
+
+    version: int
+    committed: Mapping[TopicPartition, Committed] = field(default_factory=dict)
+    gaps: tuple[RecordedGap, ...] = ()
+    lanes: Mapping[int, int] = field(default_factory=dict)
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    def epoch(self, lane: int) -> int:
+        """The number of commits that the lane has seen."""
+        return self.lanes.get(lane, 0)
+
+
+def lane_app_id(lane: int) -> str:
+    """The name of a lane's fence."""
+    return f"lane/{lane}"
+
+
+def offset_transactions(at: TopicPartition, what: Committed) -> list[Transaction]:
+    """The transactions that record the offsets of a topic partition."""
+    place = f"{at.topic}/{at.topic_id}/{at.partition}"
+    return [
+        Transaction(place, what.next),
+        Transaction(f"start/{place}", what.first),
+        Transaction(f"count/{place}", what.messages),
+    ]
+
+
+def gap_transaction(gap: Gap) -> Transaction:
+    """The transaction that records a gap."""
+    at = gap.at
+    return Transaction(f"gap/{at.topic}/{at.topic_id}/{at.partition}/{gap.start}/{gap.reason}", gap.end)
+
+
+def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
+    """Read the ledger out of the transactions of a table version; names of others are passed over."""
+    numbers: dict[str, dict[TopicPartition, int]] = {"": {}, "start": {}, "count": {}}
+    gaps, lanes, every = [], {}, {item.app_id: item for item in transactions}
+    for item in every.values():
+        match item.app_id.split("/"):
+            case ["lane", lane]:
+                lanes[int(lane)] = item.version
+            case ["gap", topic, topic_id, partition, start, reason]:
+                at = TopicPartition(topic, topic_id, int(partition))
+                time = None if item.updated_ms is None else datetime.fromtimestamp(item.updated_ms / 1000, UTC)
+                gaps.append(RecordedGap(Gap(at, int(start), item.version, reason), time))
+            case [("start" | "count") as kind, topic, topic_id, partition]:
+                numbers[kind][TopicPartition(topic, topic_id, int(partition))] = item.version
+            case [topic, topic_id, partition]:
+                numbers[""][TopicPartition(topic, topic_id, int(partition))] = item.version
+    committed = {
+        at: Committed(offset, numbers["start"].get(at, 0), numbers["count"].get(at, 0))
+        for at, offset in numbers[""].items()
+    }
+    in_order = tuple(sorted(gaps, key=lambda found: (found.gap.at, found.gap.start)))
+    return Ledger(version, committed, in_order, lanes, {name: item.version for name, item in every.items()})
+
+
+def read(archive: Path) -> Ledger:
+    """Read the ledger from the newest checkpoint and the commits after it; all transactions at once, however many.
+
+    An archive that does not exist yet has an empty ledger.
+
+    Raises:
+        ArchiveDamaged: a commit or the checkpoint cannot be read.
+    """
+    log = archive / "_delta_log"
+    commits = {int(path.stem): path for path in log.glob("*.json") if path.stem.isdigit()}
+    version, latest = _checkpoint(log)
+    for number in sorted(commits):
+        if number > version:
+            if number != version + 1 and version >= 0:
+                raise ArchiveDamaged(
+                    f"the table's log has no commit {version + 1}",
+                    path=str(log),
+                    hint="Restore the missing file of the log from a copy; nothing was changed",
+                )
+            latest.update({item.app_id: item for item in _commit(commits[number])})
+            version = number
+    return parse(version, latest.values())
+
+
+def _checkpoint(log: Path) -> tuple[int, dict[str, Transaction]]:
+    """Read the transactions of the newest checkpoint; -1 and none without one."""
+    import polars as pl
+
+    checkpoints = sorted(log.glob("*.checkpoint.parquet"))
+    if not checkpoints:
+        return -1, {}
+    newest = checkpoints[-1]
+    try:
+        rows = pl.read_parquet(newest, columns=["txn"])["txn"].drop_nulls().to_list()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _damaged(newest, error) from error
+    found = [Transaction(row["appId"], row["version"], row["lastUpdated"]) for row in rows if row["appId"] is not None]
+    return int(newest.name.split(".")[0]), {item.app_id: item for item in found}
+
+
+def _commit(path: Path) -> list[Transaction]:
+    """Read the transactions of one commit; lines of thousands of files are passed over unread."""
+    try:
+        content = path.read_bytes()
+        if not content.rstrip().endswith(b"}"):
+            raise ValueError("it is cut short")
+        actions = [json.loads(line)["txn"] for line in content.splitlines() if line.startswith(b'{"txn"')]
+        return [Transaction(action["appId"], action["version"], action.get("lastUpdated")) for action in actions]
+    except (ValueError, KeyError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ArchiveDamaged:
+    return ArchiveDamaged(
+        f"a file of the table's log cannot be read: {error}",
+        path=str(path),
+        hint="Restore this file from a copy; nothing was changed, and archiving goes on where the log ends",
+    )

@@ -1,0 +1,343 @@
+"""Reading bounded offset ranges from Kafka into frames."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+from archiver_pipeline import envelope
+from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
+from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, translate
+from archiver_pipeline.plan import RETENTION, Gap, OffsetRange, TopicPartition
+
+if TYPE_CHECKING:
+    import polars as pl
+    from confluent_kafka import Consumer, Message
+
+log = logging.getLogger(__name__)
+
+STALL_SECONDS = 60.0
+"""A read without any progress for this long has failed; a broker that pauses for half a minute has not."""
+
+CUT_SECONDS = 5.0
+"""For this long the broker may report an end below the one it gave when the batch was planned."""
+
+_POLL_SECONDS = 0.5
+_CHUNK_MESSAGES, _CHUNK_BYTES = 10_000, 16 * 1024**2
+_PROPERTIES = {
+    "group.id": "archiver",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+    "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
+}
+_TUNED = {"fetch.queue.backoff.ms": "5", "queued.max.messages.kbytes": "65536", "queued.min.messages": "200000"}
+"""Faster than librdkafka's defaults by a factor of five (the back-off alone), and bounded in memory."""
+
+_TIMESTAMP_TYPES = {0: "none", 1: "create", 2: "append"}
+
+
+@dataclass
+class Progress:
+    """How far the read of one range has come.
+
+    Attributes:
+        range: the planned range.
+        next: every offset below it has been read, or carries no message.
+        bytes: payload bytes read so far.
+        quota: when to let the other ranges go first, in bytes.
+        gaps: what retention took away while it was read.
+        messages: how many messages were read.
+        log_end: the end that the broker reported below the range's, if it did; the log was cut or made again.
+    """
+
+    range: OffsetRange
+    next: int
+    bytes: int = 0
+    quota: float = float("inf")
+    gaps: list[Gap] = field(default_factory=list)
+    messages: int = 0
+    log_end: int | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the end of the range is reached."""
+        return self.next >= self.range.end
+
+
+class RangeReader:
+    """Reads ranges side by side with one consumer, in frames of a few megabytes.
+
+    A range ends when a message at or past its end arrives, or the partition's end is reported at or past it: the last
+    offsets of a range may carry no message at all (KIP-98 markers, aborted or compacted records). When `max_bytes` are
+    read, the ranges end where they stand; each has had its fair share by then.
+
+    Attributes:
+        progress: per range; `next` is what a commit may record.
+    """
+
+    def __init__(self, cluster: Cluster, ranges: Iterable[OffsetRange], max_bytes: int) -> None:
+        self.progress = [Progress(item, item.start) for item in ranges]
+        self._cluster = cluster
+        self._max_bytes = max_bytes
+        self._index: dict[tuple[str | None, int | None], int] = {
+            (item.range.at.topic, item.range.at.partition): n for n, item in enumerate(self.progress)
+        }
+        self._by_number: dict[int | None, int] = {number: n for (_, number), n in self._index.items()}
+        self._only_topic = len({item.range.at.topic for item in self.progress}) == 1
+        self._complaints: list[Any] = []
+        self._mean_bytes = 1024.0
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """Yield frames: range (UInt32, index into `progress`), offset, timestamp_ms (Int64, null for none),
+        timestamp_type (String), key, payload (Binary), headers (List of Struct key, value).
+
+        Raises:
+            BrokerUnavailable: nothing came for `STALL_SECONDS`.
+            AccessDenied, KafkaError: the broker refused.
+        """
+        from confluent_kafka import Consumer, KafkaException
+
+        properties = {**_TUNED, **client_properties(self._cluster.settings, self._complaints.append), **_PROPERTIES}
+        consumer = Consumer(properties, logger=log)
+        try:
+            while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > 0:
+                open_ranges = [item for item in self.progress if not item.done]
+                if not open_ranges:
+                    return
+                for item in open_ranges:
+                    item.quota = item.bytes + max(1.0, left / len(open_ranges))
+                yield from self._round(consumer, open_ranges)
+        except KafkaException as error:
+            raise translate(error, "messages were read", self._cluster.settings, self._complaints) from error
+        finally:
+            consumer.close()
+
+    def _round(self, consumer: Consumer, ranges: list[Progress]) -> Iterator[pl.DataFrame]:
+        """Read until each range is done or has used up its quota."""
+        reading = {self._place(item): item for item in ranges}
+        consumer.incremental_assign([_assignment(item) for item in ranges])
+        last_progress, reached = time.monotonic(), -1
+        while reading:
+            messages = consumer.consume(self._chunk_size(), _POLL_SECONDS)
+            events = [message for message in messages if message.error() is not None]
+            if events:
+                messages = [message for message in messages if message.error() is None]
+            if messages:
+                frame = self._frame(messages)
+                if frame.height:
+                    yield frame
+            for event in events:
+                self._handle(consumer, event)
+            self._raise_if_refused()
+            before, reached = reached, sum(item.next for item in ranges)
+            if reached != before:
+                last_progress = time.monotonic()
+            else:
+                self._raise_if_stalled(reading.values(), time.monotonic() - last_progress)
+            for place, item in list(reading.items()):
+                if item.done or item.bytes >= item.quota:
+                    del reading[place]
+                    consumer.incremental_unassign([_assignment(item)])
+
+    def _chunk_size(self) -> int:
+        return int(max(1, min(_CHUNK_MESSAGES, _CHUNK_BYTES / self._mean_bytes)))
+
+    def _place(self, item: Progress) -> tuple[str, int]:
+        return item.range.at.topic, item.range.at.partition
+
+    def _frame(self, messages: list[Message]) -> pl.DataFrame:
+        """Turn messages into a frame, without those outside their range, and take down how far each range came."""
+        import polars as pl
+
+        if self._only_topic:
+            index = [self._by_number[message.partition()] for message in messages]
+        else:
+            index = [self._index[message.topic(), message.partition()] for message in messages]
+        stamps = [message.timestamp() for message in messages]
+        payloads = [message.value() for message in messages]
+        headers = _headers(messages)
+        frame = pl.DataFrame(
+            {
+                "range": pl.Series(index, dtype=pl.UInt32),
+                "offset": pl.Series([message.offset() for message in messages], dtype=pl.Int64),
+                "timestamp_ms": pl.Series([ms for _, ms in stamps], dtype=pl.Int64),
+                "timestamp_type": pl.Series([_TIMESTAMP_TYPES[kind] for kind, _ in stamps], dtype=pl.String),
+                "key": pl.Series([message.key() for message in messages], dtype=pl.Binary),
+                "payload": pl.Series(payloads, dtype=pl.Binary),
+                "headers": _header_series(headers),
+            }
+        )
+        size = pl.col("payload").bin.size().fill_null(0) + pl.col("key").bin.size().fill_null(0)
+        extra = sum(len(name) + len(value or b"") for row in headers if row for name, value in row)
+        counted = frame.group_by("range").agg(pl.col("offset").max(), size.sum().alias("bytes"))
+        self._mean_bytes = (int(counted["bytes"].sum()) + extra) / len(messages) + 1
+        low = pl.Series([item.next for item in self.progress], dtype=pl.Int64).gather(frame["range"])
+        high = pl.Series([item.range.end for item in self.progress], dtype=pl.Int64).gather(frame["range"])
+        frame = frame.filter((frame["offset"] >= low) & (frame["offset"] < high))
+        for number, offset, size_bytes in counted.iter_rows():
+            item = self.progress[number]
+            item.next = max(item.next, min(offset + 1, item.range.end))
+            item.bytes += int(size_bytes) + extra // len(counted)
+        for number, count in frame["range"].value_counts().iter_rows():
+            self.progress[number].messages += count
+        return frame
+
+    def _handle(self, consumer: Consumer, event: Message) -> None:
+        """Deal with a partition's end and with a head that retention deleted; anything else is an error."""
+        from confluent_kafka import KafkaError as Codes
+        from confluent_kafka import KafkaException
+
+        error = event.error()
+        assert error is not None
+        place = (event.topic(), event.partition())
+        if place not in self._index:
+            self._complaints.append(error)
+            return
+        item = self.progress[self._index[place]]
+        if error.code() == Codes._PARTITION_EOF:
+            item.log_end = event.offset()
+            if item.log_end is not None and item.log_end >= item.range.end:
+                item.next = item.range.end
+        elif error.code() in (Codes._AUTO_OFFSET_RESET, Codes.OFFSET_OUT_OF_RANGE):
+            self._skip_deleted(consumer, item, error.str())
+        elif error.name() in NO_TOPIC:
+            raise self._changed(item, f"the topic is gone: {error.str()}")
+        elif error.fatal() or not error.retriable():
+            raise translate(KafkaException(error), "messages were read", self._cluster.settings, (), *place)
+
+    def _skip_deleted(self, consumer: Consumer, item: Progress, reason: str) -> None:
+        """Retention deleted the head of the range: name the gap and go on behind it."""
+        at = item.range.at
+        earliest = self._cluster.earliest(at.topic, at.partition)
+        if earliest <= item.next:
+            raise self._changed(item, f"the log does not reach the range: {reason}")
+        behind = min(earliest, item.range.end)
+        item.gaps.append(Gap(at, item.next, behind, RETENTION))
+        item.next = behind
+        if not item.done:
+            consumer.incremental_unassign([_assignment(item)])
+            consumer.incremental_assign([_assignment(item)])
+
+    def _changed(self, item: Progress, what: str) -> TopicChanged:
+        at = item.range.at
+        hint = "Nothing was committed; the next look at the topic tells what became of it"
+        return TopicChanged(
+            what, topic=at.topic, partition=at.partition, start=item.next, end=item.range.end, hint=hint
+        )
+
+    def _raise_if_refused(self) -> None:
+        """Fail at once where waiting cannot help."""
+        from confluent_kafka import KafkaException
+
+        for complaint in self._complaints:
+            if complaint.fatal() or complaint.name() in ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED"):
+                raise KafkaException(complaint)
+
+    def _raise_if_stalled(self, waiting: Iterable[Progress], seconds: float) -> None:
+        """Give up on a log that ends before the range does, or on a broker that sends nothing."""
+        for item in waiting:
+            if item.log_end is not None and item.log_end < item.range.end and seconds > CUT_SECONDS:
+                raise self._changed(item, f"the log ends at {item.log_end}, before the end of the range")
+            if seconds > STALL_SECONDS:
+                said = "; ".join(dict.fromkeys(complaint.str() for complaint in self._complaints[-3:]))
+                raise BrokerUnavailable(
+                    f"nothing came for {STALL_SECONDS:.0f} s"
+                    + (f": {self._cluster.settings.mask(said)}" if said else ""),
+                    topic=item.range.at.topic,
+                    partition=item.range.at.partition,
+                    start=item.next,
+                    end=item.range.end,
+                    hint="Check that the partition has a leader; the next run reads the range again",
+                )
+
+
+def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame:
+    """Give a frame of `RangeReader.frames` the archive's columns but for the type: the payload becomes `value` where it
+    is UTF-8, else `value_bytes`; `hour` (Int64, hours since 1970, null where no calendar holds the time) is added."""
+    import polars as pl
+
+    ms = pl.col("timestamp_ms")
+    timed = (pl.col("timestamp_type") != "none") & (ms != -1)
+    known = timed & ms.is_between(envelope.FIRST_MS, envelope.LAST_MS)
+    value, value_bytes = _decoded(frame["payload"])
+    index = frame["range"]
+
+    def column(values: list[Any], dtype: Any) -> pl.Series:
+        return pl.Series(values, dtype=dtype).gather(index)
+
+    return frame.select(
+        column([at.topic for at in places], pl.String).alias("topic"),
+        column([at.topic_id for at in places], pl.String).alias("topic_id"),
+        column([at.partition for at in places], pl.Int32).alias("partition"),
+        "offset",
+        pl.when(timed & (ms.abs() <= envelope.MAX_TIMESTAMP_MS))
+        .then(ms * 1000)
+        .cast(pl.Datetime("us", "UTC"))
+        .alias("timestamp"),
+        pl.when(timed).then("timestamp_type").otherwise(pl.lit("none")).alias("timestamp_type"),
+        "key",
+        value.alias("value"),
+        value_bytes.alias("value_bytes"),
+        "headers",
+        pl.when(known).then(ms.floordiv(envelope.HOUR_MS)).alias("hour"),
+    )
+
+
+def _decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Split payloads into text where they are UTF-8 and bytes where they are not.
+
+    One value that is not UTF-8 makes the cast of a whole column fail, so only then is each value looked at.
+    """
+    import polars as pl
+
+    try:
+        return payload.cast(pl.String), pl.Series([None], dtype=pl.Binary).new_from_index(0, len(payload))
+    except pl.exceptions.ComputeError:
+        texts: list[str | None] = []
+        rest: list[bytes | None] = []
+        for value in payload:
+            try:
+                texts.append(None if value is None else value.decode())
+                rest.append(None)
+            except UnicodeDecodeError:
+                texts.append(None)
+                rest.append(value)
+        return pl.Series(texts, dtype=pl.String), pl.Series(rest, dtype=pl.Binary)
+
+
+def _headers(messages: list[Message]) -> list[list[tuple[str, bytes | None]] | None]:
+    """Read each message's headers once.
+
+    A header key that is not UTF-8 makes the client raise, and a second call on that message crash; it gives no way to
+    the bytes. Such a message is archived with the one header `_malformed` in their place.
+    """
+    read = methodcaller("headers")
+    rows = []
+    for message in messages:
+        try:
+            rows.append(read(message))
+        except (SystemError, UnicodeDecodeError):
+            rows.append([(envelope.MALFORMED, None)])
+    return rows
+
+
+def _header_series(rows: list[list[tuple[str, bytes | None]] | None]) -> pl.Series:
+    import polars as pl
+
+    dtype = pl.List(pl.Struct({"key": pl.String, "value": pl.Binary}))
+    if not any(rows):
+        return pl.Series([None], dtype=dtype).new_from_index(0, len(rows))
+    listed = [[{"key": key, "value": value} for key, value in row] if row else None for row in rows]
+    return pl.Series(listed, dtype=dtype)
+
+
+def _assignment(item: Progress) -> Any:
+    from confluent_kafka import TopicPartition as Place
+
+    return Place(item.range.at.topic, item.range.at.partition, item.next)

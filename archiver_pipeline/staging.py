@@ -1,0 +1,238 @@
+"""Staging: a batch's files are written aside, then moved into place, so that a kill leaves nothing half-written behind.
+
+_staging/<attempt>.lock       held by flock(2) as long as the process lives, so that nobody cleans behind a live one
+_staging/<attempt>/<n>        files being written
+_staging/<attempt>/manifest   written before the first move: where each file goes
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from archiver_pipeline import envelope
+from archiver_pipeline.errors import StorageError, Superseded
+
+_ATTEMPT = re.compile(r"lane(\d+)-[0-9a-f]{12}")
+_MANIFEST = "manifest"
+_SYNC_ALL_FROM = 256
+"""From this many files on, one sync(2) writes them out together and each fsync(2) only reports its errors."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a dead attempt left behind; `files` are the places in the archive that it may have moved files to."""
+
+    lane: int
+    attempt: str
+    files: tuple[str, ...]
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn an operating system error into a StorageError that names the path and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"the archive cannot be written: {error.strerror or error}",
+            path=str(error.filename or path),
+            hint="Free space, or make the folder writable, and run again: what is archived is untouched",
+        ) from error
+
+
+class Staging:
+    """The files of one attempt to commit a batch.
+
+    Attributes:
+        attempt: the attempt's unique name, the beginning of its files' names.
+        placed: paths relative to the archive, as far as they have been moved into place.
+    """
+
+    def __init__(self, archive: Path, lane: int) -> None:
+        self.attempt = f"lane{lane}-{uuid.uuid4().hex[:12]}"
+        self.placed: list[str] = []
+        self._archive = archive
+        self._root = archive / envelope.STAGING
+        self._folder = self._root / self.attempt
+        self._files: list[str] = []
+        with translated(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._lock = _held_lock(self._root, self.attempt)
+            self._folder.mkdir()
+
+    def write(self, folder: str, content: bytes) -> str:
+        """Write one file and return the path it will have below the archive."""
+        path = f"{folder}/{envelope.file_name(self.attempt, len(self._files), content)}"
+        target = self._folder / str(len(self._files))
+        with translated(target):
+            target.write_bytes(content)
+        self._files.append(path)
+        return path
+
+    def sync(self) -> None:
+        """Force what was written to the disk."""
+        with translated(self._folder):
+            _fsync([self._folder / str(number) for number in range(len(self._files))])
+
+    def place(self) -> None:
+        """Move the files to where readers look for them; nothing lists them yet.
+
+        Raises:
+            Superseded: another run has taken this attempt for dead and removed its staging folder.
+            StorageError: the disk refused.
+        """
+        if not self._files:
+            return
+        with translated(self._archive):
+            try:
+                self._write_manifest()
+                folders = {self._archive / os.path.dirname(path) for path in self._files}
+                for folder in folders:
+                    folder.mkdir(parents=True, exist_ok=True)
+                for number, path in enumerate(self._files):
+                    os.rename(self._folder / str(number), self._archive / path)
+                    self.placed.append(path)
+            except FileNotFoundError as error:
+                raise Superseded("another run removed this attempt's files", path=str(self._folder)) from error
+            parents = {parent for folder in folders for parent in (folder, *folder.parents[:3])}
+            _fsync([path for path in parents if path.is_relative_to(self._archive)])
+
+    def finish(self) -> None:
+        """Forget the attempt after its commit: only its empty staging folder goes."""
+        _remove_attempt(self._root, self.attempt)
+        self._lock.close()
+
+    def discard(self) -> None:
+        """Remove everything of an attempt that was not committed."""
+        remove(self._archive, Leftover(0, self.attempt, tuple(self._files)), keep=())
+        self._lock.close()
+
+    def release(self) -> None:
+        """Leave everything to the next run, as if this process were dead."""
+        self._lock.close()
+
+    def _write_manifest(self) -> None:
+        path = self._folder / _MANIFEST
+        path.write_text("\n".join(self._files), "utf-8")
+        _fsync([path, self._folder])
+
+
+def leftovers(archive: Path, mine: Callable[[int], bool]) -> list[Leftover]:
+    """List what dead attempts of the lanes that are `mine` left; one whose process lives is passed over."""
+    found = []
+    for lane, attempt in _attempts(archive):
+        if mine(lane) and _is_dead(archive / envelope.STAGING / f"{attempt}.lock"):
+            found.append(Leftover(lane, attempt, manifest(archive, attempt)))
+    return found
+
+
+def in_flight(archive: Path) -> set[str]:
+    """Return the places below the archive that any attempt, dead or alive, may have moved files to."""
+    return {path for _, attempt in _attempts(archive) for path in manifest(archive, attempt)}
+
+
+def manifest(archive: Path, attempt: str) -> tuple[str, ...]:
+    """Return where an attempt's files go; empty while it has moved none."""
+    path = archive / envelope.STAGING / attempt / _MANIFEST
+    try:
+        return tuple(line for line in path.read_text("utf-8").split("\n") if line)
+    except FileNotFoundError:
+        return ()
+
+
+def remove(archive: Path, leftover: Leftover, keep: Collection[str]) -> int:
+    """Remove what an attempt left, but for the files to `keep` (those the table lists), and return how many went.
+
+    The staged files go first: a process that wakes up now can move none of them into place any more.
+    """
+    root = archive / envelope.STAGING
+    folder = root / leftover.attempt
+    removed = 0
+    with translated(folder):
+        if folder.exists():
+            for path in folder.iterdir():
+                if path.name != _MANIFEST:
+                    path.unlink(missing_ok=True)
+        for file in leftover.files:
+            if file not in keep and (archive / file).exists():
+                (archive / file).unlink(missing_ok=True)
+                removed += 1
+                _remove_empty_folders(archive, (archive / file).parent)
+        _remove_attempt(root, leftover.attempt)
+    return removed
+
+
+def _attempts(archive: Path) -> list[tuple[int, str]]:
+    root = archive / envelope.STAGING
+    names = [path.stem for path in root.glob("*.lock")] if root.exists() else []
+    return [(int(match.group(1)), name) for name in sorted(names) if (match := _ATTEMPT.fullmatch(name))]
+
+
+def _held_lock(root: Path, attempt: str) -> Lock:
+    """Make the lock file under another name first: by its own name it is never seen unlocked by mistake."""
+    handle, name = tempfile.mkstemp(prefix=".", dir=root)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    os.rename(name, root / f"{attempt}.lock")
+    return Lock(handle)
+
+
+class Lock:
+    """An open file descriptor that holds a flock(2)."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle: int | None = handle
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def _is_dead(path: Path) -> bool:
+    """Tell whether the process that held the lock is gone."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _remove_attempt(root: Path, attempt: str) -> None:
+    shutil.rmtree(root / attempt, ignore_errors=True)
+    (root / f"{attempt}.lock").unlink(missing_ok=True)
+
+
+def _remove_empty_folders(archive: Path, folder: Path) -> None:
+    while folder != archive:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent
+
+
+def _fsync(paths: list[Path]) -> None:
+    if len(paths) >= _SYNC_ALL_FROM:
+        os.sync()
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,1 @@
+"""Tests of the archiver; the folders mirror the package."""

@@ -1,0 +1,60 @@
+"""Fixtures for all tests: a real Kafka, shared or of one's own, and a fresh topic name for each test."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from archiver_pipeline_tests.kafka.broker import KafkaBroker
+from archiver_pipeline_tests.kafka.jars import ToolMissing
+
+
+@contextmanager
+def _running(data: Path) -> Iterator[KafkaBroker]:
+    broker = KafkaBroker(data)
+    try:
+        try:
+            broker.start()
+        except ToolMissing as missing:
+            if os.environ.get("CI", "").lower() == "true":
+                pytest.fail(str(missing), pytrace=False)
+            pytest.skip(str(missing))
+        yield broker
+    finally:
+        broker.close()
+        # pytest keeps the folders of three runs: of a broker, its log file is enough.
+        shutil.rmtree(data / "logs", ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """The broker that all tests share: never stop it or freeze it, take `own_kafka` for that."""
+    with _running(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[KafkaBroker]:
+    """A broker for one test, which may kill, freeze and restart it."""
+    with _running(tmp_path / "kafka") as broker:
+        yield broker
+
+
+@pytest.fixture
+def bootstrap_servers(kafka: KafkaBroker) -> str:
+    """Address of the shared broker."""
+    return kafka.bootstrap_servers
+
+
+@pytest.fixture
+def topic_name(request: pytest.FixtureRequest) -> str:
+    """A topic name that no other test has; the topic itself is not made."""
+    test = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name).strip("-")[:60]
+    return f"{test}-{uuid.uuid4().hex[:8]}"
