@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -38,7 +38,8 @@ Targets = Mapping[tuple[str, int], int]
 """How far a pass may go: topic and partition to an end offset."""
 
 OnStep = Callable[[str], None]
-"""Told the name of each step as it begins: plan, read, write, sync, place, commit, clean, done."""
+"""Told the name of each step as it begins: plan, read (and frame, for each), write, sync, place, check, commit, clean,
+done."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Batch:
         lane: its lane.
         ranges: what was archived; each `end` is the next offset to archive.
         messages_by_range: how many messages each range held.
+        committed_before: the next offset that the archive had of each range's partition, None for a new one.
         gaps: gaps recorded with it.
         messages, bytes, files: messages, payload bytes, and Parquet files.
         types: messages per type.
@@ -62,6 +64,7 @@ class Batch:
     lane: int
     ranges: tuple[OffsetRange, ...]
     messages_by_range: tuple[int, ...]
+    committed_before: tuple[int | None, ...]
     gaps: tuple[Gap, ...]
     messages: int
     bytes: int
@@ -135,12 +138,6 @@ class Archiver:
             targets[place] = item.end
         return targets
 
-    def drain(self, targets: Targets | None = None) -> Iterator[Batch]:
-        """Archive batch after batch up to the targets, by default the end offsets seen now."""
-        wanted = self.look().end_offsets() if targets is None else targets
-        while (batch := self.batch(wanted)) is not None:
-            yield batch
-
     def batch(self, targets: Targets | None = None) -> Batch | None:
         """Archive one batch, or return None where nothing is to be done.
 
@@ -169,7 +166,9 @@ class Archiver:
             plan = plan_batch(self.lane, self.settings.lanes, positions, self.settings.batch_messages, targets)
             if plan is None:
                 if attempt.leftovers:
+                    clock.step("commit")
                     attempt.commit([], {"run_id": self._run_id, "lane": str(self.lane)})
+                    clock.step("clean")
                     attempt.clean()
                 return None
             if plan.ranges:
@@ -179,6 +178,7 @@ class Archiver:
             attempt.staging.sync()
             clock.step("place")
             attempt.staging.place()
+            clock.step("check")
             self._check_topic_ids(plan)
             clock.step("commit")
             reached = {item.range.at: item for item in reader.progress}
@@ -210,6 +210,7 @@ class Archiver:
             self.lane,
             ranges,
             messages,
+            tuple(_next(attempt.ledger.committed.get(item.at)) for item in ranges),
             gaps,
             info.messages,
             info.bytes,
@@ -260,6 +261,10 @@ class Archiver:
 
 def _gaps(reached: Mapping[TopicPartition, Progress], position: Position) -> list[Gap]:
     return reached[position.at].gaps if position.at in reached else []
+
+
+def _next(committed: Committed | None) -> int | None:
+    return None if committed is None else committed.next
 
 
 def _bytes(progress: Iterable[Progress]) -> int:

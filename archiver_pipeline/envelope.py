@@ -29,7 +29,7 @@ MAX_TIMESTAMP_MS = (2**63 - 1) // 1000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_ENCODED, _KEPT_ENCODED = 200, 180
-_STEP = re.compile(r"""\.([A-Za-z0-9_-]+)|\."([^"\\]+)"|\['([^'"\\]+)'\]|\["([^"\\]+)"\]|\[(\d+)\]""")
+_STEP = re.compile(r"""\.([A-Za-z0-9_-]+)|\."([^"\\]+)"|\['([^'"\\]+)'\]|\["([^"\\]+)"\]|\[([0-9]{1,9})\]""")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def parse_type_rule(text: str) -> TypeRule:
         position = 1
         while position < len(text):
             match = _STEP.match(text, position)
-            if match is None:
+            key = next((group for group in match.groups()[:4] if group is not None), None) if match else None
+            if match is None or key == "*":  # which readers take for a wildcard, quoted or not
                 break
-            key = next((group for group in match.groups()[:4] if group is not None), None)
             steps.append(int(match.group(5)) if key is None else key)
             position = match.end()
         else:

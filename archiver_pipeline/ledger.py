@@ -89,15 +89,15 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
     gaps, lanes, every = [], {}, {item.app_id: item for item in transactions}
     for item in every.values():
         match item.app_id.split("/"):
-            case ["lane", lane]:
+            case ["lane", lane] if _is_number(lane):
                 lanes[int(lane)] = item.version
-            case ["gap", topic, topic_id, partition, start, reason]:
+            case ["gap", topic, topic_id, partition, start, reason] if _is_number(partition) and _is_number(start):
                 at = TopicPartition(topic, topic_id, int(partition))
                 time = None if item.updated_ms is None else datetime.fromtimestamp(item.updated_ms / 1000, UTC)
                 gaps.append(RecordedGap(Gap(at, int(start), item.version, reason), time))
-            case [("start" | "count") as kind, topic, topic_id, partition]:
+            case [("start" | "count") as kind, topic, topic_id, partition] if _is_number(partition):
                 numbers[kind][TopicPartition(topic, topic_id, int(partition))] = item.version
-            case [topic, topic_id, partition]:
+            case [topic, topic_id, partition] if _is_number(partition):
                 numbers[""][TopicPartition(topic, topic_id, int(partition))] = item.version
     committed = {
         at: Committed(offset, numbers["start"].get(at, 0), numbers["count"].get(at, 0))
@@ -105,6 +105,10 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
     }
     in_order = tuple(sorted(gaps, key=lambda found: (found.gap.at, found.gap.start)))
     return Ledger(version, committed, in_order, lanes, {name: item.version for name, item in every.items()})
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def read(archive: Path) -> Ledger:
@@ -116,18 +120,18 @@ def read(archive: Path) -> Ledger:
         ArchiveDamaged: a commit or the checkpoint cannot be read.
     """
     log = archive / "_delta_log"
-    commits = {int(path.stem): path for path in log.glob("*.json") if path.stem.isdigit()}
+    newest = max((int(path.stem) for path in log.glob("*.json") if path.stem.isdigit()), default=-1)
     version, latest = _checkpoint(log)
-    for number in sorted(commits):
-        if number > version:
-            if number != version + 1 and version >= 0:
-                raise ArchiveDamaged(
-                    f"the table's log has no commit {version + 1}",
-                    path=str(log),
-                    hint="Restore the missing file of the log from a copy; nothing was changed",
-                )
-            latest.update({item.app_id: item for item in _commit(commits[number])})
-            version = number
+    # One after the other by name: a listing made while others commit may hold a commit and lack the one before it.
+    while (path := log / f"{version + 1:020}.json").exists():
+        latest.update({item.app_id: item for item in _commit(path)})
+        version += 1
+    if version < newest:
+        raise ArchiveDamaged(
+            f"the table's log has no commit {version + 1}",
+            path=str(path),
+            hint="Restore this file from a copy; nothing was changed",
+        )
     return parse(version, latest.values())
 
 
@@ -155,7 +159,7 @@ def _commit(path: Path) -> list[Transaction]:
             raise ValueError("it is cut short")
         actions = [json.loads(line)["txn"] for line in content.splitlines() if line.startswith(b'{"txn"')]
         return [Transaction(action["appId"], action["version"], action.get("lastUpdated")) for action in actions]
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise _damaged(path, error) from error
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-LENIENT = r",\s*[\]}]|[:\[,]\s*-?(?i:nan|inf)|^\s*-?(?i:nan|inf)|-0\s*[,}\]]"
+LENIENT = r",\s*[\]}]|[:\[,]\s*-?(?i:nan|inf)|^\s*-?(?i:nan|inf)|-0\s*(?:[,}\]]|$)"
 """What DuckDB's reader lets pass although RFC 8259 does not (a trailing comma, NaN, Infinity), or writes anew (-0)."""
 
 SURROGATE = r"\\u[dD][89a-fA-F]"

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from archiver_pipeline.errors import RangeRefused
+from archiver_pipeline.errors import KafkaError, RangeRefused
 
 NO_TOPIC_ID = "-"
 """Topic id where the broker knows none."""
@@ -150,8 +150,17 @@ def positions_of(
 
     A log that ends before the committed offset is a new life of the topic, and so is another topic id; a first id after
     `-` inherits the offsets. A new life begins at 0. Partitions added to a known life begin at 0.
+
+    Raises:
+        KafkaError: the topic has no id now although one is recorded: `-` in its place would read everything again.
     """
     recorded = {at: what for at, what in committed.items() if at.topic == state.topic}
+    if state.topic_id == NO_TOPIC_ID and any(life_of(at.topic_id)[0] != NO_TOPIC_ID for at in recorded):
+        raise KafkaError(
+            "the archive knows the topic by its id, but the broker was asked without topic ids",
+            topic=state.topic,
+            hint="Set ARCHIVER_TOPIC_IDS to required",
+        )
     lives = [at.topic_id for at in recorded if life_of(at.topic_id)[0] == state.topic_id]
     if lives:
         current = max(lives, key=life_of)
@@ -160,8 +169,7 @@ def positions_of(
             return _new_life(state, f"{base}#{number + 1}")
         return [_go_on(state, current, number, recorded) for number in sorted(state.partitions)]
     nameless = [at.topic_id for at in recorded if life_of(at.topic_id)[0] == NO_TOPIC_ID]
-    others = [at for at in recorded if life_of(at.topic_id)[0] != NO_TOPIC_ID]
-    if nameless and not others and state.topic_id != NO_TOPIC_ID:
+    if nameless and len(nameless) == len(recorded):
         before = max(nameless, key=life_of)
         if not _began_again(state, before, recorded):
             return [_inherit(state, before, number, recorded) for number in sorted(state.partitions)]

@@ -102,16 +102,6 @@ def refresh(path: Path, archive: Archive, look: Look | None = None) -> int:
                     leftover.unlink(missing_ok=True)
 
 
-def version(path: Path) -> int:
-    """Return the table version that the DuckDB file shows, -1 where there is none or it cannot be read."""
-    if not path.exists():
-        return -1
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".view.") as folder:
-        connection, before = _open_copy(path, Path(folder) / path.name)
-        connection.close()
-    return before
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with open(path.with_name(path.name + ".lock"), "w") as handle:

@@ -6,7 +6,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope
@@ -133,13 +133,17 @@ class BatchWriter:
 
 def statistics(frame: pl.DataFrame) -> dict[str, Any]:
     """Return a file's statistics as Delta has them (Delta protocol, "Per-file Statistics")."""
+    import polars as pl
+
     low: dict[str, Any] = {"offset": frame["offset"].min()}
     high: dict[str, Any] = {"offset": frame["offset"].max()}
-    first, last = frame["timestamp"].min(), frame["timestamp"].max()
-    if isinstance(first, datetime) and isinstance(last, datetime) and frame["timestamp"].null_count() == 0:
-        low["timestamp"], high["timestamp"] = _iso(first), _iso(last)
+    # As numbers: no Python datetime holds the years before 1 and after 9999, which are then left without statistics.
+    stamps = frame["timestamp"].cast(pl.Int64) // 1000
+    if stamps.is_between(envelope.FIRST_MS, envelope.LAST_MS).all(ignore_nulls=False):
+        low["timestamp"], high["timestamp"] = _iso(stamps.min()), _iso(stamps.max())
     return {"numRecords": frame.height, "minValues": low, "maxValues": high}
 
 
-def _iso(moment: datetime) -> str:
+def _iso(milliseconds: Any) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,153 @@
+"""The assets: topics, the archive and its DuckDB file. One run, one step, one process: a batch costs no start-up."""
+
+import time
+from collections.abc import Iterator
+
+import dagster as dg
+
+from archiver_pipeline import view
+from archiver_pipeline.batch import Archiver, Batch, OnStep, Targets
+from archiver_pipeline.defs import checks, metadata
+from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
+from archiver_pipeline.errors import ArchiverError, RangeRefused, SettingsError
+from archiver_pipeline.follow import drain, stay
+from archiver_pipeline.plan import OffsetRange, TopicPartition
+
+GROUP = "archive"
+OP = "archive_batches"
+"""The step's name, under which run config has its place; a job and a step cannot share one."""
+
+PASS_SECONDS = 600.0
+"""After this long a run of the sensor begins no further batch; the next tick starts another."""
+
+_HEARTBEAT_SECONDS = 30.0
+
+
+class Range(dg.Config):
+    """An explicit range: the offsets `[start, end)` of a topic partition."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+
+
+class ArchiveConfig(dg.Config):
+    """What a run archives.
+
+    Attributes:
+        lane: the lane, or -1 for all of them one after the other.
+        stay_seconds: how long to stay and archive a batch each interval; 0 for one pass to the end offsets seen at start.
+        limit_seconds: after this long a pass begins no further batch; 0 for no limit.
+        ranges: archive exactly these, as far as they follow on from what is archived; none for all there is.
+    """
+
+    lane: int = -1
+    stay_seconds: float = 0
+    limit_seconds: float = 0
+    ranges: list[Range] = []  # noqa: RUF012, pydantic copies it
+
+
+def topic_assets() -> list[dg.AssetSpec]:
+    """The external assets: topics named in the settings, and those that the archive has already met."""
+    named = {topic for topic in settings().topics if not topic.startswith("^")}
+    met = {at.topic for at in archive().ledger().committed} if archive().exists() else set()
+    return [
+        dg.AssetSpec(
+            metadata.topic_key(topic), group_name="kafka", kinds={"kafka"}, description=f"The topic `{topic}`."
+        )
+        for topic in sorted(named | met)
+    ]
+
+
+def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
+    """The assets `messages` and `archive_view` with the checks on `messages`."""
+
+    @dg.multi_asset(
+        name=OP,
+        group_name=GROUP,
+        specs=[
+            dg.AssetSpec(
+                metadata.MESSAGES,
+                deps=topics,
+                skippable=True,
+                kinds={"polars", "parquet", "deltalake"},
+                description="Every message of the topics, once, as Parquet by type, date and hour. "
+                "Each materialization is a micro-batch: its files and offsets were committed in one step.",
+            ),
+            dg.AssetSpec(
+                metadata.ARCHIVE_VIEW,
+                deps=[metadata.MESSAGES],
+                skippable=True,
+                kinds={"duckdb"},
+                description="The DuckDB file: `messages`, a view per type, `offsets`, `batches`, `gaps` and `hours`.",
+            ),
+        ],
+        check_specs=checks.SPECS,
+        # Makes every output optional: a run with nothing to archive reports nothing, and a check keeps its last answer.
+        can_subset=True,
+        retry_policy=dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
+    )
+    def archive_messages(
+        context: dg.AssetExecutionContext, config: ArchiveConfig, archiver: ArchiverResource
+    ) -> Iterator[dg.Output[None]]:
+        lanes = range(settings().lanes) if config.lane < 0 else (config.lane,)
+        try:
+            for lane in lanes:
+                _run_lane(context, config, archiver.archiver(lane, context.run.run_id, _heartbeat(context, lane)))
+        except ArchiverError as error:
+            may_retry = not isinstance(error, RangeRefused | SettingsError)
+            raise dg.Failure(settings().mask(str(error)), allow_retries=may_retry) from error
+        yield from ()
+
+    return archive_messages
+
+
+def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver: Archiver) -> None:
+    """Archive the batches of one lane, and report each as it is committed."""
+    path = settings().view_path
+    total = 0
+    for batch in _batches(config, archiver):
+        total += batch.messages
+        view.refresh(path, archiver.archive, batch.look)
+        _report(context, batch, archiver)
+        context.log.info(
+            f"lane {batch.lane}: {batch.messages:,} messages in {batch.seconds:.1f} s, {batch.lag:,} left, "
+            f"{total:,} so far"
+        )
+    if total == 0:
+        context.log.info(f"lane {archiver.lane}: nothing to archive")
+        # A run that was killed between its commit and the view left it behind.
+        view.refresh(path, archiver.archive)
+
+
+def _batches(config: ArchiveConfig, archiver: Archiver) -> Iterator[Batch]:
+    if config.stay_seconds > 0 and not config.ranges:
+        return stay(archiver, config.stay_seconds, settings().interval_seconds)
+    targets: Targets | None = None
+    if config.ranges:
+        # The topic id is that of the topic's present life, whatever it is.
+        wanted = [OffsetRange(TopicPartition(r.topic, "", r.partition), r.start, r.end) for r in config.ranges]
+        targets = archiver.targets_of(wanted)
+    return drain(archiver, targets, config.limit_seconds or float("inf"))
+
+
+def _report(context: dg.AssetExecutionContext, batch: Batch, archiver: Archiver) -> None:
+    """Log a materialization and the checks of one batch; a run that stays has many."""
+    for event in metadata.events(batch, settings().view_path):
+        context.log_event(event)
+    for evaluation in checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages):
+        context.log_event(evaluation)
+
+
+def _heartbeat(context: dg.AssetExecutionContext, lane: int) -> OnStep:
+    """Log a line now and then during long steps: the sensor takes a run that says nothing for dead."""
+    last = time.monotonic()
+
+    def on_step(name: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > _HEARTBEAT_SECONDS:
+            last = time.monotonic()
+            context.log.info(f"lane {lane}: at work ({name})")
+
+    return on_step

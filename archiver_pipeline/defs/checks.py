@@ -1,0 +1,106 @@
+"""The checks on `messages`: each reads like a sentence, and none of them fails a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetCheckSpec
+
+from archiver_pipeline.batch import Batch
+from archiver_pipeline.defs.metadata import MESSAGES
+from archiver_pipeline.envelope import MALFORMED, OTHER, UNTYPED
+from archiver_pipeline.ledger import Ledger, RecordedGap
+from archiver_pipeline.plan import OffsetRange
+
+GAPS_SHOWN_FOR = timedelta(hours=24)
+"""How long a gap keeps `nothing_was_lost` failing; the view `gaps` names it for ever."""
+
+UNKNOWN_SHARE = 0.01
+
+SPECS = [
+    AssetCheckSpec(
+        "offsets_are_contiguous",
+        asset=MESSAGES,
+        description="Every batch begins where the one before it ended, or behind a gap that is named.",
+    ),
+    AssetCheckSpec(
+        "nothing_was_lost",
+        asset=MESSAGES,
+        description="Kafka still had every message when it was to be archived. Fails for a day after a gap was found.",
+    ),
+    AssetCheckSpec(
+        "types_are_known",
+        asset=MESSAGES,
+        description="At most one message in a hundred is _malformed, _untyped or _other.",
+    ),
+    AssetCheckSpec(
+        "lag_is_bounded",
+        asset=MESSAGES,
+        description="What is left to read fits into one batch.",
+    ),
+]
+
+
+def evaluations(batch: Batch, ledger: Ledger, max_lag: int) -> Iterator[AssetCheckEvaluation]:
+    """Judge a batch; `ledger` is the archive after it."""
+    yield _offsets_are_contiguous(batch, ledger)
+    yield _nothing_was_lost(recent(ledger.gaps, datetime.now(UTC)), len(ledger.gaps))
+    yield _types_are_known(batch)
+    yield _lag_is_bounded(batch, max_lag)
+
+
+def recent(gaps: tuple[RecordedGap, ...], now: datetime) -> list[RecordedGap]:
+    """The gaps that were found lately."""
+    return [found for found in gaps if found.time is None or now - found.time < GAPS_SHOWN_FOR]
+
+
+def unfollowed(batch: Batch) -> list[OffsetRange]:
+    """The ranges of a batch that begin neither where the archive ended nor where a gap of the batch ends."""
+    gap_ends = {(gap.at, gap.end) for gap in batch.gaps}
+    return [
+        item
+        for item, before in zip(batch.ranges, batch.committed_before, strict=True)
+        if before is not None and item.start != before and (item.at, item.start) not in gap_ends
+    ]
+
+
+def _offsets_are_contiguous(batch: Batch, ledger: Ledger) -> AssetCheckEvaluation:
+    wrong = unfollowed(batch)
+    behind = [item for item in batch.ranges if ledger.committed[item.at].next < item.end]
+    text = ", ".join(map(str, [*wrong, *behind])) or f"{len(batch.ranges)} ranges follow on from the ones before"
+    return _evaluation("offsets_are_contiguous", not wrong and not behind, text, ranges=len(batch.ranges))
+
+
+def _nothing_was_lost(gaps: list[RecordedGap], ever: int) -> AssetCheckEvaluation:
+    named = [
+        f"{found.gap.at.topic}/{found.gap.at.partition} [{found.gap.start}, {found.gap.end}): {found.gap.reason}"
+        for found in gaps
+    ]
+    offsets = sum(found.gap.end - found.gap.start for found in gaps)
+    text = f"{offsets:,} offsets are gone: " + "; ".join(named[:20]) if gaps else "Kafka had every message"
+    return _evaluation("nothing_was_lost", not gaps, text, gaps=len(gaps), offsets_lost=offsets, gaps_ever=ever)
+
+
+def _types_are_known(batch: Batch) -> AssetCheckEvaluation:
+    counts = {name: batch.types.get(name, 0) for name in (MALFORMED, UNTYPED, OTHER)}
+    share = sum(counts.values()) / max(1, batch.messages)
+    text = f"{share:.2%} of {batch.messages:,} messages: " + ", ".join(f"{n:,} {name}" for name, n in counts.items())
+    return _evaluation(
+        "types_are_known", share <= UNKNOWN_SHARE, text, AssetCheckSeverity.WARN, share=round(share, 6), **counts
+    )
+
+
+def _lag_is_bounded(batch: Batch, max_lag: int) -> AssetCheckEvaluation:
+    text = f"{batch.lag:,} messages are left to read in lane {batch.lane}; one batch takes {max_lag:,}"
+    return _evaluation("lag_is_bounded", batch.lag <= max_lag, text, AssetCheckSeverity.WARN, lag=batch.lag)
+
+
+def _evaluation(
+    name: str, passed: bool, text: str, severity: AssetCheckSeverity = AssetCheckSeverity.ERROR, **metadata: Any
+) -> AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=MESSAGES, check_name=name, passed=passed, severity=severity, description=text, metadata=metadata
+    )

@@ -1,0 +1,19 @@
+"""The jobs."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from archiver_pipeline.defs.metadata import ARCHIVE_VIEW, MESSAGES
+
+
+def archive_job() -> dg.UnresolvedAssetJobDefinition:
+    """One pass: from the committed offsets to the end offsets seen at start, in bounded batches."""
+    return dg.define_asset_job(
+        "archive",
+        selection=dg.AssetSelection.assets(MESSAGES, ARCHIVE_VIEW),
+        executor_def=dg.in_process_executor,
+        description="Archives from the committed offsets to the end offsets seen at start, in bounded batches.",
+        # A pass over a large backlog takes as long as it takes; the sensor's runs set a limit of their own.
+        tags={"dagster/max_runtime": "0"},
+    )

@@ -1,0 +1,37 @@
+"""What Dagster's assets and sensors work with."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import dagster as dg
+
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.batch import Archiver, OnStep
+from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.settings import Settings, load
+
+
+@cache
+def settings() -> Settings:
+    """The settings, read once per process."""
+    return load()
+
+
+@cache
+def cluster() -> Cluster:
+    """The Kafka cluster; its connections outlive a tick of the sensor."""
+    return Cluster(settings())
+
+
+def archive() -> Archive:
+    """The archive of the settings."""
+    return Archive(settings().archive_uri, settings().lanes)
+
+
+class ArchiverResource(dg.ConfigurableResource[Archiver]):
+    """Makes archivers from the settings. It has no configuration of its own, so none is stored with a run."""
+
+    def archiver(self, lane: int, run_id: str, on_step: OnStep) -> Archiver:
+        """An archiver of one lane."""
+        return Archiver(settings(), lane, run_id, on_step)

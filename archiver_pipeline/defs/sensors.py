@@ -1,0 +1,160 @@
+"""The sensor: asks how far Kafka has run ahead, and starts at most one run per lane. It never reads a message."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from archiver_pipeline.defs.assets import OP, PASS_SECONDS
+from archiver_pipeline.defs.resources import archive, cluster, settings
+from archiver_pipeline.errors import ArchiverError
+from archiver_pipeline.plan import Position, lane_of, positions_of
+from archiver_pipeline.settings import Settings
+
+LANE_TAG = "archiver/lane"
+SILENT_SECONDS = 300.0
+"""A run under way that has said nothing for this long is taken for dead. Should it live, its commit is refused."""
+
+_IN_FLIGHT = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+_RUN_LIMIT_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class LaneState:
+    """What is waiting in a lane.
+
+    Attributes:
+        lag: offsets to read.
+        records: whether a start position or a gap has to be recorded, messages or not.
+        topics: the topics with a lag.
+    """
+
+    lane: int
+    lag: int
+    records: bool
+    topics: tuple[str, ...]
+
+
+def lane_states(positions: Iterable[Position], lanes: int) -> list[LaneState]:
+    """Sum up what is waiting in each lane."""
+    by_lane: dict[int, list[Position]] = {lane: [] for lane in range(lanes)}
+    for position in positions:
+        by_lane[lane_of(position.at.topic, position.at.partition, lanes)].append(position)
+    return [
+        LaneState(
+            lane,
+            sum(item.lag for item in mine),
+            any(item.gaps or not item.committed for item in mine),
+            tuple(sorted({item.at.topic for item in mine if item.lag})),
+        )
+        for lane, mine in by_lane.items()
+    ]
+
+
+def is_due(state: LaneState, waiting_seconds: float, current: Settings) -> bool:
+    """Decide whether a lane's work is worth a run: enough messages, or some that have waited long enough."""
+    if state.records or state.lag >= current.min_messages:
+        return True
+    return state.lag > 0 and waiting_seconds >= current.max_delay_seconds
+
+
+def run_config(lane: int, current: Settings) -> dict[str, Any]:
+    """The run config of a sensor's run: no setting is repeated in it, least of all a secret."""
+    config = {"lane": lane, "stay_seconds": current.run_seconds, "limit_seconds": PASS_SECONDS}
+    return {"ops": {OP: {"config": config}}}
+
+
+def archive_sensor(job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """The sensor of the job `archive`."""
+
+    @dg.sensor(
+        name="archive_sensor",
+        job=job,
+        minimum_interval_seconds=max(1, round(settings().interval_seconds)),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Starts a micro-batch when Kafka has run ahead of the archive; one run per lane at a time.",
+    )
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        try:
+            return _tick(context)
+        except ArchiverError as error:
+            return dg.SensorResult(skip_reason=settings().mask(str(error)), cursor=context.cursor)
+
+    return evaluate
+
+
+def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    current = settings()
+    look = cluster().look()
+    committed = archive().ledger().committed
+    positions = [item for state in look.topics for item in positions_of(state, committed, cluster().start_offset)]
+    busy = _busy_lanes(context.instance, current.lanes)
+    now = time.time()
+    since = {int(lane): moment for lane, moment in json.loads(context.cursor or "{}").items()}
+    requests, reasons, waiting = [], list(look.warnings), {}
+    for state in lane_states(positions, current.lanes):
+        if state.lag and not state.records:
+            waiting[state.lane] = since.get(state.lane, now)
+        waited = now - waiting.get(state.lane, now)
+        if state.lane in busy:
+            reasons.append(f"lane {state.lane}: run {busy[state.lane][:8]} is at work, lag {state.lag:,}")
+        elif is_due(state, waited, current):
+            waiting.pop(state.lane, None)
+            requests.append(_request(state, current))
+        elif state.lag:
+            reasons.append(
+                f"lane {state.lane}: {state.lag:,} of at least {current.min_messages:,} messages, for {waited:.0f} of "
+                f"at most {current.max_delay_seconds:.0f} s"
+            )
+        else:
+            reasons.append(f"lane {state.lane}: lag 0")
+    counted = f"{len(positions)} partitions of {len(look.topics)} topics"
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None if requests else f"{counted}; {'; '.join(reasons)}",
+        cursor=json.dumps(waiting),
+    )
+
+
+def _request(state: LaneState, current: Settings) -> dg.RunRequest:
+    # No run key: one is spent even if its run fails.
+    return dg.RunRequest(
+        run_config=run_config(state.lane, current),
+        tags={
+            LANE_TAG: str(state.lane),
+            "archiver/topics": ",".join(state.topics)[:200],
+            "archiver/lag": str(state.lag),
+            "dagster/max_runtime": str(round(current.run_seconds + PASS_SECONDS + _RUN_LIMIT_SECONDS)),
+        },
+    )
+
+
+def _busy_lanes(instance: dg.DagsterInstance, lanes: int) -> Mapping[int, str]:
+    """The lanes that have a run under way, and its id; a run started by hand without a lane holds them all."""
+    busy: dict[int, str] = {}
+    for record in instance.get_run_records(RunsFilter(job_name="archive", statuses=_IN_FLIGHT)):
+        run = record.dagster_run
+        if time.time() - _last_sign(instance, run.run_id, record.create_timestamp.timestamp()) > SILENT_SECONDS:
+            continue
+        lane = run.tags.get(LANE_TAG)
+        for number in range(lanes) if lane is None else (int(lane),):
+            busy.setdefault(number, run.run_id)
+    return busy
+
+
+def _last_sign(instance: dg.DagsterInstance, run_id: str, created: float) -> float:
+    """When a run last logged anything, in seconds since 1970."""
+    records = instance.get_records_for_run(run_id, limit=1, ascending=False).records
+    return records[0].event_log_entry.timestamp if records else created

@@ -1,0 +1,41 @@
+"""How long a run goes on: one pass up to the end offsets seen at its start, or batch after batch for a while."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from archiver_pipeline.batch import Archiver, Batch, Targets
+
+log = logging.getLogger(__name__)
+
+
+def drain(archiver: Archiver, targets: Targets | None = None, limit_seconds: float = float("inf")) -> Iterator[Batch]:
+    """Archive in bounded batches up to the targets, by default the end offsets seen now.
+
+    After `limit_seconds` no further batch is begun: the sensor starts another run for what is left.
+    """
+    wanted = archiver.look().end_offsets() if targets is None else targets
+    began = time.monotonic()
+    while (batch := archiver.batch(wanted)) is not None:
+        yield batch
+        if time.monotonic() - began > limit_seconds:
+            return
+
+
+def stay(
+    archiver: Archiver, seconds: float, interval_seconds: float, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[Batch]:
+    """Archive whatever comes for some time, a batch each interval, or at once while there is more than a batch holds."""
+    began = time.monotonic()
+    while True:
+        started = time.monotonic()
+        batch = archiver.batch()
+        if batch is not None:
+            yield batch
+        now = time.monotonic()
+        if now - began >= seconds:
+            return
+        if batch is None or batch.lag == 0:
+            sleep(max(0.0, min(interval_seconds - (now - started), began + seconds - now)))
