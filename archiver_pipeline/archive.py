@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from archiver_pipeline import envelope, ledger
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, StorageError, Superseded
 from archiver_pipeline.ledger import Ledger, Transaction
-from archiver_pipeline.plan import OffsetRange
+from archiver_pipeline.schema import delta_schema
 from archiver_pipeline.staging import Staging, leftovers, remove
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 _COMMIT_TRIES = 20
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 30 days", "delta.checkpointInterval": "100"}
-_STORAGE = re.compile(r"No space left|Read-only file system|Permission denied|Disk quota|os error (28|30|13|122|5)\b")
+_STORAGE = re.compile(r"No space left|Read-only file system|Permission denied|os error (1|5|13|28|30|122)\b")
+_STYLE = re.compile(r"\s*(?:\x1b\[\d*m|↳|\n)\s*")
 
 
 @dataclass(frozen=True)
@@ -41,49 +42,6 @@ class StagedFile:
     stats: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class BatchInfo:
-    """What a commit says of its batch, for the view `batches`.
-
-    Attributes:
-        run_id: the Dagster run, or empty.
-        lane: the lane.
-        ranges: what was archived, `end` being the next offset.
-        messages, bytes, files: how many messages, payload bytes and files.
-        seconds: from plan to commit.
-    """
-
-    run_id: str
-    lane: int
-    ranges: tuple[OffsetRange, ...]
-    messages: int
-    bytes: int
-    files: int
-    seconds: float
-
-    def metadata(self) -> dict[str, str]:
-        """The commit's metadata; every value is text, as Delta has it."""
-        ranges = [
-            {
-                "topic": r.at.topic,
-                "topic_id": r.at.topic_id,
-                "partition": r.at.partition,
-                "start": r.start,
-                "end": r.end,
-            }
-            for r in self.ranges
-        ]
-        return {
-            "run_id": self.run_id,
-            "lane": str(self.lane),
-            "ranges": json.dumps(ranges),
-            "messages": str(self.messages),
-            "bytes": str(self.bytes),
-            "files": str(self.files),
-            "seconds": f"{self.seconds:.3f}",
-        }
-
-
 class Archive:
     """The archive in one folder."""
 
@@ -92,8 +50,8 @@ class Archive:
         self._lanes = lanes
 
     def exists(self) -> bool:
-        """Tell whether the table has been made."""
-        return (self.path / "_delta_log").exists()
+        """Tell whether the table has been made; a kill at the wrong moment leaves its log's folder without a commit."""
+        return any((self.path / "_delta_log").glob("*.json"))
 
     def ledger(self) -> Ledger:
         """What is archived, read afresh. Raises ArchiveDamaged."""
@@ -113,6 +71,7 @@ class Archive:
                 self._create()
             return deltalake.DeltaTable(self.path)
         except (deltalake.exceptions.DeltaError, OSError) as error:
+            self.ledger()  # It names the very file, where it is one that it reads.
             raise self.translated(error) from error
 
     def snapshot(self) -> tuple[deltalake.DeltaTable, Ledger]:
@@ -163,13 +122,13 @@ class Archive:
                 configuration=_CONFIGURATION,
             )
         except Exception:
-            # Another process may have made it at the same moment; if not, opening it says what is wrong.
-            if not any((self.path / "_delta_log").glob("*.json")):
+            # Another process may have made it at the same moment.
+            if not self.exists():
                 raise
 
     def translated(self, error: Exception) -> ArchiveError:
         """Say what a Delta or operating system error means for the archive."""
-        text = str(error).split("\n   0:")[0].strip()
+        text = _one_line(error)
         if isinstance(error, OSError) or _STORAGE.search(text):
             return StorageError(
                 f"the archive cannot be written: {text}",
@@ -291,8 +250,7 @@ class Attempt:
 
         if self._version_of_own_commit(before) is not None:
             return
-        text = str(error)
-        if not isinstance(error, deltalake.exceptions.CommitFailedError) and _STORAGE.search(text):
+        if not isinstance(error, deltalake.exceptions.CommitFailedError) and _STORAGE.search(str(error)):
             raise self._archive.translated(error) from error
         self._table = self._archive.table()
         now, then = self._archive.ledger().numbers, self.ledger.numbers
@@ -303,7 +261,9 @@ class Attempt:
                 hint="Nothing is lost: the next run goes on from what it committed",
             ) from error
         if attempt == _COMMIT_TRIES - 1:
-            raise ArchiveError(f"the commit failed: {text}", path=str(self._archive.path), hint="Run again") from error
+            raise ArchiveError(
+                f"the commit failed: {_one_line(error)}", path=str(self._archive.path), hint="Run again"
+            ) from error
         time.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))
 
     def _version_of_own_commit(self, before: int) -> int | None:
@@ -327,23 +287,6 @@ class Attempt:
             os.close(handle)
 
 
-def delta_schema() -> deltalake.Schema:
-    """The table's columns as Delta types them."""
-    from deltalake import Field, Schema
-    from deltalake.schema import ArrayType, PrimitiveType, StructType
-
-    header = StructType([Field("key", PrimitiveType("string")), Field("value", PrimitiveType("binary"))])
-    columns: dict[str, PrimitiveType | ArrayType] = {
-        "topic": PrimitiveType("string"),
-        "topic_id": PrimitiveType("string"),
-        "partition": PrimitiveType("integer"),
-        "offset": PrimitiveType("long"),
-        "timestamp": PrimitiveType("timestamp"),
-        "timestamp_type": PrimitiveType("string"),
-        "key": PrimitiveType("binary"),
-        "value": PrimitiveType("string"),
-        "value_bytes": PrimitiveType("binary"),
-        "headers": ArrayType(header, contains_null=True),
-        **dict.fromkeys(envelope.PARTITION_COLUMNS, PrimitiveType("string")),
-    }
-    return Schema([Field(name, kind) for name, kind in columns.items()])
+def _one_line(error: Exception) -> str:
+    """What the library says, without its backtrace and colours."""
+    return ": ".join(part for part in _STYLE.split(str(error).split("\n   0:")[0]) if part)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from archiver_pipeline.archive import Archive, Attempt, BatchInfo
+from archiver_pipeline.archive import Archive, Attempt
+from archiver_pipeline.batch_info import BatchInfo
 from archiver_pipeline.errors import Superseded, TopicChanged
 from archiver_pipeline.kafka import Cluster, Look, same_topic
 from archiver_pipeline.ledger import Ledger, gap_transaction, offset_transactions
@@ -273,8 +274,4 @@ def _bytes(progress: Iterable[Progress]) -> int:
 
 def _committed(position: Position, progress: Progress | None) -> Committed:
     """What the archive has of a partition after the batch."""
-    began = min((gap.start for gap in position.gaps), default=position.next)
-    known = position.known or Committed(began, began, 0)
-    if progress is None:
-        return Committed(position.next, known.first, known.messages)
-    return Committed(progress.next, known.first, known.messages + progress.messages)
+    return position.after(position.next, 0) if progress is None else position.after(progress.next, progress.messages)

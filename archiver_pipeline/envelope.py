@@ -27,6 +27,9 @@ LAST_MS = int(datetime(9999, 12, 31, 23, tzinfo=UTC).timestamp()) * 1000 + HOUR_
 MAX_TIMESTAMP_MS = (2**63 - 1) // 1000
 """The largest time in milliseconds that a 64-bit count of microseconds holds."""
 
+TYPE_RULES = "a JSON path such as $.type, $.meta.kind or $['event type'], or header:NAME, or constant:NAME"
+"""What `parse_type_rule` takes, in words."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_ENCODED, _KEPT_ENCODED = 200, 180
 _STEP = re.compile(r"""\.([A-Za-z0-9_-]+)|\."([^"\\]+)"|\['([^'"\\]+)'\]|\["([^"\\]+)"\]|\[([0-9]{1,9})\]""")
@@ -53,7 +56,7 @@ class TypeRule:
 
 
 def parse_type_rule(text: str) -> TypeRule:
-    """Read `$.a.b[0]`, `$['a b']`, `header:NAME` or `constant:NAME`. Raises ValueError that says what is allowed."""
+    """Read `$.a.b[0]`, `$['a b']`, `header:NAME` or `constant:NAME`. Raises ValueError(TYPE_RULES)."""
     kind, _, name = text.partition(":")
     if kind == "header" and name:
         return TypeRule("header", name)
@@ -71,7 +74,7 @@ def parse_type_rule(text: str) -> TypeRule:
             position = match.end()
         else:
             return TypeRule("path", steps=tuple(steps))
-    raise ValueError("a JSON path such as $.type, $.meta.kind or $['event type'], or header:NAME, or constant:NAME")
+    raise ValueError(TYPE_RULES)
 
 
 def type_name(text: str) -> str:

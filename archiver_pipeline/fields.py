@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import duckdb
@@ -58,23 +58,25 @@ def widen(one: str, other: str) -> str:
     return "DOUBLE" if kinds == {"BIGINT", "DOUBLE"} else "VARCHAR"
 
 
-def kind_of(structure: Any) -> str:
-    """Return the kind of a field as DuckDB's `json_group_structure` describes it: a name, an object or a list."""
-    if not isinstance(structure, str):
-        return "JSON"
-    if structure in _WHOLE:
+def kind_of(name: str) -> str:
+    """Return the kind of a JSON value from its type's name in DuckDB: `UBIGINT`, `VARCHAR`, `ARRAY`, `NULL`…"""
+    if name in _WHOLE:
         return "BIGINT"
-    return structure if structure in _SCALAR or structure == UNKNOWN else "JSON"
+    return name if name in _SCALAR or name == UNKNOWN else "JSON"
 
 
 def sampled(connection: duckdb.DuckDBPyConnection, values: str) -> dict[str, str]:
-    """Look at a sample of the messages that a SELECT of `value` gives, and return field name to kind."""
-    row = connection.execute(
-        f"SELECT json_group_structure(document)::VARCHAR FROM (SELECT try_cast(value AS JSON) AS document "
-        f"FROM ({values}) WHERE value IS NOT NULL USING SAMPLE {SAMPLE_ROWS} ROWS) WHERE json_type(document) = 'OBJECT'"
-    ).fetchone()
-    structure = json.loads(row[0]) if row and row[0] else {}
-    return {name: kind_of(what) for name, what in structure.items()} if isinstance(structure, dict) else {}
+    """Look at a sample of the messages that a SELECT of `value` gives, and return field name to kind.
+
+    Only the outermost level is looked at: DuckDB's `json_group_structure` gives up on deeply nested messages.
+    """
+    rows = connection.execute(
+        f"SELECT field.key, list(DISTINCT field.type) FROM (SELECT try_cast(value AS JSON) AS document, "
+        f"row_number() OVER () AS number FROM ({values}) WHERE value IS NOT NULL USING SAMPLE {SAMPLE_ROWS} ROWS) "
+        f"AS sample, json_each(sample.document) AS field WHERE json_type(sample.document) = 'OBJECT' "
+        f"GROUP BY field.key ORDER BY min((sample.number, field.rowid))"
+    ).fetchall()
+    return {name: reduce(widen, map(kind_of, kinds)) for name, kinds in rows}
 
 
 def merge(known: Iterable[Field], found: Mapping[str, str], taken: Iterable[str]) -> list[Field]:

@@ -27,7 +27,7 @@ def drain(archiver: Archiver, targets: Targets | None = None, limit_seconds: flo
 def stay(
     archiver: Archiver, seconds: float, interval_seconds: float, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[Batch]:
-    """Archive whatever comes for some time, a batch each interval, or at once while there is more than a batch holds."""
+    """Archive whatever comes for some time: a batch each interval, and at once while more is left than one holds."""
     began = time.monotonic()
     while True:
         started = time.monotonic()

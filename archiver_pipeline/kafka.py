@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,11 +50,12 @@ class Look:
 
 
 class Cluster:
-    """A Kafka cluster, asked through librdkafka's admin client."""
+    """A Kafka cluster, asked through librdkafka's admin client; each question may take `timeout` seconds."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timeout: float = TIMEOUT_SECONDS) -> None:
         settings.require_kafka()
         self.settings = settings
+        self._timeout = timeout
         self._complaints: list[Any] = []
 
     @cached_property
@@ -106,10 +107,27 @@ class Cluster:
         with self.translated("the broker was asked for the offset of a time", topic, partition):
             place = Place(topic, partition)
             future = self._admin.list_offsets(
-                {place: OffsetSpec.for_timestamp(timestamp_ms)}, request_timeout=TIMEOUT_SECONDS
+                {place: OffsetSpec.for_timestamp(timestamp_ms)}, request_timeout=self._timeout
             )[place]
-            offset = future.result(TIMEOUT_SECONDS).offset
+            offset = future.result(self._timeout).offset
         return offset if offset >= 0 else None
+
+    def compacted(self, topics: Collection[str]) -> set[str]:
+        """Return those topics of which Kafka may drop single messages: `cleanup.policy` has `compact`.
+
+        Raises:
+            AccessDenied: the credentials do not allow to describe the configuration of a topic.
+        """
+        from confluent_kafka.admin import ConfigResource, ResourceType
+
+        with self.translated("the broker was asked for the cleanup policy of topics"):
+            wanted = [ConfigResource(ResourceType.TOPIC, topic) for topic in sorted(topics)]
+            futures = self._admin.describe_configs(wanted, request_timeout=self._timeout) if wanted else {}
+            policies = {
+                resource.name: future.result(self._timeout)["cleanup.policy"].value
+                for resource, future in futures.items()
+            }
+        return {topic for topic, policy in policies.items() if "compact" in policy}
 
     def start_offset(self, at: TopicPartition, marks: Watermarks) -> int:
         """Return where a partition of a topic seen for the first time begins, by `ARCHIVER_START`."""
@@ -138,9 +156,7 @@ class Cluster:
         patterns = [re.compile(name) for name in self.settings.topics if name.startswith("^")]
         if not patterns:
             return sorted(set(plain)), []
-        present = [
-            name for name in self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics if not name.startswith("__")
-        ]
+        present = [name for name in self._admin.list_topics(timeout=self._timeout).topics if not name.startswith("__")]
         matched = {name for name in present if any(pattern.match(name) for pattern in patterns)}
         idle = [pattern.pattern for pattern in patterns if not any(pattern.match(name) for name in present)]
         return sorted({*plain, *matched}), [f"no topic matches {pattern}" for pattern in idle]
@@ -155,10 +171,10 @@ class Cluster:
             return self._listed(names)
         states: dict[str, tuple[str, list[int]]] = {}
         missing = []
-        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_SECONDS)
+        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=self._timeout)
         for name, future in futures.items():
             try:
-                description = future.result(TIMEOUT_SECONDS)
+                description = future.result(self._timeout)
             except KafkaException as error:
                 if error.args[0].name() not in NO_TOPIC:
                     raise
@@ -170,7 +186,7 @@ class Cluster:
 
     def _listed(self, names: list[str]) -> tuple[dict[str, tuple[str, list[int]]], list[str]]:
         """The same for a broker without topic ids."""
-        present = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+        present = self._admin.list_topics(timeout=self._timeout).topics
         found = {name: (NO_TOPIC_ID, sorted(present[name].partitions)) for name in names if name in present}
         return found, [f"topic {name} does not exist" for name in names if name not in present]
 
@@ -189,11 +205,11 @@ class Cluster:
             futures = self._admin.list_offsets(
                 {Place(topic, number): spec for topic, number in places},
                 isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=TIMEOUT_SECONDS,
+                request_timeout=self._timeout,
             )
             for place, future in futures.items():
                 try:
-                    answer[place.topic, place.partition] = future.result(TIMEOUT_SECONDS).offset
+                    answer[place.topic, place.partition] = future.result(self._timeout).offset
                 except KafkaException as error:
                     if error.args[0].name() in _NO_BROKER | _NO_ACCESS:
                         raise

@@ -167,5 +167,5 @@ def _damaged(path: Path, error: Exception) -> ArchiveDamaged:
     return ArchiveDamaged(
         f"a file of the table's log cannot be read: {error}",
         path=str(path),
-        hint="Restore this file from a copy; nothing was changed, and archiving goes on where the log ends",
+        hint="Restore this file from a copy; nothing was changed",
     )

@@ -113,6 +113,12 @@ class Position:
         """How many offsets are left to read."""
         return max(0, self.end - self.next)
 
+    def after(self, reached: int, messages: int) -> Committed:
+        """Return what the archive has once a batch has moved `next` to `reached` with so many messages."""
+        began = min((gap.start for gap in self.gaps), default=self.next)
+        known = self.known or Committed(began, began, 0)
+        return Committed(reached, known.first, known.messages + messages)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline import envelope
 from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
+from archiver_pipeline.frames import header_bytes, header_series, headers_of
 from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, translate
-from archiver_pipeline.plan import RETENTION, Gap, OffsetRange, TopicPartition
+from archiver_pipeline.plan import RETENTION, Gap, OffsetRange
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,6 +30,12 @@ _POLL_SECONDS = 0.05
 """consume() waits this long for a chunk to fill up, so it is also what every batch waits for at its end."""
 
 _CHUNK_MESSAGES, _CHUNK_BYTES = 10_000, 16 * 1024**2
+_LEAST_BYTES = 1024**2
+"""Chunks do not get smaller than this at the end of a batch: each has its costs."""
+
+_FULL = 0.05
+"""A batch that has less than this share of its bytes left is full."""
+
 _PROPERTIES = {
     "group.id": "archiver",
     "enable.auto.commit": False,
@@ -99,7 +105,8 @@ class RangeReader:
         self._by_number: dict[int | None, int] = {number: n for (_, number), n in self._index.items()}
         self._only_topic = len({item.range.at.topic for item in self.progress}) == 1
         self._complaints: list[Any] = []
-        self._mean_bytes = 1024.0
+        # A first chunk of a hundred messages tells how large they are.
+        self._mean_bytes = _CHUNK_BYTES / 100
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield frames: range (UInt32, index into `progress`), offset, timestamp_ms (Int64, null for none),
@@ -114,7 +121,7 @@ class RangeReader:
         properties = {**_TUNED, **client_properties(self._cluster.settings, self._complaints.append), **_PROPERTIES}
         consumer = Consumer(properties, logger=log)
         try:
-            while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > 0:
+            while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > self._max_bytes * _FULL:
                 open_ranges = [item for item in self.progress if not item.done]
                 if not open_ranges:
                     return
@@ -154,7 +161,9 @@ class RangeReader:
                     consumer.incremental_unassign([_assignment(item)])
 
     def _chunk_size(self) -> int:
-        return int(max(1, min(_CHUNK_MESSAGES, _CHUNK_BYTES / self._mean_bytes)))
+        """How many messages to take at once: few where they are large or the batch is nearly full."""
+        left = min(_CHUNK_BYTES, max(_LEAST_BYTES, self._max_bytes - sum(item.bytes for item in self.progress)))
+        return int(max(1, min(_CHUNK_MESSAGES, left / self._mean_bytes)))
 
     def _place(self, item: Progress) -> tuple[str, int]:
         return item.range.at.topic, item.range.at.partition
@@ -167,33 +176,48 @@ class RangeReader:
             index = [self._by_number[message.partition()] for message in messages]
         else:
             index = [self._index[message.topic(), message.partition()] for message in messages]
+        offsets = [message.offset() for message in messages]
         stamps = [message.timestamp() for message in messages]
+        keys = [message.key() for message in messages]
         payloads = [message.value() for message in messages]
-        headers = _headers(messages)
+        headers = headers_of(messages)
         frame = pl.DataFrame(
             {
                 "range": pl.Series(index, dtype=pl.UInt32),
-                "offset": pl.Series([message.offset() for message in messages], dtype=pl.Int64),
+                "offset": pl.Series(offsets, dtype=pl.Int64),
                 "timestamp_ms": pl.Series([ms for _, ms in stamps], dtype=pl.Int64),
                 "timestamp_type": pl.Series([_TIMESTAMP_TYPES[kind] for kind, _ in stamps], dtype=pl.String),
-                "key": pl.Series([message.key() for message in messages], dtype=pl.Binary),
+                "key": pl.Series(keys, dtype=pl.Binary),
                 "payload": pl.Series(payloads, dtype=pl.Binary),
-                "headers": _header_series(headers),
+                "headers": header_series(headers),
             }
         )
-        size = pl.col("payload").bin.size().fill_null(0) + pl.col("key").bin.size().fill_null(0)
-        extra = sum(len(name) + len(value or b"") for row in headers if row for name, value in row)
-        counted = frame.group_by("range").agg(pl.col("offset").max(), size.sum().alias("bytes"))
-        self._mean_bytes = (int(counted["bytes"].sum()) + extra) / len(messages) + 1
-        low = pl.Series([item.next for item in self.progress], dtype=pl.Int64).gather(frame["range"])
-        high = pl.Series([item.range.end for item in self.progress], dtype=pl.Int64).gather(frame["range"])
-        frame = frame.filter((frame["offset"] >= low) & (frame["offset"] < high))
-        for number, offset, size_bytes in counted.iter_rows():
+        size = sum(map(len, filter(None, payloads))) + sum(map(len, filter(None, keys))) + header_bytes(headers)
+        self._mean_bytes = size / len(messages) + 1
+        return self._take_down(frame, index, offsets)
+
+    def _take_down(self, frame: pl.DataFrame, index: list[int], offsets: list[int | None]) -> pl.DataFrame:
+        """Note how far each range came, and return the frame without messages outside their range.
+
+        The offsets of a partition come in order, so the first and the last of each tell whether there are any.
+        """
+        import polars as pl
+
+        first = dict(zip(reversed(index), reversed(offsets), strict=True))
+        last = dict(zip(index, offsets, strict=True))
+        if any(first[n] < self.progress[n].next or last[n] >= self.progress[n].range.end for n in last):  # type: ignore[operator]
+            low, high = zip(*((item.next, item.range.end) for item in self.progress), strict=True)
+            frame = frame.filter(
+                (frame["offset"] >= pl.Series(low).gather(frame["range"]))
+                & (frame["offset"] < pl.Series(high).gather(frame["range"]))
+            )
+            index = frame["range"].to_list()
+        counts = Counter(index)
+        for number, offset in last.items():
             item = self.progress[number]
-            item.next = max(item.next, min(offset + 1, item.range.end))
-            item.bytes += int(size_bytes) + extra // len(counted)
-        for number, count in frame["range"].value_counts().iter_rows():
-            self.progress[number].messages += count
+            item.next = max(item.next, min((offset or 0) + 1, item.range.end))
+            item.messages += counts[number]
+            item.bytes += round(counts[number] * self._mean_bytes)
         return frame
 
     def _handle(self, consumer: Consumer, event: Message) -> None:
@@ -263,86 +287,6 @@ class RangeReader:
                     end=item.range.end,
                     hint="Check that the partition has a leader; the next run reads the range again",
                 )
-
-
-def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame:
-    """Give a frame of `RangeReader.frames` the archive's columns but for the type: the payload becomes `value` where it
-    is UTF-8, else `value_bytes`; `hour` (Int64, hours since 1970, null where no calendar holds the time) is added."""
-    import polars as pl
-
-    ms = pl.col("timestamp_ms")
-    timed = (pl.col("timestamp_type") != "none") & (ms != -1)
-    known = timed & ms.is_between(envelope.FIRST_MS, envelope.LAST_MS)
-    value, value_bytes = _decoded(frame["payload"])
-    index = frame["range"]
-
-    def column(values: list[Any], dtype: Any) -> pl.Series:
-        return pl.Series(values, dtype=dtype).gather(index)
-
-    return frame.select(
-        column([at.topic for at in places], pl.String).alias("topic"),
-        column([at.topic_id for at in places], pl.String).alias("topic_id"),
-        column([at.partition for at in places], pl.Int32).alias("partition"),
-        "offset",
-        pl.when(timed & ms.is_between(-envelope.MAX_TIMESTAMP_MS, envelope.MAX_TIMESTAMP_MS))
-        .then(ms * 1000)
-        .cast(pl.Datetime("us", "UTC"))
-        .alias("timestamp"),
-        pl.when(timed).then("timestamp_type").otherwise(pl.lit("none")).alias("timestamp_type"),
-        "key",
-        value.alias("value"),
-        value_bytes.alias("value_bytes"),
-        "headers",
-        pl.when(known).then(ms.floordiv(envelope.HOUR_MS)).alias("hour"),
-    )
-
-
-def _decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Split payloads into text where they are UTF-8 and bytes where they are not.
-
-    One value that is not UTF-8 makes the cast of a whole column fail, so only then is each value looked at.
-    """
-    import polars as pl
-
-    try:
-        return payload.cast(pl.String), pl.Series([None], dtype=pl.Binary).new_from_index(0, len(payload))
-    except pl.exceptions.ComputeError:
-        texts: list[str | None] = []
-        rest: list[bytes | None] = []
-        for value in payload:
-            try:
-                texts.append(None if value is None else value.decode())
-                rest.append(None)
-            except UnicodeDecodeError:
-                texts.append(None)
-                rest.append(value)
-        return pl.Series(texts, dtype=pl.String), pl.Series(rest, dtype=pl.Binary)
-
-
-def _headers(messages: list[Message]) -> list[list[tuple[str, bytes | None]] | None]:
-    """Read each message's headers once.
-
-    A header key that is not UTF-8 makes the client raise, and a second call on that message crash; it gives no way to
-    the bytes. Such a message is archived with the one header `_malformed` in their place.
-    """
-    read = methodcaller("headers")
-    rows = []
-    for message in messages:
-        try:
-            rows.append(read(message))
-        except (SystemError, UnicodeDecodeError):
-            rows.append([(envelope.MALFORMED, None)])
-    return rows
-
-
-def _header_series(rows: list[list[tuple[str, bytes | None]] | None]) -> pl.Series:
-    import polars as pl
-
-    dtype = pl.List(pl.Struct({"key": pl.String, "value": pl.Binary}))
-    if not any(rows):
-        return pl.Series([None], dtype=dtype).new_from_index(0, len(rows))
-    listed = [[{"key": key, "value": value} for key, value in row] if row else None for row in rows]
-    return pl.Series(listed, dtype=dtype)
 
 
 def _assignment(item: Progress) -> Any:

@@ -7,22 +7,29 @@ import logging
 import os
 import re
 import tomllib
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from archiver_pipeline import properties
-from archiver_pipeline.envelope import TypeRule, parse_type_rule
+from archiver_pipeline.envelope import TYPE_RULES, TypeRule, parse_type_rule
 from archiver_pipeline.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
 ENV_PREFIX = "ARCHIVER_"
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_ONLY_IN_FILE = ("kafka", "types")
+_URL = "a URL such as mysql://user:password@host/database"
+
+# With these in its path a library takes the folder for another one, or every message to be of that type, date or hour.
+_UNREADABLE = re.compile(r"[\\?\x00-\x1f]|%[0-9A-Fa-f]{2}|(?:^|/)(?:type|dt|hr)=")
 
 
 def _split(value: Any) -> Any:
@@ -34,25 +41,33 @@ def _check_topic(pattern: str) -> str:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+            raise ValueError(f"{pattern!r} is no regex: {error}") from None
     elif not _TOPIC_NAME.fullmatch(pattern):
-        raise ValueError("comma-separated topic names (letters, digits, '.', '_', '-') or regexes that start with '^'")
+        raise ValueError(f"{pattern!r} is neither")
     return pattern
 
 
 def _check_start(value: str) -> str:
-    if value in ("earliest", "latest"):
-        return value
     try:
-        parse_time(value)
-    except ValueError:
-        raise ValueError("earliest, latest or an ISO time such as 2019-08-01T00:00:00Z") from None
-    return value
+        return value if value in ("earliest", "latest") or parse_time(value) else ""
+    except (ValueError, OverflowError):
+        raise ValueError from None
 
 
 def _check_rule(text: str) -> str:
     parse_type_rule(text)
     return text
+
+
+def _check_folder(folder: Any) -> Any:
+    if found := _UNREADABLE.search(os.path.abspath(folder)):
+        raise ValueError(f"{found.group().lstrip('/')!r} in its path keeps some reader from it")
+    return folder
+
+
+def _as_text(value: Any) -> Any:
+    """TOML has times of its own."""
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def parse_time(text: str) -> datetime:
@@ -65,46 +80,70 @@ Topic = Annotated[str, AfterValidator(_check_topic)]
 Rule = Annotated[str, AfterValidator(_check_rule)]
 
 
+class _Environment(EnvSettingsSource):
+    """The environment without what only the file may hold: a variable `KAFKA` or `ARCHIVER_TYPES` is no setting."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        if field_name in _ONLY_IN_FILE:
+            return None, field_name, False
+        return super().get_field_value(field, field_name)
+
+
 class Settings(BaseSettings):
-    """Everything that can be set; a field `x` is `ARCHIVER_X` in the environment and `x` in `archiver.toml`."""
+    """Everything that can be set; a field `x` is `ARCHIVER_X` in the environment and `x` in `archiver.toml`.
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+    The description of a field is what it allows, as the error for a wrong value has it.
+    """
 
-    topics: Annotated[tuple[Topic, ...], NoDecode, BeforeValidator(_split)] = ()
-    start: Annotated[str, AfterValidator(_check_start)] = "earliest"
-    base_dir: Path = Field(Path("data"), validation_alias="BASE_DIR")
-    uri: str = ""
-    interval_seconds: float = Field(10, gt=0, le=86_400)
-    batch_messages: int = Field(1_000_000, ge=1)
-    batch_bytes: ByteSize = Field(ByteSize(256 * 1024**2), ge=1)
-    min_messages: int = Field(1, ge=1)
-    max_delay_seconds: float = Field(60, ge=0)
-    run_seconds: float = Field(0, ge=0)
-    lanes: int = Field(1, ge=1, le=1000)
-    type_path: Rule = "$.type"
-    types: dict[str, Rule] = Field(default_factory=dict)
-    topic_ids: Literal["required", "none"] = "required"
-    max_types: int = Field(1000, ge=1)
-    seal_grace_minutes: float = Field(15, ge=0)
-    keep_replaced_hours: float = Field(1, ge=0)
-    user_path: Rule = "$.uid"
-    minute_grace_seconds: float = Field(120, ge=0)
-    results_topic: str = "events_per_minute"
-    mysql_url: SecretStr = SecretStr("")
-    search_url: SecretStr = SecretStr("")
-    kafka: dict[str, SecretStr] = Field(default_factory=dict, validation_alias="kafka")
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+    topics: Annotated[tuple[Topic, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="topic names (letters, digits, '.', '_', '-') or regexes that start with '^', comma-separated"
+    )
+    start: Annotated[str, AfterValidator(_check_start), BeforeValidator(_as_text)] = Field(
+        "earliest", description="earliest, latest or an ISO time such as 2019-08-01T00:00:00Z"
+    )
+    base_dir: Annotated[Path, AfterValidator(_check_folder)] = Field(
+        Path("data"), validation_alias="BASE_DIR", description="a folder"
+    )
+    uri: Annotated[str, AfterValidator(_check_folder)] = Field(
+        "", description="a folder or an address such as s3://bucket/archive"
+    )
+    interval_seconds: float = Field(10, gt=0, le=86_400, description="a number above 0 and up to 86400")
+    batch_messages: int = Field(1_000_000, ge=1, description="a whole number from 1 on")
+    batch_bytes: ByteSize = Field(ByteSize(256 * 1024**2), ge=1, description="a size such as 64MiB or 67108864")
+    min_messages: int = Field(1, ge=1, description="a whole number from 1 on")
+    max_delay_seconds: float = Field(60, ge=0, description="a number from 0 on")
+    run_seconds: float = Field(0, ge=0, description="a number from 0 on")
+    lanes: int = Field(1, ge=1, le=1000, description="a whole number from 1 to 1000")
+    type_path: Rule = Field("$.type", description=TYPE_RULES)
+    types: dict[Topic, Rule] = Field(
+        {}, description="a table of topics, or regexes that start with '^', and their rules"
+    )
+    topic_ids: Literal["required", "none"] = Field("required", description="required or none")
+    max_types: int = Field(1000, ge=1, description="a whole number from 1 on")
+    seal_grace_minutes: float = Field(15, ge=0, description="a number from 0 on")
+    keep_replaced_hours: float = Field(1, ge=0, description="a number from 0 on")
+    user_path: Rule = Field("$.uid", description=TYPE_RULES)
+    minute_grace_seconds: float = Field(120, ge=0, description="a number from 0 on")
+    results_topic: str = Field("events_per_minute", description="a topic name, or nothing at all")
+    mysql_url: SecretStr = Field(SecretStr(""), description=_URL)
+    search_url: SecretStr = Field(SecretStr(""), description="a URL such as http://localhost:9200")
+    kafka: dict[str, SecretStr] = Field({}, validation_alias="kafka")
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        init_settings: Source,
+        env_settings: Source,
+        dotenv_settings: Source,
+        file_secret_settings: Source,
+    ) -> tuple[Source, ...]:
         """Take the environment before what `load` read from the file."""
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
     @cached_property
     def kafka_properties(self) -> dict[str, str]:
@@ -113,8 +152,8 @@ class Settings(BaseSettings):
 
     @cached_property
     def archive_uri(self) -> str:
-        """Where the table is: `ARCHIVER_URI`, else `$BASE_DIR/archive` as an absolute path."""
-        return self.uri or str(self.base_dir.absolute() / "archive")
+        """Where the table is: `ARCHIVER_URI`, else `$BASE_DIR/archive`; a folder as an absolute path."""
+        return self.uri if "://" in self.uri else os.path.abspath(self.uri or self.base_dir / "archive")
 
     @cached_property
     def view_path(self) -> Path:
@@ -163,28 +202,45 @@ def load() -> Settings:
         SettingsError: one line that names the setting, its value and what is allowed.
     """
     given = _from_file()
-    from_file = {str(name): str(value) for name, value in given.pop("kafka", {}).items()}
+    from_file = _flat(given.pop("kafka", {}))
     base_dir = given.pop("base_dir", None)
     _warn_of_typing_errors()
     kafka = _kafka_properties(from_file)
     try:
-        return Settings(**given, **({"BASE_DIR": base_dir} if base_dir else {}), kafka=kafka)
+        return Settings(**given, **({} if base_dir is None else {"BASE_DIR": base_dir}), kafka=kafka)
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
 
 
+def _file() -> Path:
+    """The settings file: the path in `ARCHIVER_CONFIG`, else `archiver.toml` in the working directory."""
+    return Path(os.environ.get("ARCHIVER_CONFIG") or "archiver.toml")
+
+
 def _from_file() -> dict[str, Any]:
-    """Read `archiver.toml`: the path in `ARCHIVER_CONFIG`, else the file in the working directory if there is one."""
-    named = os.environ.get("ARCHIVER_CONFIG")
-    path = Path(named or "archiver.toml")
+    """Read the settings file if there is one; one that is named must be there."""
+    path = _file()
     if not path.exists():
-        if named:
-            raise SettingsError(f"ARCHIVER_CONFIG is {named!r}: there is no such file")
+        if os.environ.get("ARCHIVER_CONFIG"):
+            raise SettingsError(f"ARCHIVER_CONFIG is '{path}': there is no such file")
         return {}
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
+
+
+def _flat(table: Any, prefix: str = "") -> dict[str, str]:
+    """Read `[kafka]`: TOML takes the dots of `bootstrap.servers = …` for tables within tables."""
+    if not isinstance(table, dict):
+        raise SettingsError(f"kafka in {_file()} is not a table: allowed is [kafka] with librdkafka properties")
+    properties: dict[str, str] = {}
+    for name, value in table.items():
+        if isinstance(value, dict):
+            properties |= _flat(value, f"{prefix}{name}.")
+        else:
+            properties[prefix + name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return properties
 
 
 def _kafka_properties(from_file: dict[str, str]) -> dict[str, SecretStr]:
@@ -197,14 +253,14 @@ def _kafka_properties(from_file: dict[str, str]) -> dict[str, SecretStr]:
     accepted, unknown = properties.known({**from_file, **from_env})
     for name in unknown:
         if name in from_file:
-            raise SettingsError(f"[kafka] {name!r} in archiver.toml is not a librdkafka property")
+            raise SettingsError(f"{name!r} below [kafka] in {_file()} is not a librdkafka property")
         log.warning("%s is passed over: librdkafka has no property %r", properties.env_name(name), name)
     return {name: SecretStr(value) for name, value in accepted.items()}
 
 
 def _variables() -> dict[str, str]:
     """The environment variable of each field."""
-    own = {name: ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    own = {name: ENV_PREFIX + name.upper() for name in Settings.model_fields if name not in _ONLY_IN_FILE}
     return {**own, "base_dir": "BASE_DIR"}
 
 
@@ -220,21 +276,20 @@ def _warn_of_typing_errors() -> None:
 def _one_line(error: ValidationError) -> str:
     """Say the first fault of a pydantic error as setting, value and what is allowed."""
     fault = error.errors(include_url=False)[0]
-    field = str(fault["loc"][0])
+    field, *within = (str(part) for part in fault["loc"])
+    field = field.replace("BASE_DIR", "base_dir")
     if fault["type"] == "extra_forbidden":
         close = difflib.get_close_matches(field, Settings.model_fields, 1)
-        return f"{field!r} in archiver.toml is not a setting" + (f"; is it {close[0]!r}?" if close else "")
-    name = {"BASE_DIR": "BASE_DIR"}.get(field, _variables().get(field, field))
-    value = os.environ.get(name, "as in archiver.toml")
-    shown = "***" if field.endswith("_url") or field == "kafka" else repr(value)
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    return f"{name} is {shown}: allowed is {_allowed(field, message)}"
-
-
-def _allowed(field: str, message: str) -> str:
-    """Turn pydantic's words into what is allowed."""
-    message = re.sub(r"^Input should be (a valid )?", "", message)
-    message = re.sub(r"^(integer|number), unable to parse.*", r"a \1", message).replace("a integer", "an integer")
-    info = Settings.model_fields.get(field)
-    default = "" if info is None or info.is_required() or field.endswith("_url") else f" (default {info.get_default()})"
-    return message[:1].lower() + message[1:] + (default if info and info.default_factory is None else "")
+        return f"{field!r} in {_file()} is not a setting" + (f"; is it {close[0]!r}?" if close else "")
+    info, variable = Settings.model_fields[field], _variables().get(field, "")
+    if variable in os.environ:
+        name, value = variable, os.environ[variable]
+    else:
+        name, value = f"{'.'.join([field, *within[:1]])} in {_file()}", fault["input"]
+    shown = "***" if info.annotation is SecretStr else f"{value!r:.200}"
+    default = info.default.human_readable() if isinstance(info.default, ByteSize) else info.default
+    allowed = f"{info.description}" + (f" (default {default})" if default else "")
+    why = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""
+    if why == TYPE_RULES:
+        allowed, why = TYPE_RULES, ""
+    return f"{name} is {shown}: allowed is {allowed}" + (f", but {why}" if why else "")

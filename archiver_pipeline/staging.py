@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +108,8 @@ class Staging:
 
     def finish(self) -> None:
         """Forget the attempt after its commit: only its empty staging folder goes."""
-        _remove_attempt(self._root, self.attempt)
+        with translated(self._root):
+            _remove_attempt(self._root, self.attempt)
         self._lock.close()
 
     def discard(self) -> None:
@@ -158,7 +159,7 @@ def remove(archive: Path, leftover: Leftover, keep: Collection[str]) -> int:
     folder = root / leftover.attempt
     removed = 0
     with translated(folder):
-        if folder.exists():
+        with suppress(FileNotFoundError):  # Another run may be at the same leftover, or have been killed here.
             for path in folder.iterdir():
                 if path.name != _MANIFEST:
                     path.unlink(missing_ok=True)

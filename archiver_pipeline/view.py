@@ -8,9 +8,8 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
 PUBLIC = ("messages", "offsets", "batches", "gaps", "hours", "types")
@@ -50,7 +49,7 @@ _ENVELOPE = {
 
 _LAYOUT = """
 CREATE SCHEMA meta;
-CREATE TABLE meta.state (format INTEGER, version BIGINT);
+CREATE TABLE meta.state (format INTEGER, table_id VARCHAR, version BIGINT);
 CREATE TABLE meta.files (path VARCHAR, type VARCHAR, dt VARCHAR, hr VARCHAR, messages BIGINT, bytes BIGINT);
 CREATE TABLE meta.fields (type VARCHAR, field VARCHAR, "column" VARCHAR, kind VARCHAR);
 CREATE TABLE types (type VARCHAR, "view" VARCHAR);
@@ -81,25 +80,23 @@ def refresh(path: Path, archive: Archive, look: Look | None = None) -> int:
     Raises:
         StorageError: the file cannot be written.
     """
+    import duckdb
+
+    working = path.with_name(f".{path.name}.new")
     with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
-            table, ledger = archive.snapshot()
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            os.close(handle)
-            working = Path(name)
             try:
-                connection, before = _open_copy(path, working)
-                if before < table.version():
-                    _update(connection, archive, table, ledger, before, look)
-                    connection.close()
-                    _replace(working, path)
-                    return table.version()
-                connection.close()
-                return before
+                try:
+                    return _refresh(path, working, archive, look, anew=not path.exists())
+                except duckdb.Error as error:
+                    log.warning("%s cannot be carried on and is made anew: %s", path, error)
+                    return _refresh(path, working, archive, look, anew=True)
+            except duckdb.Error as error:
+                hint = "Free space, or make the folder writable, and run again: the archive itself is complete"
+                raise StorageError(f"the DuckDB file cannot be made: {error}", path=str(path), hint=hint) from error
             finally:
-                for leftover in (working, working.with_name(working.name + ".wal")):
-                    leftover.unlink(missing_ok=True)
+                _remove(working)
 
 
 @contextmanager
@@ -109,59 +106,65 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _open_copy(path: Path, working: Path) -> tuple[duckdb.DuckDBPyConnection, int]:
-    """Open a copy of the file, so that its readers' locks do not matter; one that cannot be read is made anew."""
+def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, anew: bool) -> int:
+    """Bring a copy of the file up to date, so that its readers' locks do not matter, and put it in the file's place."""
     import duckdb
 
-    working.unlink(missing_ok=True)
-    if path.exists():
+    _remove(working)
+    if not anew:
         shutil.copyfile(path, working)
-        try:
-            connection = duckdb.connect(str(working))
-            row = connection.execute("SELECT format, version FROM meta.state").fetchone()
-            if row and row[0] == _FORMAT:
-                return connection, int(row[1])
-            connection.close()
-        except duckdb.Error as error:
-            log.warning("%s cannot be read and is made anew: %s", path, error)
-        working.unlink(missing_ok=True)
-    try:
-        connection = duckdb.connect(str(working))
-    except duckdb.Error as error:
-        raise StorageError(f"the DuckDB file cannot be made: {error}", path=str(path), hint="Free space") from error
-    connection.execute(_LAYOUT)
-    connection.execute("INSERT INTO meta.state VALUES (?, -1)", [_FORMAT])
-    return connection, -1
+    table, ledger = archive.snapshot()
+    with closing(duckdb.connect(str(working))) as connection:
+        if anew:
+            connection.execute(_LAYOUT)
+            connection.execute("INSERT INTO meta.state VALUES (?, ?, -1)", [_FORMAT, str(table.metadata().id)])
+        state = connection.execute("SELECT format, table_id, version FROM meta.state").fetchone()
+        if state is None or state[:2] != (_FORMAT, str(table.metadata().id)):
+            raise duckdb.DataError("it shows another table, or was made by another release")
+        before = int(state[2])
+        if before >= table.version():
+            return before
+        _update(connection, archive, table, ledger, before, look)
+    _replace(working, path)
+    return table.version()
 
 
 def _update(
     connection: duckdb.DuckDBPyConnection, archive: Archive, table: Any, ledger: Ledger, before: int, look: Look | None
 ) -> None:
     """Write the state of one table version into the working copy."""
-    import duckdb
-
-    try:
-        listed = archive.files(table)
-        connection.execute("BEGIN")
-        changed, added = _replace_files(connection, listed)
-        if before < 0 or changed:
-            connection.execute(f"CREATE OR REPLACE VIEW messages AS {_select(archive.path, listed['path'])}")
-        _replace_typed_views(connection, archive.path, listed, changed, added)
-        _replace_offsets(connection, ledger, look)
-        _replace_gaps(connection, ledger)
-        _add_batches(connection, archive.path / "_delta_log", before, table.version())
-        connection.execute("UPDATE meta.state SET version = ?", [table.version()])
-        connection.execute("COMMIT")
-    except duckdb.IOException as error:
-        raise StorageError(f"the DuckDB file cannot be written: {error}", hint="Free space and run again") from error
+    listed = archive.files(table)
+    connection.execute("BEGIN")
+    changed, added = _replace_files(connection, listed)
+    if before < 0 or changed:
+        connection.execute(f"CREATE OR REPLACE VIEW messages AS {_select(archive.path, listed['path'])}")
+    _replace_typed_views(connection, archive.path, listed, changed, added)
+    _replace_offsets(connection, ledger, look)
+    _replace_gaps(connection, ledger)
+    _add_batches(connection, archive.path / "_delta_log", before, table.version())
+    connection.execute("UPDATE meta.state SET version = ?", [table.version()])
+    connection.execute("COMMIT")
+    # Closing would do the same and keep to itself that the disk is full.
+    connection.execute("CHECKPOINT")
 
 
 def _replace(working: Path, path: Path) -> None:
     handle = os.open(working, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)
-    os.chmod(working, 0o644)
+    # What a killed user wrote into the old file would keep everyone from opening the new one.
+    _log_of(path).unlink(missing_ok=True)
     os.replace(working, path)
+
+
+def _remove(working: Path) -> None:
+    working.unlink(missing_ok=True)
+    _log_of(working).unlink(missing_ok=True)
+
+
+def _log_of(path: Path) -> Path:
+    """The write-ahead log that DuckDB keeps beside a file."""
+    return path.with_name(path.name + ".wal")
 
 
 def _replace_files(connection: duckdb.DuckDBPyConnection, listed: pl.DataFrame) -> tuple[set[str], pl.DataFrame]:
@@ -181,7 +184,7 @@ def _replace_files(connection: duckdb.DuckDBPyConnection, listed: pl.DataFrame) 
 def _select(archive: Path, paths: Iterable[str], columns: Iterable[str] = _ENVELOPE) -> str:
     """The SELECT over a list of files; over none, the same columns without rows."""
     wanted = list(columns)
-    listed = ", ".join(_literal(_no_glob(str(archive)) + "/" + path) for path in paths)
+    listed = ", ".join(_literal(no_glob(str(archive)) + "/" + path) for path in paths)
     if not listed:
         return "SELECT " + ", ".join(f'NULL::{_ENVELOPE[name]} AS "{name}"' for name in wanted) + " WHERE false"
     names = ", ".join(f'"{name}"' for name in wanted)
@@ -246,7 +249,7 @@ def _add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before
     """Add the commits since the last time, and drop those that the log no longer has."""
     kept = sorted(int(path.stem) for path in log_folder.glob("*.json") if path.stem.isdigit())
     for number in kept:
-        if before < number <= after and (info := _commit_info(log_folder / f"{number:020}.json")):
+        if before < number <= after and (info := commit_info(log_folder / f"{number:020}.json")):
             row = [number, info["timestamp"], info["run_id"], int(info["lane"]), info["ranges"]]
             numbers = [int(info[name]) for name in ("messages", "bytes", "files")]
             connection.execute(
@@ -258,7 +261,7 @@ def _add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before
     connection.execute("DELETE FROM batches WHERE version < ?", [kept[0] if kept else after])
 
 
-def _commit_info(path: Path) -> dict[str, Any] | None:
+def commit_info(path: Path) -> dict[str, Any] | None:
     """The metadata of a commit if it is that of a batch."""
     with open(path, "rb") as lines:
         for line in lines:
@@ -277,7 +280,7 @@ def _view_name(type_name: str, taken: set[str]) -> str:
     return name
 
 
-def _no_glob(path: str) -> str:
+def no_glob(path: str) -> str:
     """Keep DuckDB from taking a character of the archive's own path for a wildcard."""
     return re.sub(r"([*?\[])", r"[\1]", path)
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope
+from archiver_pipeline.frames import envelope_frame
 from archiver_pipeline.message_types import classify
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.reader import envelope_frame
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,10 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.jars import ToolMissing
+
+# A slow machine is no fault, and CI looks at the same examples each time.
+hypothesis.settings.register_profile("archiver", deadline=None)
+hypothesis.settings.register_profile("archiver-ci", deadline=None, derandomize=True, database=None)
+_CI = os.environ.get("CI", "").lower() == "true"
+hypothesis.settings.load_profile("archiver-ci" if _CI else "archiver")
 
 
 @contextmanager
@@ -23,7 +30,7 @@ def _running(data: Path) -> Iterator[KafkaBroker]:
         try:
             broker.start()
         except ToolMissing as missing:
-            if os.environ.get("CI", "").lower() == "true":
+            if _CI:
                 pytest.fail(str(missing), pytrace=False)
             pytest.skip(str(missing))
         yield broker

@@ -37,7 +37,7 @@ class ArchiveConfig(dg.Config):
 
     Attributes:
         lane: the lane, or -1 for all of them one after the other.
-        stay_seconds: how long to stay and archive a batch each interval; 0 for one pass to the end offsets seen at start.
+        stay_seconds: how long to stay and archive a batch each interval; 0 for one pass to the end offsets of its start.
         limit_seconds: after this long a pass begins no further batch; 0 for no limit.
         ranges: archive exactly these, as far as they follow on from what is archived; none for all there is.
     """

@@ -68,7 +68,7 @@ def _messages(batch: Batch) -> Mapping[str, MetadataValue]:
         "messages per second": MetadataValue.float(round(batch.messages / max(batch.seconds, 0.001), 1)),
         "seconds": MetadataValue.float(round(batch.seconds, 3)),
         "table version": MetadataValue.int(batch.version),
-        "lane": MetadataValue.int(batch.lane),
+        "lane": MetadataValue.text(str(batch.lane)),
         "seconds per step": MetadataValue.json({name: round(value, 3) for name, value in batch.steps.items()}),
     }
 
@@ -76,7 +76,7 @@ def _messages(batch: Batch) -> Mapping[str, MetadataValue]:
 def _topics(batch: Batch) -> dict[str, Mapping[str, MetadataValue]]:
     """End offsets and lag of each topic of the batch, summed over its partitions."""
     reached = {(item.at.topic, item.at.partition): item.end for item in batch.ranges}
-    found = {}
+    found: dict[str, Mapping[str, MetadataValue]] = {}
     for state in batch.look.topics:
         mine = {number: reached[state.topic, number] for number in state.partitions if (state.topic, number) in reached}
         if mine:

@@ -1,0 +1,157 @@
+"""`archiver generate`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from archiver_pipeline.generator import Summary
+    from archiver_pipeline.settings import Settings
+
+_TOPICS = ("orders", "clicks")
+_TYPES = "object.one,object.two,object.three"
+
+
+def command(
+    rate: Annotated[float, typer.Option(help="Messages per second in all; 0 is as fast as possible.")] = 1000,
+    topics: Annotated[
+        str, typer.Option(help="Comma-separated names; by default those of ARCHIVER_TOPICS, else orders,clicks.")
+    ] = "",
+    types: Annotated[str, typer.Option(help="Comma-separated values of the field type.")] = _TYPES,
+    count: Annotated[int | None, typer.Option(help="Stop after so many messages.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+    keys: Annotated[bool, typer.Option("--keys/--no-keys", help="Whether messages have their user as key.")] = True,
+    headers: Annotated[bool, typer.Option("--headers", help="Give messages headers.")] = False,
+    late: Annotated[str, typer.Option(metavar="SHARE", help="Share stamped up to 3 hours ago: 0.1 or 10%.")] = "0",
+    ugly: Annotated[
+        str, typer.Option(metavar="SHARE", help="Share that is cut short, untyped, not UTF-8 or a tombstone.")
+    ] = "0",
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same messages but for their times.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
+) -> None:
+    """Produce JSON events at a steady rate, until a limit or Ctrl-C.
+
+    Topics that are missing are made with 4 partitions. The broker is that of KAFKA_BOOTSTRAP_SERVERS; other KAFKA_*
+    properties are handed on.
+
+    [bold]JSON[/]: sent, delivered, failed, seconds, rate (delivered messages per second), topics (delivered by topic),
+    bytes, error.
+
+    [bold]Examples[/]
+
+    \b
+    archiver generate
+    archiver generate --rate 5000 --topics orders --seconds 60 --headers
+    archiver generate --rate 0 --count 1000000 --late 5% --ugly 1% --seed 1 --json
+    """
+    from archiver_pipeline.cli.output import print_json
+    from archiver_pipeline.errors import SettingsError
+    from archiver_pipeline.settings import load
+
+    settings = load()
+    if "bootstrap.servers" not in settings.kafka:
+        raise SettingsError("KAFKA_BOOTSTRAP_SERVERS is not set: it takes the broker's address, such as localhost:9092")
+    from archiver_pipeline.generator import Generator, generate
+
+    wanted = Generator(
+        settings.kafka_properties,
+        _names(topics) if topics else _default_topics(settings),
+        _names(types),
+        rate=rate,
+        count=count,
+        seconds=seconds,
+        keys=keys,
+        headers=headers,
+        late_share=_share("--late", late),
+        ugly_share=_share("--ugly", ugly),
+        seed=seed,
+    )
+    with _stopped_by_signals() as stopped, _shown(count) as on_progress:
+        summary = generate(wanted, on_progress, lambda: bool(stopped))
+    if as_json:
+        print_json({**asdict(summary), "seconds": round(summary.seconds, 3), "rate": round(summary.rate, 1)})
+    else:
+        _print(summary)
+    if stopped:
+        raise typer.Exit(128 + stopped[0])
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _default_topics(settings: Settings) -> tuple[str, ...]:
+    return tuple(name for name in settings.topics if not name.startswith("^")) or _TOPICS
+
+
+def _share(option: str, text: str) -> float:
+    from archiver_pipeline.errors import SettingsError
+
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise SettingsError(f"{option} is {text!r}: it takes a share such as 0.1 or 10%") from None
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Take SIGINT and SIGTERM for a request to stop, told by the list; a second one ends the process at once."""
+    stopped: list[int] = []
+
+    def stop(number: int, _frame: Any) -> None:
+        stopped.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _shown(count: int | None) -> Iterator[Callable[[int, float], None]]:
+    """Show messages sent and their rate: a live line on a terminal, a line every 10 s elsewhere."""
+    from archiver_pipeline.cli.output import PLAIN_SECONDS
+
+    told = 0.0
+    limit = "" if count is None else f" of {count:,}"
+
+    def line(sent: int, seconds: float) -> str:
+        return f"{sent:,}{limit} messages sent in {seconds:.0f} s, {sent / seconds if seconds else 0:,.0f} a second"
+
+    def plain(sent: int, seconds: float) -> None:
+        nonlocal told
+        if seconds - told >= PLAIN_SECONDS:
+            told = seconds
+            print(line(sent, seconds), file=sys.stderr, flush=True)
+
+    if not sys.stderr.isatty():
+        yield plain
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("connecting") as live:
+        yield lambda sent, seconds: live.update(line(sent, seconds))
+
+
+def _print(summary: Summary) -> None:
+    from archiver_pipeline.cli.output import size
+
+    topics = ", ".join(f"{topic} {count:,}" for topic, count in summary.topics.items())
+    print(
+        f"{summary.delivered:,} messages delivered ({topics}), {size(summary.bytes)} in {summary.seconds:.1f} s, "
+        f"{summary.rate:,.0f} a second"
+    )
+    if summary.failed:
+        print(f"{summary.failed:,} messages failed: {summary.error}", file=sys.stderr)

@@ -1,0 +1,112 @@
+"""The command line as a whole: the commands, the options before them, and what becomes of errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from archiver_pipeline.cli import generate, sql, status, tail, verify
+from archiver_pipeline.errors import ArchiverError, SettingsError
+
+GOOD, FAULT, WRONG_USAGE = 0, 1, 2
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""Exit codes: as promised, and for a signal 128 and its number, as a shell has them."""
+
+_LIBRDKAFKA = "%s [%s] %s"
+"""The format in which confluent-kafka hands on what librdkafka logs."""
+
+
+class Commands(TyperGroup):
+    """Runs a command and turns its errors into one line on standard error and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that `ctx` names."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except SettingsError as error:
+            code = _say(error, WRONG_USAGE)
+        except ArchiverError as error:
+            code = _say(error, FAULT)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except BrokenPipeError:
+            # What is still buffered would fail again when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = PIPE_CLOSED
+        raise typer.Exit(code)
+
+
+def _say(error: ArchiverError, code: int) -> int:
+    """Print an error as one line."""
+    typer.echo(f"archiver: {' '.join(str(error).split())}", err=True)
+    return code
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    # A traceback with local variables could show a password.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"archiver {version('archiver-pipeline')}")
+        except PackageNotFoundError:
+            typer.echo("archiver, not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on standard error what is being done.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Archives Kafka topics as Hive-partitioned Parquet, exactly once.
+
+    Settings are taken from the environment, then from archiver.toml. Exit code 0 is good, 1 a fault that was found or an
+    error, 2 wrong usage or a wrong setting.
+
+    [bold]Examples[/]
+
+    \b
+    KAFKA_BOOTSTRAP_SERVERS=localhost:9092 ARCHIVER_TOPICS=orders,clicks archiver status
+    archiver verify --against-kafka
+    archiver sql "SELECT type, count(*) FROM messages GROUP BY 1"
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s" if verbose else "archiver: %(message)s",
+    )
+    if not verbose:
+        # The errors that are raised say what librdkafka complained of.
+        logging.getLogger().handlers[0].addFilter(lambda record: record.msg != _LIBRDKAFKA)
+
+
+app.command("status")(status.command)
+app.command("verify")(verify.command)
+app.command("generate")(generate.command)
+app.command("sql")(sql.command)
+app.command("tail")(tail.command)
+
+
+def main() -> None:
+    """Run the `archiver` command; it exits the process."""
+    app(prog_name="archiver")

@@ -1,0 +1,85 @@
+"""What the commands share in showing things: numbers for people, JSON for programs, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from archiver_pipeline.files import OnProgress
+
+PLAIN_SECONDS = 10.0
+"""How often progress is a line where there is no terminal."""
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON document on standard output."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def size(count: float) -> str:
+    """Bytes for people: `12.3 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A span of time for people: `3 h 12 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = int(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min {int(seconds % 60)} s"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} days"
+
+
+def share(text: str) -> float:
+    """Read a share such as `0.1` or `10%`. Raises ValueError."""
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+
+@contextmanager
+def progress(labels: dict[str, str]) -> Iterator[OnProgress]:
+    """Show how far a task of several steps has come: bars on a terminal, a line now and then elsewhere.
+
+    Args:
+        labels: for each step a text such as "files checked".
+    """
+    if not sys.stderr.isatty():
+        yield _Lines(labels)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(labels[what])
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
+class _Lines:
+    """Progress as lines of text: every few seconds, and at the end of a step that took longer than that."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        self._labels = labels
+        self._told = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Take what is being done, how much of it is done, and how much there is."""
+        now = time.monotonic()
+        if now - self._told >= PLAIN_SECONDS:
+            self._told = now
+            print(f"{done:,} of {total:,} {self._labels[what]}", file=sys.stderr, flush=True)

@@ -1,0 +1,110 @@
+"""`archiver status`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from archiver_pipeline.status import PartitionStatus, Status
+
+_COLUMNS = ("topic", "partition", "next", "end", "lag", "messages")
+
+
+def command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show how far the archive is, and how far Kafka has run ahead of it.
+
+    For each topic partition: the next offset to archive, the end offset (the last stable one), the lag between them and
+    the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types. Where the broker
+    does not answer, what the archive knows is shown all the same, and the exit code is 1.
+
+    [bold]JSON[/]: archive, time, version, messages, files, bytes, types, lag, partitions (topic, topic_id, partition,
+    first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds, run_id,
+    messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps (time, topic,
+    topic_id, partition, start, end, reason), warnings, broker_error. What is not known is null.
+
+    [bold]Examples[/]
+
+    \b
+    archiver status
+    archiver status --json | jq .lag
+    watch archiver status
+    """
+    from archiver_pipeline.cli.output import print_json
+    from archiver_pipeline.settings import load
+    from archiver_pipeline.status import status
+
+    found = status(load())
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _print(found)
+    if found.broker_error is not None:
+        raise found.broker_error
+
+
+def _print(found: Status) -> None:
+    from archiver_pipeline.cli.output import duration, size
+
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if found.version is None:
+        print(f"no archive yet at {found.archive}: the first run makes it")
+    else:
+        print(
+            f"archive {found.archive}: table version {found.version}, {found.messages:,} messages in {found.files:,} "
+            f"files of {found.types:,} types, {size(found.bytes)}"
+        )
+    _print_partitions(found.partitions)
+    if found.lag is not None:
+        print(f"total lag {found.lag:,}")
+    batch = found.last_batch
+    if batch is not None and found.age_seconds is not None:
+        print(
+            f"last batch {batch.time:%Y-%m-%d %H:%M:%S} UTC, {duration(found.age_seconds)} ago: {batch.messages:,} "
+            f"messages, {size(batch.bytes)} in {batch.seconds:.1f} s ({batch.rate:,.0f} messages/s), "
+            f"run {batch.run_id or '-'}"
+        )
+        for rate in found.rates:
+            print(
+                f"last {rate.minutes} min: {rate.batches} batches, {rate.messages_per_second:,.1f} messages/s, "
+                f"{size(rate.bytes_per_second)}/s"
+            )
+    for recorded in found.gaps:
+        gap = recorded.gap
+        when = f", found {recorded.time:%Y-%m-%d %H:%M:%S} UTC" if recorded.time else ""
+        print(f"gap: {gap.at.topic}/{gap.at.partition} offsets [{gap.start}, {gap.end}): {gap.reason}{when}")
+    if found.version is not None and not found.gaps:
+        print("no gaps")
+
+
+def _print_partitions(partitions: tuple[PartitionStatus, ...]) -> None:
+    """Print a table on a terminal, a line for each partition elsewhere."""
+
+    def shown(number: int | None) -> str:
+        return "-" if number is None else f"{number:,}"
+
+    if not partitions:
+        return
+    if not sys.stdout.isatty():
+        for item in partitions:
+            print(
+                f"{item.topic}/{item.partition}: next {shown(item.next)}, end {shown(item.end)}, "
+                f"lag {shown(item.lag)}, messages {shown(item.messages)}"
+            )
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column == "topic" else "right")
+    for item in partitions:
+        numbers = map(shown, (item.partition, item.next, item.end, item.lag, item.messages))
+        table.add_row(item.topic, *numbers, style="yellow" if item.lag else None)
+    Console().print(table)

@@ -1,0 +1,84 @@
+"""`archiver verify`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from archiver_pipeline.verify import Report
+
+_STEPS = {
+    "files": "files checked",
+    "rows": "messages counted",
+    "Kafka": "offsets read from Kafka",
+    "archive": "messages read from the archive",
+}
+
+
+def command(
+    against_kafka: Annotated[
+        bool, typer.Option("--against-kafka", help="Compare count and digest with what the broker still has, too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check the archive: every file there and unchanged, every message once, none too few.
+
+    Each fault is a line on standard output, and the exit code is then 1: [bold]missing[/], [bold]changed[/],
+    [bold]unlisted[/] or [bold]doubled[/], the whole path, and what is wrong. Files of a run in flight and files waiting
+    for their removal are no fault. Nothing is changed, and batches may go on meanwhile.
+
+    With --against-kafka, the messages that the broker still has are compared with the archive: their number, and a
+    digest over partition, offset, key, headers, timestamp and original bytes. Where they differ, offsets and files are
+    named.
+
+    [bold]JSON[/]: good, archive, version, files, bytes, messages, partitions, seconds, faults (kind, path, what, hint),
+    kafka (null, or partitions (topic, topic_id, partition, start, end, equal, kafka and archive with messages and
+    digest) and notes), kafka_error.
+
+    [bold]Examples[/]
+
+    \b
+    archiver verify
+    archiver verify --against-kafka
+    archiver verify --json | jq '.faults[].path'
+    """
+    from archiver_pipeline.cli.output import print_json, progress
+    from archiver_pipeline.settings import load
+    from archiver_pipeline.verify import verify
+
+    settings = load()
+    with progress(_STEPS) as on_progress:
+        report = verify(settings, against_kafka, on_progress)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _print(report)
+    if report.kafka_error is not None:
+        raise report.kafka_error
+    if not report.good:
+        raise typer.Exit(1)
+
+
+def _print(report: Report) -> None:
+    from archiver_pipeline.cli.output import size
+
+    for fault in report.faults:
+        print(fault)
+    if report.kafka is not None:
+        for note in report.kafka.notes:
+            print(f"not compared: {note}", file=sys.stderr)
+    found = f"{len(report.faults)} fault{'s' * (len(report.faults) != 1)} in " if report.faults else "good: "
+    summary = (
+        f"{found}{report.files:,} files, {size(report.bytes)}, {report.messages:,} messages of {report.partitions:,} "
+        f"partitions, table version {report.version}, {report.seconds:.1f} s"
+    )
+    # With faults, standard output is theirs alone: a line each.
+    print(summary, file=sys.stderr if report.faults else sys.stdout)
+    if report.kafka is not None:
+        same = sum(item.in_kafka for item in report.kafka.partitions)
+        count = len(report.kafka.partitions)
+        text = f"Kafka still has {same:,} of the archived messages, in {count:,} partitions"
+        print(text + ("" if report.faults else ": all the same"), file=sys.stderr if report.faults else sys.stdout)

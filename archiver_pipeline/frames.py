@@ -1,0 +1,102 @@
+"""Frames: messages as Kafka has them, and as the archive has them."""
+
+from __future__ import annotations
+
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+from archiver_pipeline import envelope
+from archiver_pipeline.plan import TopicPartition
+
+if TYPE_CHECKING:
+    import polars as pl
+    from confluent_kafka import Message
+
+Headers = list[tuple[str, bytes | None]]
+"""The headers of a message; order and repeats kept."""
+
+
+def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame:
+    """Give a frame of `RangeReader.frames` the archive's columns but for the type: the payload becomes `value` where it
+    is UTF-8, else `value_bytes`; `hour` (Int64, hours since 1970, null where no calendar holds the time) is added."""
+    import polars as pl
+
+    ms = pl.col("timestamp_ms")
+    timed = (pl.col("timestamp_type") != "none") & (ms != -1)
+    known = timed & ms.is_between(envelope.FIRST_MS, envelope.LAST_MS)
+    value, value_bytes = _decoded(frame["payload"])
+    index = frame["range"]
+
+    def column(values: list[Any], dtype: Any) -> pl.Series:
+        return pl.Series(values, dtype=dtype).gather(index)
+
+    return frame.select(
+        column([at.topic for at in places], pl.String).alias("topic"),
+        column([at.topic_id for at in places], pl.String).alias("topic_id"),
+        column([at.partition for at in places], pl.Int32).alias("partition"),
+        "offset",
+        pl.when(timed & ms.is_between(-envelope.MAX_TIMESTAMP_MS, envelope.MAX_TIMESTAMP_MS))
+        .then(ms * 1000)
+        .cast(pl.Datetime("us", "UTC"))
+        .alias("timestamp"),
+        pl.when(timed).then("timestamp_type").otherwise(pl.lit("none")).alias("timestamp_type"),
+        "key",
+        value.alias("value"),
+        value_bytes.alias("value_bytes"),
+        "headers",
+        pl.when(known).then(ms.floordiv(envelope.HOUR_MS)).alias("hour"),
+    )
+
+
+def _decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Split payloads into text where they are UTF-8 and bytes where they are not.
+
+    One value that is not UTF-8 makes the cast of a whole column fail, so only then is each value looked at.
+    """
+    import polars as pl
+
+    try:
+        return payload.cast(pl.String), pl.Series([None], dtype=pl.Binary).new_from_index(0, len(payload))
+    except pl.exceptions.ComputeError:
+        texts: list[str | None] = []
+        rest: list[bytes | None] = []
+        for value in payload:
+            try:
+                texts.append(None if value is None else value.decode())
+                rest.append(None)
+            except UnicodeDecodeError:
+                texts.append(None)
+                rest.append(value)
+        return pl.Series(texts, dtype=pl.String), pl.Series(rest, dtype=pl.Binary)
+
+
+def headers_of(messages: list[Message]) -> list[Headers | None]:
+    """Read each message's headers once.
+
+    A header key that is not UTF-8 makes the client raise, and a second call on that message crash; it gives no way to
+    the bytes. Such a message is archived with the one header `_malformed` in their place.
+    """
+    read = methodcaller("headers")
+    rows: list[Headers | None] = []
+    for message in messages:
+        try:
+            rows.append(read(message))
+        except (SystemError, UnicodeDecodeError):
+            rows.append([(envelope.MALFORMED, None)])
+    return rows
+
+
+def header_bytes(rows: list[Headers | None]) -> int:
+    """The size of all headers of some messages."""
+    return sum(len(key) + len(value or b"") for row in rows if row for key, value in row) if any(rows) else 0
+
+
+def header_series(rows: list[Headers | None]) -> pl.Series:
+    """Return headers as a List of Struct (key String, value Binary), null where a message has none."""
+    import polars as pl
+
+    dtype = pl.List(pl.Struct({"key": pl.String, "value": pl.Binary}))
+    if not any(rows):
+        return pl.Series([None], dtype=dtype).new_from_index(0, len(rows))
+    listed = [[{"key": key, "value": value} for key, value in row] if row else None for row in rows]
+    return pl.Series(listed, dtype=dtype)

@@ -1,0 +1,163 @@
+"""The smallest consumer: messages as they come, from every partition of the wanted topics."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from archiver_pipeline.envelope import FIRST_MS, LAST_MS
+from archiver_pipeline.errors import KafkaError
+from archiver_pipeline.frames import Headers, headers_of
+from archiver_pipeline.kafka import Cluster, client_properties, translate
+from archiver_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_POLL_SECONDS = 0.2
+_CHUNK = 500
+_PROPERTIES = {
+    "group.id": "archiver",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    # Only where retention deletes what is about to be read.
+    "auto.offset.reset": "earliest",
+    "isolation.level": "read_committed",
+    "fetch.wait.max.ms": 100,
+}
+_TIMESTAMP_TYPES = {0: "none", 1: "create", 2: "append"}
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A message as it came.
+
+    Attributes:
+        topic, partition, offset: where it was.
+        timestamp: milliseconds since 1970, None where it has none.
+        timestamp_type: create, append or none.
+        key, value: as they came, None for none.
+        headers: pairs in order.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int | None
+    timestamp_type: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def time(self) -> str | None:
+        """The timestamp in ISO form, UTC; None where it has none or no calendar holds it."""
+        if self.timestamp is None or not FIRST_MS <= self.timestamp <= LAST_MS:
+            return None
+        moment = _EPOCH + timedelta(milliseconds=self.timestamp)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def line(self) -> str:
+        """The message as one line: time, topic/partition@offset, key and value; `-` stands for none."""
+        time = self.time or ("-" if self.timestamp is None else str(self.timestamp))
+        return f"{time} {self.topic}/{self.partition}@{self.offset} {_printable(self.key)} {_printable(self.value)}"
+
+    def to_json(self) -> str:
+        """The message as one line of JSON; bytes that are not UTF-8 are in base64 under a name with `_base64`."""
+        content: dict[str, Any] = {
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "time": self.time,
+            "timestamp": self.timestamp,
+            "timestamp_type": self.timestamp_type,
+            **_text("key", self.key),
+            **_text("value", self.value),
+            "headers": [{"key": key, **_text("value", value)} for key, value in self.headers],
+        }
+        return json.dumps(content, ensure_ascii=False)
+
+
+def echoes(settings: Settings, from_beginning: bool = False) -> Iterator[Echo | None]:
+    """Yield messages as they come, and None each time when nothing came for a moment.
+
+    Topics and partitions are those of the start; an interruption of the broker is waited for.
+
+    Raises:
+        BrokerUnavailable: no broker answered at the start.
+        AccessDenied, KafkaError: the broker refused.
+    """
+    from confluent_kafka import Consumer, KafkaException
+    from confluent_kafka import TopicPartition as Place
+
+    look = Cluster(settings).look()
+    for warning in look.warnings:
+        log.warning("%s", warning)
+    places = [
+        Place(state.topic, number, marks.earliest if from_beginning else marks.end)
+        for state in look.topics
+        for number, marks in state.partitions.items()
+    ]
+    if not places:
+        raise KafkaError("there is no topic to follow", hint="Check ARCHIVER_TOPICS, or make the topics first")
+    complaints: list[Any] = []
+    properties = {**client_properties(settings, complaints.append), **_PROPERTIES}
+    consumer = Consumer(properties, logger=log)
+    try:
+        consumer.assign(places)
+        while True:
+            messages = consumer.consume(_CHUNK, _POLL_SECONDS)
+            for error in [message.error() for message in messages]:
+                if error is not None and not error.retriable():
+                    raise KafkaException(error)
+            refused = [error for error in complaints if error.name() == "_AUTHENTICATION" or error.fatal()]
+            if refused:
+                raise KafkaException(refused[0])
+            good = [message for message in messages if message.error() is None]
+            for message, headers in zip(good, headers_of(good), strict=True):
+                yield _echo(message, headers or [])
+            if not good:
+                yield None
+    except KafkaException as error:
+        raise translate(error, "messages were followed", settings, complaints) from error
+    finally:
+        consumer.close()
+
+
+def _echo(message: Any, headers: Headers) -> Echo:
+    kind, stamp = message.timestamp()
+    known = kind != 0 and stamp != -1
+    return Echo(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        stamp if known else None,
+        _TIMESTAMP_TYPES[kind] if known else "none",
+        message.key(),
+        message.value(),
+        headers,
+    )
+
+
+def _printable(content: bytes | None) -> str:
+    """Show bytes in one line: what is no text or no printable character is escaped."""
+    if content is None:
+        return "-"
+    text = content.decode(errors="backslashreplace")
+    return text if text.isprintable() else "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def _text(name: str, content: bytes | None) -> dict[str, str | None]:
+    try:
+        return {name: None if content is None else content.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(content or b"").decode()}

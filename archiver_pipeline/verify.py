@@ -1,0 +1,237 @@
+"""The archive checked against itself and, if wanted, against what Kafka still has; nothing is changed by it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from archiver_pipeline import comparison
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.comparison import Comparison, Difference
+from archiver_pipeline.digest import BUCKET
+from archiver_pipeline.errors import ArchiveError, KafkaError
+from archiver_pipeline.files import (
+    RESTORE,
+    Fault,
+    ListedFile,
+    OnProgress,
+    SoundFile,
+    check_files,
+    listed_files,
+    quietly,
+)
+from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.ledger import Ledger
+from archiver_pipeline.rows import check_rows
+from archiver_pipeline.settings import Settings
+from archiver_pipeline.staging import in_flight
+
+log = logging.getLogger(__name__)
+
+_TRIES = 3
+_MOVE = "Readers of the table pass over it, readers of plain Parquet do not: move it out of the archive"
+_ASK = "The messages of these offsets are not as Kafka has them: restore the file from a copy of the archive"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification found.
+
+    Attributes:
+        archive: the archive's folder, an absolute path.
+        version: the table version that was checked.
+        files, bytes: what its log lists.
+        messages, partitions: what its ledger counts; a partition for each life of a topic.
+        seconds: how long it took.
+        faults: everything that is not as it has to be.
+        kafka: both sides, where Kafka was asked and answered.
+        kafka_error: why the comparison with Kafka came to no end.
+    """
+
+    archive: str
+    version: int
+    files: int
+    bytes: int
+    messages: int
+    partitions: int
+    seconds: float
+    faults: tuple[Fault, ...]
+    kafka: Comparison | None = None
+    kafka_error: KafkaError | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether all that was asked for was checked and no fault found."""
+        return not self.faults and self.kafka_error is None
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as `archiver verify --json` prints it."""
+        compared = self.kafka and {
+            "partitions": [
+                {
+                    "topic": item.range.at.topic,
+                    "topic_id": item.range.at.topic_id,
+                    "partition": item.range.at.partition,
+                    "start": item.range.start,
+                    "end": item.range.end,
+                    "equal": item.equal,
+                    "kafka": {"messages": item.in_kafka, "digest": item.kafka_digest},
+                    "archive": {"messages": item.in_archive, "digest": item.archive_digest},
+                }
+                for item in self.kafka.partitions
+            ],
+            "notes": list(self.kafka.notes),
+        }
+        return {
+            "good": self.good,
+            "archive": self.archive,
+            "version": self.version,
+            "files": self.files,
+            "bytes": self.bytes,
+            "messages": self.messages,
+            "partitions": self.partitions,
+            "seconds": round(self.seconds, 3),
+            "faults": [vars(fault) for fault in self.faults],
+            "kafka": compared,
+            "kafka_error": None if self.kafka_error is None else str(self.kafka_error),
+        }
+
+
+def verify(settings: Settings, against_kafka: bool = False, on_progress: OnProgress = quietly) -> Report:
+    """Check one version of the table, whatever is committed meanwhile.
+
+    Args:
+        settings: where the archive is, and the broker.
+        against_kafka: whether to compare with what the broker still has, too.
+        on_progress: told the step (`files`, `rows`, `Kafka`, `archive`), how much is done, and of how much.
+
+    Raises:
+        ArchiveError: there is no archive, or its log cannot be read.
+        SettingsError: no broker is named although one is to be asked.
+    """
+    import duckdb
+
+    archive = Archive(settings.archive_uri, settings.lanes)
+    path = str(archive.path.absolute())
+    if not archive.exists():
+        raise ArchiveError("there is no archive yet", path=path, hint="Check BASE_DIR, or archive something first")
+    for _ in range(_TRIES):
+        try:
+            report = _verified(archive, settings if against_kafka else None, on_progress)
+        except (FileNotFoundError, duckdb.IOException) as error:
+            log.info("a file was removed while it was read, starting over: %s", error)
+            continue
+        if report is not None:
+            return report
+    raise ArchiveError(
+        f"files of the table were removed in each of {_TRIES} attempts to read them",
+        path=path,
+        hint="Raise ARCHIVER_KEEP_REPLACED_HOURS above the time that a verification takes",
+    )
+
+
+def _verified(archive: Archive, against: Settings | None, on_progress: OnProgress) -> Report | None:
+    """Check the table's newest version; None where a file that it lists was replaced and removed meanwhile."""
+    began = time.monotonic()
+    table, ledger = archive.snapshot()
+    cluster = _cluster(against, ledger)
+    path = archive.path.absolute()
+    listed = listed_files(archive.files(table))
+    sound: list[SoundFile] = []
+    faults: list[Fault] = []
+    for outcome in check_files(path, listed, table.version(), on_progress):
+        (faults if isinstance(outcome, Fault) else sound).append(outcome)  # type: ignore[arg-type]
+    if any(fault.kind == "missing" for fault in faults) and _replaced(archive, listed):
+        return None
+    faults += _unlisted(archive, listed)
+    unread = sum(file.messages for file in listed) - sum(file.messages for file in sound)
+    faults += check_rows(path, sound, unread, ledger, on_progress)
+    compared, error = None, None
+    if cluster is not None:
+        try:
+            compared = comparison.compare(cluster, ledger, sound, on_progress)
+            faults += (_fault(path, difference) for difference in compared.differences)
+        except KafkaError as refused:
+            error = refused
+    return Report(
+        archive=str(path),
+        version=table.version(),
+        files=len(listed),
+        bytes=sum(file.bytes for file in listed),
+        messages=sum(what.messages for what in ledger.committed.values()),
+        partitions=len(ledger.committed),
+        seconds=time.monotonic() - began,
+        faults=tuple(faults),
+        kafka=compared,
+        kafka_error=error,
+    )
+
+
+def _cluster(against: Settings | None, ledger: Ledger) -> Cluster | None:
+    """The cluster, asked for the topics that the archive has, whatever `ARCHIVER_TOPICS` names now."""
+    if against is None:
+        return None
+    topics = tuple(sorted({at.topic for at in ledger.committed})) or against.topics
+    return Cluster(against.model_copy(update={"topics": topics}))
+
+
+def _replaced(archive: Archive, listed: list[ListedFile]) -> bool:
+    """Tell whether the table has moved on from some of the files: a rewrite puts others in their place."""
+    return not {file.path for file in listed} <= set(archive.files()["path"])
+
+
+def _unlisted(archive: Archive, listed: list[ListedFile]) -> Iterator[Fault]:
+    """Name the Parquet files that nothing accounts for.
+
+    The order matters: a file on its way is first named by a manifest, then by the log, so they are read in that order.
+    """
+    root = archive.path.absolute()
+    there = {str(path.relative_to(root)) for path in root.glob("type=*/**/*.parquet")}
+    there -= {file.path for file in listed}
+    there -= in_flight(root)
+    if there:
+        there -= set(archive.files()["path"]) | _removed(root / "_delta_log")
+    for name in sorted(there):
+        if (root / name).exists():
+            yield Fault("unlisted", str(root / name), "neither the table's log nor a run in flight knows it", _MOVE)
+
+
+def _removed(log_folder: Path) -> set[str]:
+    """The files that the log has removed and that wait for their deletion (Delta protocol, "Remove File")."""
+    import polars as pl
+
+    found: set[str] = set()
+    for checkpoint in sorted(log_folder.glob("*.checkpoint.parquet"))[-1:]:
+        removed = pl.read_parquet(checkpoint, columns=["remove"])["remove"].drop_nulls()
+        found.update(action["path"] for action in removed.to_list() if action["path"] is not None)
+    for commit in log_folder.glob("*.json"):
+        with open(commit, "rb") as lines:
+            found.update(json.loads(line)["remove"]["path"] for line in lines if line.startswith(b'{"remove"'))
+    return {unquote(path) for path in found}
+
+
+def _fault(archive: Path, difference: Difference) -> Fault:
+    """Say what a difference from Kafka means for the archive."""
+    at, count = difference.at, difference.count
+    place = f"topic {at.topic}, partition {at.partition}"
+    offsets = ", ".join(map(str, difference.offsets)) + (", …" if count > len(difference.offsets) else "")
+    messages = f"{count} message{'s' * (count != 1)}"
+    path = difference.path or str(archive)
+    match difference.kind:
+        case "missing":
+            return Fault(
+                "missing", path, f"{place}: {messages} that Kafka has not in its files; offsets {offsets}", RESTORE
+            )
+        case "extra":
+            return Fault("changed", path, f"{place}: {messages} that Kafka does not hand out; offsets {offsets}", _ASK)
+        case "changed":
+            return Fault("changed", path, f"{place}: {messages} not as in Kafka; offsets {offsets}", _ASK)
+        case _:
+            what = f"{place}: {count} more stretches of {BUCKET} offsets are not as in Kafka; they begin at {offsets}"
+            return Fault("changed", path, what, _ASK)

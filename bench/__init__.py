@@ -1,0 +1,1 @@
+"""The benchmark: every figure is a ratio of two measurements of one run, on a real broker."""

@@ -1,0 +1,50 @@
+"""Filling a topic with messages of a given size."""
+
+from __future__ import annotations
+
+import json
+import random
+
+from confluent_kafka import Producer
+
+TYPES = ("object.one", "object.two", "object.three", "page.view", "page.click")
+
+
+def fill(bootstrap_servers: str, topic: str, partitions: int, messages: int, size: int, hours: int = 3) -> None:
+    """Produce JSON messages of about `size` bytes, evenly over partitions, types and the last hours, in time order."""
+    import time
+
+    draw = random.Random(1)
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "linger.ms": 50,
+            "batch.size": 1_000_000,
+            "queue.buffering.max.messages": 500_000,
+            "compression.type": "lz4",
+        }
+    )
+    now = int(time.time() * 1000)
+    letters = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4096))
+    for number in range(messages):
+        body = {
+            "type": TYPES[number % len(TYPES)],
+            "uid": f"u{draw.randrange(100_000)}",
+            "ts": now,
+            "url": f"/p/{draw.randrange(5_000)}",
+            "seq": number,
+        }
+        text = json.dumps(body)
+        at = draw.randrange(3_800)
+        text = f'{text[:-1]}, "pad": "{letters[at : at + max(0, size - len(text) - 11)]}"}}'
+        stamp = now - int((messages - number) / messages * hours * 3_600_000)
+        while True:
+            try:
+                producer.produce(topic, text, partition=number % partitions, timestamp=stamp)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        if number % 5_000 == 0:
+            producer.poll(0)
+    if producer.flush(120):
+        raise RuntimeError("not every message was delivered")

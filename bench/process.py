@@ -1,0 +1,44 @@
+"""Measuring one child process: wall clock, CPU and peak memory as the operating system counts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one process took.
+
+    Attributes:
+        seconds: from start to end.
+        cpu_seconds: user and system time together.
+        peak_bytes: the largest resident set.
+        report: the JSON object that it printed last.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    report: Mapping[str, Any]
+
+
+def measure(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Measured:
+    """Run `python -m module` and measure it. Raises CalledProcessError if it fails."""
+    line = [sys.executable, "-m", module, *arguments]
+    began = time.monotonic()
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, env={**os.environ, **(environment or {})})
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, line, output)
+    report = json.loads(output.splitlines()[-1])
+    return Measured(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, report)
