@@ -112,6 +112,13 @@ class Archive:
     def _create(self) -> None:
         from deltalake import DeltaTable
 
+        # A log comes before any file: files without one have lost it, and a new one would archive everything again.
+        if any(self.path.glob("type=*")) and not self.exists():
+            raise ArchiveDamaged(
+                "the archive has files but its log is gone",
+                path=str(self.path / "_delta_log"),
+                hint="Restore the log's folder from a copy, or move the files away to begin a new archive",
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             DeltaTable.create(

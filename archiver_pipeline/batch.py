@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from archiver_pipeline.archive import Archive, Attempt
 from archiver_pipeline.batch_info import BatchInfo
-from archiver_pipeline.errors import Superseded, TopicChanged
+from archiver_pipeline.errors import RangeRefused, Superseded, TopicChanged
 from archiver_pipeline.kafka import Cluster, Look, same_topic
 from archiver_pipeline.ledger import Ledger, gap_transaction, offset_transactions
 from archiver_pipeline.plan import (
@@ -26,7 +26,8 @@ from archiver_pipeline.plan import (
     plan_batch,
     positions_of,
 )
-from archiver_pipeline.reader import Progress, RangeReader
+from archiver_pipeline.progress import Progress
+from archiver_pipeline.reader import RangeReader
 from archiver_pipeline.settings import Settings
 from archiver_pipeline.writer import BatchWriter
 
@@ -125,7 +126,7 @@ class Archiver:
         ]
 
     def targets_of(self, requested: Iterable[OffsetRange]) -> Targets:
-        """Turn explicit ranges into targets. Raises RangeRefused where one does not follow on."""
+        """Turn explicit ranges into targets. Raises RangeRefused where one does not follow on or has no partition."""
         at = {
             (position.at.topic, position.at.partition): position
             for position in self.positions(self.archive.ledger(), self.look())
@@ -134,7 +135,12 @@ class Archiver:
         for item in requested:
             place = (item.at.topic, item.at.partition)
             if place not in at:
-                raise TopicChanged("the topic or partition does not exist", topic=place[0], partition=place[1])
+                raise RangeRefused(
+                    "there is no such topic or partition among those to archive",
+                    topic=place[0],
+                    partition=place[1],
+                    hint="Check the range, ARCHIVER_TOPICS and the broker",
+                )
             check_follows_on(item, at[place])
             targets[place] = item.end
         return targets

@@ -216,7 +216,7 @@ def _one_by_one(
     cluster: Cluster, part: OffsetRange, files: Sequence[SoundFile]
 ) -> Iterator[tuple[Kind, str | None, int]]:
     """Yield what differs in a part of a partition: the kind, the archive's file that holds it, and the offset."""
-    theirs: dict[int, int] = {}
+    theirs: dict[int, bytes] = {}
 
     def take(frame: pl.DataFrame) -> None:
         theirs.update(zip(frame["offset"], hashes(frame), strict=True))

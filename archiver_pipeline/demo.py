@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -22,8 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from archiver_pipeline.dev import command, dagster_home
-from archiver_pipeline.errors import ArchiverError
+from archiver_pipeline.batch import Archiver
+from archiver_pipeline.dev import DagsterDev
+from archiver_pipeline.errors import ArchiverError, SettingsError
 from archiver_pipeline.generator import Generator, Summary, generate
 from archiver_pipeline.settings import Settings, load
 
@@ -31,9 +30,8 @@ TOPICS = ("archiver-demo.orders", "archiver-demo.clicks")
 RATE = 200.0
 BATCHES = 3
 CI_SECONDS = 20.0
-_START_LIMIT_SECONDS = 120.0
+_BATCH_LIMIT_SECONDS = 120.0
 _END_LIMIT_SECONDS = 60.0
-_STOP_LIMIT_SECONDS = 20.0
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -44,18 +42,29 @@ class DemoFailed(ArchiverError):
 
 def main() -> None:
     """Run the demo and exit with 0 if all went well, 1 if not, 2 if a setting is wrong."""
-    seconds = float(os.environ["DEMO_SECONDS"]) if os.environ.get("DEMO_SECONDS") else None
-    if seconds is None and (os.environ.get("CI") == "true" or not sys.stdout.isatty()):
-        seconds = CI_SECONDS
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell that starts us in the background has SIGINT ignored, here and in every process that we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
+        seconds = _seconds(os.environ)
         with _broker() as environment:
             _run(environment, seconds)
     except KeyboardInterrupt:
         console.print("\nStopped. The archive of the demo stays in its folder; make demo begins with an empty one.")
     except ArchiverError as error:
-        console.print(f"[red]{error}[/]")
-        sys.exit(1)
+        console.print(str(error), style="red", markup=False)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+
+
+def _seconds(environment: Mapping[str, str]) -> float | None:
+    """How long the demo lasts at least; None on a terminal, where it stays up."""
+    given = environment.get("DEMO_SECONDS")
+    if not given:
+        return CI_SECONDS if environment.get("CI") == "true" or not sys.stdout.isatty() else None
+    if not given.isdigit():
+        raise SettingsError(f"DEMO_SECONDS is {given!r}: allowed is a whole number of seconds")
+    return float(given)
 
 
 def _run(environment: dict[str, str], seconds: float | None) -> None:
@@ -63,22 +72,20 @@ def _run(environment: dict[str, str], seconds: float | None) -> None:
     os.environ.update(environment)
     settings = load()
     shutil.rmtree(settings.base_dir, ignore_errors=True)
-    port = _free_port(3000)
-    ui = f"http://127.0.0.1:{port}"
-    log = settings.base_dir / "dagster.log"
-    with _dagster(settings, port, log) as process, _generator(settings) as produced:
+    with DagsterDev(settings, settings.base_dir / "dagster.log") as dagster, _generator(settings) as produced:
         console.print(f"Broker      {settings.kafka_properties['bootstrap.servers']}{_embedded(environment)}")
         console.print(f"Producer    {RATE:.0f} messages a second to {', '.join(TOPICS)}")
-        console.print(f"Dagster UI  {ui}  (starting; its log is {log})")
+        console.print(f"Dagster UI  {dagster.url}  (starting; its log is {dagster.log})")
         console.print("Waiting for micro-batches; the first takes about 20 seconds.")
-        shown = _watch(settings, process, log, seconds)
-        _print_rows(settings, ui)
+        shown = _watch(settings, dagster, produced, seconds)
+        _print_rows(settings, dagster.url)
         while seconds is None:
             shown = _print_batches(settings, shown)
-            _check_alive(process, log)
+            produced.check()
+            dagster.check()
             time.sleep(2)
         summary = produced.stop()
-        _wait_for_all(settings, process, log, summary)
+        _wait_for_all(settings, dagster, summary)
     _compare(settings, summary)
 
 
@@ -130,12 +137,16 @@ class _Producing:
         """Ask it to end."""
         self._ended.set()
 
+    def check(self) -> None:
+        """Raise what made it fail, if anything did."""
+        if self._error is not None:
+            raise self._error
+
     def stop(self) -> Summary:
         """End it and return what was delivered."""
         self.end()
         self._thread.join(_END_LIMIT_SECONDS)
-        if self._error is not None:
-            raise self._error
+        self.check()
         if self._summary is None or self._summary.failed:
             raise DemoFailed(f"not every message was delivered: {self._summary}")
         return self._summary
@@ -156,52 +167,19 @@ def _generator(settings: Settings) -> Iterator[_Producing]:
         producing.end()
 
 
-@contextmanager
-def _dagster(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `dagster dev` in a process group of its own, and end the whole group."""
-    dagster_home(settings)
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            command("127.0.0.1", port), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        _end_group(process)
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask the group to end as Ctrl-C would, and kill what is left of it."""
-    for number, limit in ((signal.SIGINT, _STOP_LIMIT_SECONDS), (signal.SIGKILL, 5.0)):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
-        deadline = time.monotonic() + limit
-        while time.monotonic() < deadline and _group_lives(process):
-            time.sleep(0.2)
-
-
-def _group_lives(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _watch(settings: Settings, process: subprocess.Popen[bytes], log: Path, seconds: float | None) -> int:
+def _watch(settings: Settings, dagster: DagsterDev, produced: _Producing, seconds: float | None) -> int:
     """Print batches as they land, until there are enough and the time is over; return the last one's version."""
-    began = time.monotonic()
+    began = last = time.monotonic()
     shown = -1
     landed = 0
     while landed < BATCHES or (seconds is not None and time.monotonic() - began < seconds):
         before, shown = shown, _print_batches(settings, shown)
-        landed += shown != before
-        _check_alive(process, log)
-        if landed == 0 and time.monotonic() - began > _START_LIMIT_SECONDS:
-            raise DemoFailed(f"no batch landed in {_START_LIMIT_SECONDS:.0f} s", path=str(log), hint=_tail(log))
+        if shown != before:
+            landed, last = landed + 1, time.monotonic()
+        produced.check()
+        dagster.check()
+        if time.monotonic() - last > _BATCH_LIMIT_SECONDS:
+            raise dagster.failed(f"no batch landed in {_BATCH_LIMIT_SECONDS:.0f} s")
         time.sleep(1)
     return shown
 
@@ -242,13 +220,19 @@ def _print_rows(settings: Settings, ui: str) -> None:
     )
 
 
-def _wait_for_all(settings: Settings, process: subprocess.Popen[bytes], log: Path, summary: Summary) -> None:
-    """Wait until the archive has as many messages as were delivered."""
+def _wait_for_all(settings: Settings, dagster: DagsterDev, summary: Summary) -> None:
+    """Wait until the archive has all that the broker has, and the view shows it."""
     deadline = time.monotonic() + _END_LIMIT_SECONDS
-    while (archived := _archived(settings)) < summary.delivered and time.monotonic() < deadline:
-        _check_alive(process, log)
+    archiver = Archiver(settings)
+    while time.monotonic() < deadline:
+        left = sum(at.lag for at in archiver.positions(archiver.archive.ledger(), archiver.look()))
+        archived = _archived(settings)
+        if left == 0 and archived >= summary.delivered:
+            console.print(f"Produced {summary.delivered:,} messages, archived {archived:,}.")
+            return
+        dagster.check()
         time.sleep(1)
-    console.print(f"Produced {summary.delivered:,} messages, archived {archived:,}.")
+    raise dagster.failed(f"{left:,} messages were not archived in {_END_LIMIT_SECONDS:.0f} s after the last one came")
 
 
 def _archived(settings: Settings) -> int:
@@ -262,35 +246,13 @@ def _compare(settings: Settings, summary: Summary) -> None:
 
     report = verify(settings, against_kafka=True)
     for fault in report.faults:
-        console.print(f"[red]{fault}[/]")
-    archived = _archived(settings)
-    if report.faults or (archived != summary.delivered and not os.environ.get("KAFKA_BOOTSTRAP_SERVERS")):
-        raise DemoFailed(f"produced {summary.delivered:,} messages, but archived {archived:,}")
+        console.print(str(fault), style="red", markup=False)
+    if not report.good:
+        raise DemoFailed(f"the archive is not what Kafka has: {report.kafka_error or f'{len(report.faults)} faults'}")
+    # A broker of one's own may have messages of an earlier demo, too; the embedded one has not.
+    if report.messages != summary.delivered and settings.topic_ids == "none":
+        raise DemoFailed(f"produced {summary.delivered:,} messages, but archived {report.messages:,}")
     console.print("Every message is in the archive exactly once, byte for byte.")
-
-
-def _check_alive(process: subprocess.Popen[bytes], log: Path) -> None:
-    if process.poll() is not None:
-        raise DemoFailed(f"Dagster ended with exit code {process.returncode}", path=str(log), hint=_tail(log))
-    if b"Error loading repository location" in log.read_bytes():
-        raise DemoFailed("Dagster cannot load the archiver", path=str(log), hint=_tail(log))
-
-
-def _tail(log: Path) -> str:
-    return "Its log ends with:\n" + "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
-
-
-def _free_port(wanted: int) -> int:
-    """The wanted port if it is free, else any that is."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-                return int(probe.getsockname()[1])
-            except OSError:
-                continue
-    raise DemoFailed("no free port")
 
 
 if __name__ == "__main__":

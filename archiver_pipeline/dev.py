@@ -6,13 +6,20 @@ import argparse
 import os
 import shutil
 import signal
+import socket
+import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.errors import ArchiverError, SettingsError
 from archiver_pipeline.settings import Settings, load
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
+_STOP_LIMIT_SECONDS = 20.0
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -29,6 +36,84 @@ def command(host: str, port: int) -> list[str]:
     """The command line of `dagster dev` with our definitions."""
     code = ["-m", "archiver_pipeline.definitions"]
     return [sys.executable, "-m", "dagster", "dev", *code, "--host", host, "--port", str(port)]
+
+
+class DagsterFailed(ArchiverError):
+    """Dagster ended, cannot load the definitions, or did not do its work; the hint has the end of its log."""
+
+
+class DagsterDev:
+    """`dagster dev` in a process group of its own, of which nothing is left at the end.
+
+    Attributes:
+        url: the address of the UI.
+        log: the file with what it says.
+    """
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        """Start it, on port 3000 if that is free, with the settings of the environment."""
+        port = _free_port(3000)
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        dagster_home(settings)
+        with open(log, "wb") as output:
+            self._process = subprocess.Popen(
+                command("127.0.0.1", port), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def check(self) -> None:
+        """Raise DagsterFailed unless it runs and has loaded the definitions."""
+        if self._process.poll() is not None:
+            raise self.failed(f"Dagster ended with exit code {self._process.returncode}")
+        if b"Error loading repository location" in self.log.read_bytes():
+            raise self.failed("Dagster cannot load the archiver")
+
+    def failed(self, what: str) -> DagsterFailed:
+        """The error to raise, with the end of the log."""
+        lines = self.log.read_text("utf-8", "replace").splitlines()[-15:]
+        return DagsterFailed(what, path=str(self.log), hint="\n".join(["Its log ends with:", *lines]))
+
+    def end(self) -> None:
+        """Ask Dagster to end, which lets a run under way finish, and kill what is left of its process group.
+
+        Only the first process is asked: it takes a code server that ends by itself for a failure, and starts another.
+        """
+        try:
+            self._process.send_signal(signal.SIGINT)
+            deadline = time.monotonic() + _STOP_LIMIT_SECONDS
+            while time.monotonic() < deadline and self._group_lives():
+                time.sleep(0.2)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _group_lives(self) -> bool:
+        self._process.poll()
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def _free_port(wanted: int) -> int:
+    """The wanted port if it is free, else any that is."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def main() -> None:

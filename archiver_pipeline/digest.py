@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,49 +19,43 @@ BUCKET = 1 << 16
 
 _RANGE = 1 << 40
 _MODULUS = 1 << 256
-_FIXED = struct.Struct(">iqqbii")
+_WORDS = 8
 _SIZES = struct.Struct(">ii")
-_NO_TIME = -(2**63)
-_TIMESTAMP_TYPES = {"none": 0, "create": 1, "append": 2}
 
 
-def hashes(frame: pl.DataFrame) -> list[int]:
+def hashes(frame: pl.DataFrame) -> pl.Series:
     """Hash each message: SHA-256 of partition, offset, timestamp and its type, key, original bytes and headers.
 
-    Every part has its size in front, -1 for null, so that no two messages are encoded alike. Frames from Kafka and from
-    the archive go through this one function.
+    Numbers come first, and among them the sizes of all that follows, so that no two messages are encoded alike. Frames
+    from Kafka and from the archive go through this one function.
 
     Args:
         frame: the archive's columns from `partition` to `headers`.
+
+    Returns:
+        32 bytes for each row, Binary.
     """
     import polars as pl
 
-    columns = frame.select(
-        "partition",
-        "offset",
-        pl.col("timestamp").to_physical().fill_null(_NO_TIME),
-        pl.col("timestamp_type").replace_strict(_TIMESTAMP_TYPES, return_dtype=pl.Int8),
-        "key",
-        pl.coalesce("value_bytes", pl.col("value").cast(pl.Binary)),
+    key, payload = pl.col("key"), pl.coalesce("value_bytes", pl.col("value").cast(pl.Binary))
+    numbers = (
+        pl.col("partition"),
+        pl.col("offset"),
+        pl.col("timestamp").to_physical(),
+        pl.col("timestamp_type"),
+        key.bin.size(),
+        payload.bin.size(),
     )
-    rows = zip(*(column.to_list() for column in columns), _header_bytes(frame["headers"]), strict=True)
-    pack, sha256, number = _FIXED.pack, hashlib.sha256, int.from_bytes
-    found = []
-    for partition, offset, stamp, kind, key, payload, headers in rows:
-        sizes = -1 if key is None else len(key), -1 if payload is None else len(payload)
-        content = pack(partition, offset, stamp, kind, *sizes) + (key or b"") + (payload or b"") + headers
-        found.append(number(sha256(content).digest(), "big"))
-    return found
-
-
-def _header_bytes(headers: pl.Series) -> Iterable[bytes]:
-    """Encode each row's headers, with their order and repeats; none at all is no bytes."""
-    if headers.null_count() == len(headers):
-        return [b""] * len(headers)
-    return map(_encoded_headers, headers.to_list())
+    head = pl.format(",".join(["{}"] * len(numbers)) + ":", *(each.cast(pl.String).fill_null("-") for each in numbers))
+    content = frame.select(head.cast(pl.Binary) + key.fill_null(b"") + payload.fill_null(b"")).to_series()
+    if frame["headers"].null_count() < frame.height:
+        content += pl.Series(map(_encoded_headers, frame["headers"].to_list()), dtype=pl.Binary)
+    sha256 = hashlib.sha256
+    return pl.Series("hash", [sha256(each).digest() for each in content.to_list()], dtype=pl.Binary)
 
 
 def _encoded_headers(row: list[dict[str, Any]] | None) -> bytes:
+    """Encode the headers of a message, with their order and repeats; none at all is no bytes."""
     parts = []
     for header in row or ():
         key, value = header["key"].encode(), header["value"]
@@ -79,10 +72,18 @@ class Sums:
 
     def add(self, frame: pl.DataFrame) -> None:
         """Take messages: the archive's columns, and `range`, the index of the range that each belongs to."""
-        buckets = (frame["range"].cast(int) * _RANGE + frame["offset"] // BUCKET).to_list()
-        self._counts.update(buckets)
-        for bucket, number in zip(buckets, hashes(frame), strict=True):
-            self._sums[bucket] += number
+        import polars as pl
+
+        # Words of 32 bits add up in 64 bits without loss; carries are taken when they are put together.
+        words = [
+            pl.col("hash").bin.slice(4 * number, 4).bin.reinterpret(dtype=pl.UInt32, endianness="big")
+            for number in range(_WORDS)
+        ]
+        buckets = frame.select(pl.col("range").cast(pl.Int64) * _RANGE + pl.col("offset") // BUCKET, hashes(frame))
+        sums = [word.cast(pl.UInt64).sum().alias(str(number)) for number, word in enumerate(words)]
+        for bucket, count, *parts in buckets.group_by("range").agg(pl.len(), *sums).iter_rows():
+            self._counts[bucket] += count
+            self._sums[bucket] += sum(part << 32 * (_WORDS - 1 - number) for number, part in enumerate(parts))
 
     def differing(self, other: Sums) -> dict[int, list[int]]:
         """The buckets that are not the same here and there: per range their numbers (offset // `BUCKET`), in order."""

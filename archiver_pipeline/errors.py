@@ -10,7 +10,7 @@ ArchiverError
     ├── StorageError        the folder is read-only, full or gone
     ├── ArchiveDamaged      the table's log cannot be read
     ├── Superseded          another run of the same lane or partition committed first
-    └── RangeRefused        an explicit range does not follow on from what is archived
+    └── RangeRefused        an explicit range does not follow on from what is archived, or has no partition
 """
 
 from __future__ import annotations
@@ -95,4 +95,4 @@ class Superseded(ArchiveError):
 
 
 class RangeRefused(ArchiveError):
-    """An explicit range begins past the committed offset, so that archiving it would leave a hole."""
+    """An explicit range begins past the committed offset, which would leave a hole, or its partition is not there."""

@@ -38,14 +38,23 @@ class Field:
     def expression(self) -> str:
         """The SQL of the column. A value that is not of the kind is null there and still in `value`."""
         pointer = "/" + self.field.replace("~", "~0").replace("/", "~1")
-        path = "'" + pointer.replace("'", "''") + "'"
-        name = '"' + self.column.replace('"', '""') + '"'
+        path, name = literal(pointer), identifier(self.column)
         if self.kind == "JSON":
             return f'try(json_extract("value", {path})) AS {name}'
         text = f'try(json_extract_string("value", {path}))'
         return (
             f"{text} AS {name}" if self.kind in ("VARCHAR", UNKNOWN) else f"TRY_CAST({text} AS {self.kind}) AS {name}"
         )
+
+
+def literal(text: str) -> str:
+    """Write a text as SQL does."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(text: str) -> str:
+    """Write the name of a view or a column as SQL does."""
+    return '"' + text.replace('"', '""') + '"'
 
 
 def widen(one: str, other: str) -> str:
@@ -71,10 +80,11 @@ def sampled(connection: duckdb.DuckDBPyConnection, values: str) -> dict[str, str
     Only the outermost level is looked at: DuckDB's `json_group_structure` gives up on deeply nested messages.
     """
     rows = connection.execute(
-        f"SELECT field.key, list(DISTINCT field.type) FROM (SELECT try_cast(value AS JSON) AS document, "
-        f"row_number() OVER () AS number FROM ({values}) WHERE value IS NOT NULL USING SAMPLE {SAMPLE_ROWS} ROWS) "
-        f"AS sample, json_each(sample.document) AS field WHERE json_type(sample.document) = 'OBJECT' "
-        f"GROUP BY field.key ORDER BY min((sample.number, field.rowid))"
+        # Numbered before the sample is drawn, which does not keep the order.
+        f"SELECT field.key, list(DISTINCT field.type) FROM (SELECT try_cast(value AS JSON) AS document, number FROM "
+        f"(SELECT value, row_number() OVER () AS number FROM ({values}) WHERE value IS NOT NULL) "
+        f"USING SAMPLE {SAMPLE_ROWS} ROWS) AS sample, json_each(sample.document) AS field "
+        f"WHERE json_type(sample.document) = 'OBJECT' GROUP BY field.key ORDER BY min((sample.number, field.rowid))"
     ).fetchall()
     return {name: reduce(widen, map(kind_of, kinds)) for name, kinds in rows}
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 
 from archiver_pipeline.batch import Archiver, Batch, Targets
-
-log = logging.getLogger(__name__)
 
 
 def drain(archiver: Archiver, targets: Targets | None = None, limit_seconds: float = float("inf")) -> Iterator[Batch]:

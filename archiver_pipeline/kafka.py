@@ -222,7 +222,9 @@ class Cluster:
 
 def client_properties(settings: Settings, complain: Callable[[Any], None]) -> dict[str, Any]:
     """The user's librdkafka properties, with errors reported to `complain`."""
-    return {"client.id": "archiver", **settings.kafka_properties, "error_cb": complain}
+    # The client would log ten lines a second while a broker is down; what it complains of is in the error.
+    quiet = {"client.id": "archiver", "log_level": "2"}
+    return {**quiet, **settings.kafka_properties, "error_cb": complain}
 
 
 def _url_safe(topic_id: Any) -> str:
@@ -233,6 +235,11 @@ def _url_safe(topic_id: Any) -> str:
 def same_topic(recorded: str, present: str | None) -> bool:
     """Tell whether the broker's present topic id is the one under which a batch archives."""
     return present is not None and life_of(recorded)[0] == present
+
+
+def said_by(errors: Iterable[Any]) -> str:
+    """What librdkafka's errors say, each sentence once and without how long it took."""
+    return "; ".join(dict.fromkeys(re.sub(r" \(after \d+ms [^)]*\)", "", error.str()) for error in errors))
 
 
 def translate(
@@ -246,7 +253,7 @@ def translate(
     """Say what a librdkafka error means: no access, no broker in time, or something else, with secrets masked."""
     inner = [item for item in (error.args[0] if error.args else None, *complaints) if hasattr(item, "name")]
     names = {item.name() for item in inner}
-    text = settings.mask("; ".join(dict.fromkeys(item.str() for item in inner)) or str(error) or "no answer in time")
+    text = settings.mask(said_by(inner) or str(error) or "no answer in time")
     servers = settings.kafka_properties.get("bootstrap.servers", "")
     place: Mapping[str, Any] = {"topic": topic, "partition": partition}
     if names & _NO_ACCESS or any("SSL handshake failed" in item.str() for item in inner):

@@ -144,10 +144,15 @@ def _checkpoint(log: Path) -> tuple[int, dict[str, Transaction]]:
         return -1, {}
     newest = checkpoints[-1]
     try:
-        rows = pl.read_parquet(newest, columns=["txn"])["txn"].drop_nulls().to_list()
+        # Its path is the archive's own, whatever characters that has.
+        column = pl.read_parquet(newest, columns=["txn"], glob=False, hive_partitioning=False)["txn"].drop_nulls()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(newest, error) from error
-    found = [Transaction(row["appId"], row["version"], row["lastUpdated"]) for row in rows if row["appId"] is not None]
+    found = [
+        Transaction(row["appId"], row["version"], row["lastUpdated"])
+        for row in column.to_list()
+        if row["appId"] is not None
+    ]
     return int(newest.name.split(".")[0]), {item.app_id: item for item in found}
 
 

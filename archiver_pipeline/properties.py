@@ -71,16 +71,17 @@ def known(candidates: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...
 
 def _refused(properties: Mapping[str, str], text: str) -> SettingsError:
     """Name the property that librdkafka's sentence speaks of, with its value unless that is secret."""
+    text = " ".join(mask(text, properties).split())
     for name in sorted(properties, key=len, reverse=True):
-        if name in text:
+        if name in text or name.replace(".", " ") in text.lower():
             value = "***" if is_secret(name) else repr(properties[name])
-            return SettingsError(f"{env_name(name)} is {value}: {mask(text, properties)}")
-    return SettingsError(f"the KAFKA_* settings do not fit together: {mask(text, properties)}")
+            return SettingsError(f"{env_name(name)} is {value}: {text}")
+    return SettingsError(f"the KAFKA_* settings do not fit together: {text}")
 
 
 def mask(text: str, properties: Mapping[str, str]) -> str:
     """Return `text` with the value of every secret property replaced by `***`."""
-    for name, value in properties.items():
-        if value and is_secret(name):
-            text = text.replace(value, "***")
+    secrets = {value for name, value in properties.items() if value and is_secret(name)}
+    for value in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
+        text = text.replace(value, "***")
     return text

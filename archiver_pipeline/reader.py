@@ -6,13 +6,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
 from archiver_pipeline.frames import header_bytes, header_series, headers_of
-from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, translate
+from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, said_by, same_topic, translate
 from archiver_pipeline.plan import RETENTION, Gap, OffsetRange
+from archiver_pipeline.progress import Progress
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +24,8 @@ STALL_SECONDS = 60.0
 """A read without any progress for this long has failed; a broker that pauses for half a minute has not."""
 
 CUT_SECONDS = 5.0
-"""For this long the broker may report an end below the one it gave when the batch was planned."""
+"""After so long without progress it is asked what became of the topics, and again each time as much has passed; the
+broker may meanwhile report an end below the one it gave when the batch was planned."""
 
 _POLL_SECONDS = 0.05
 """consume() waits this long for a chunk to fill up, so it is also what every batch waits for at its end."""
@@ -56,34 +57,6 @@ tells the end of a partition by an empty answer, for which it waits half a secon
 _TIMESTAMP_TYPES = {0: "none", 1: "create", 2: "append"}
 
 
-@dataclass
-class Progress:
-    """How far the read of one range has come.
-
-    Attributes:
-        range: the planned range.
-        next: every offset below it has been read, or carries no message.
-        bytes: payload bytes read so far.
-        quota: when to let the other ranges go first, in bytes.
-        gaps: what retention took away while it was read.
-        messages: how many messages were read.
-        log_end: the end that the broker reported below the range's, if it did; the log was cut or made again.
-    """
-
-    range: OffsetRange
-    next: int
-    bytes: int = 0
-    quota: float = float("inf")
-    gaps: list[Gap] = field(default_factory=list)
-    messages: int = 0
-    log_end: int | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether the end of the range is reached."""
-        return self.next >= self.range.end
-
-
 class RangeReader:
     """Reads ranges side by side with one consumer, in frames of a few megabytes.
 
@@ -95,16 +68,20 @@ class RangeReader:
         progress: per range; `next` is what a commit may record.
     """
 
-    def __init__(self, cluster: Cluster, ranges: Iterable[OffsetRange], max_bytes: int) -> None:
+    def __init__(
+        self, cluster: Cluster, ranges: Iterable[OffsetRange], max_bytes: int, stall_seconds: float = STALL_SECONDS
+    ) -> None:
         self.progress = [Progress(item, item.start) for item in ranges]
         self._cluster = cluster
         self._max_bytes = max_bytes
+        self._stall_seconds = stall_seconds
         self._index: dict[tuple[str | None, int | None], int] = {
             (item.range.at.topic, item.range.at.partition): n for n, item in enumerate(self.progress)
         }
         self._by_number: dict[int | None, int] = {number: n for (_, number), n in self._index.items()}
         self._only_topic = len({item.range.at.topic for item in self.progress}) == 1
         self._complaints: list[Any] = []
+        self._look_after = CUT_SECONDS
         # A first chunk of a hundred messages tells how large they are.
         self._mean_bytes = _CHUNK_BYTES / 100
 
@@ -113,7 +90,8 @@ class RangeReader:
         timestamp_type (String), key, payload (Binary), headers (List of Struct key, value).
 
         Raises:
-            BrokerUnavailable: nothing came for `STALL_SECONDS`.
+            BrokerUnavailable: nothing came for `stall_seconds`.
+            TopicChanged: a topic was deleted, or its log is shorter than it was.
             AccessDenied, KafkaError: the broker refused.
         """
         from confluent_kafka import Consumer, KafkaException
@@ -135,7 +113,7 @@ class RangeReader:
 
     def _round(self, consumer: Consumer, ranges: list[Progress]) -> Iterator[pl.DataFrame]:
         """Read until each range is done or has used up its quota."""
-        reading = {self._place(item): item for item in ranges}
+        reading = ranges
         consumer.incremental_assign([_assignment(item) for item in ranges])
         last_progress, reached = time.monotonic(), -1
         while reading:
@@ -152,21 +130,17 @@ class RangeReader:
             self._raise_if_refused()
             before, reached = reached, sum(item.next for item in ranges)
             if reached != before:
-                last_progress = time.monotonic()
+                last_progress, self._look_after = time.monotonic(), CUT_SECONDS
             else:
-                self._raise_if_stalled(reading.values(), time.monotonic() - last_progress)
-            for place, item in list(reading.items()):
-                if item.done or item.bytes >= item.quota:
-                    del reading[place]
-                    consumer.incremental_unassign([_assignment(item)])
+                self._raise_if_stalled(reading, time.monotonic() - last_progress)
+            if any(item.resting for item in reading):
+                consumer.incremental_unassign([_assignment(item) for item in reading if item.resting])
+                reading = [item for item in reading if not item.resting]
 
     def _chunk_size(self) -> int:
         """How many messages to take at once: few where they are large or the batch is nearly full."""
         left = min(_CHUNK_BYTES, max(_LEAST_BYTES, self._max_bytes - sum(item.bytes for item in self.progress)))
         return int(max(1, min(_CHUNK_MESSAGES, left / self._mean_bytes)))
-
-    def _place(self, item: Progress) -> tuple[str, int]:
-        return item.range.at.topic, item.range.at.partition
 
     def _frame(self, messages: list[Message]) -> pl.DataFrame:
         """Turn messages into a frame, without those outside their range, and take down how far each range came."""
@@ -193,7 +167,7 @@ class RangeReader:
             }
         )
         size = sum(map(len, filter(None, payloads))) + sum(map(len, filter(None, keys))) + header_bytes(headers)
-        self._mean_bytes = size / len(messages) + 1
+        self._mean_bytes = size / len(messages) + 1  # More than zero, also where all are empty.
         return self._take_down(frame, index, offsets)
 
     def _take_down(self, frame: pl.DataFrame, index: list[int], offsets: list[int | None]) -> pl.DataFrame:
@@ -217,7 +191,7 @@ class RangeReader:
             item = self.progress[number]
             item.next = max(item.next, min((offset or 0) + 1, item.range.end))
             item.messages += counts[number]
-            item.bytes += round(counts[number] * self._mean_bytes)
+            item.bytes += round(counts[number] * (self._mean_bytes - 1))
         return frame
 
     def _handle(self, consumer: Consumer, event: Message) -> None:
@@ -239,7 +213,7 @@ class RangeReader:
         elif error.code() in (Codes._AUTO_OFFSET_RESET, Codes.OFFSET_OUT_OF_RANGE):
             self._skip_deleted(consumer, item, error.str())
         elif error.name() in NO_TOPIC:
-            raise self._changed(item, f"the topic is gone: {error.str()}")
+            raise _changed(item, f"the topic is gone: {error.str()}")
         elif error.fatal() or not error.retriable():
             raise translate(KafkaException(error), "messages were read", self._cluster.settings, (), *place)
 
@@ -248,20 +222,13 @@ class RangeReader:
         at = item.range.at
         earliest = self._cluster.earliest(at.topic, at.partition)
         if earliest <= item.next:
-            raise self._changed(item, f"the log does not reach the range: {reason}")
+            raise _changed(item, f"the log does not reach the range: {reason}")
         behind = min(earliest, item.range.end)
         item.gaps.append(Gap(at, item.next, behind, RETENTION))
         item.next = behind
         if not item.done:
             consumer.incremental_unassign([_assignment(item)])
             consumer.incremental_assign([_assignment(item)])
-
-    def _changed(self, item: Progress, what: str) -> TopicChanged:
-        at = item.range.at
-        hint = "Nothing was committed; the next look at the topic tells what became of it"
-        return TopicChanged(
-            what, topic=at.topic, partition=at.partition, start=item.next, end=item.range.end, hint=hint
-        )
 
     def _raise_if_refused(self) -> None:
         """Fail at once where waiting cannot help."""
@@ -271,22 +238,37 @@ class RangeReader:
             if complaint.fatal() or complaint.name() in ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED"):
                 raise KafkaException(complaint)
 
-    def _raise_if_stalled(self, waiting: Iterable[Progress], seconds: float) -> None:
-        """Give up on a log that ends before the range does, or on a broker that sends nothing."""
+    def _raise_if_stalled(self, waiting: list[Progress], seconds: float) -> None:
+        """Give up on a topic that is gone, on a log that ends before the range does, or on a broker that is silent."""
+        if seconds <= self._look_after:
+            return
+        self._look_after = seconds + CUT_SECONDS
+        first = waiting[0]
+        said = self._cluster.settings.mask(said_by(self._complaints[-3:]))
+        silent = f"nothing came for {seconds:.0f} s" + (f": {said}" if said else "")
+        log.warning("%s, partition %s: %s", first.range.at.topic, first.range.at.partition, silent)
+        if seconds > self._stall_seconds:
+            hint = "Check that the partition has a leader; the next run reads the range again"
+            raise BrokerUnavailable(silent, **first.where, hint=hint)
+        self._raise_if_gone(waiting)
         for item in waiting:
-            if item.log_end is not None and item.log_end < item.range.end and seconds > CUT_SECONDS:
-                raise self._changed(item, f"the log ends at {item.log_end}, before the end of the range")
-            if seconds > STALL_SECONDS:
-                said = "; ".join(dict.fromkeys(complaint.str() for complaint in self._complaints[-3:]))
-                raise BrokerUnavailable(
-                    f"nothing came for {STALL_SECONDS:.0f} s"
-                    + (f": {self._cluster.settings.mask(said)}" if said else ""),
-                    topic=item.range.at.topic,
-                    partition=item.range.at.partition,
-                    start=item.next,
-                    end=item.range.end,
-                    hint="Check that the partition has a leader; the next run reads the range again",
-                )
+            if item.log_end is not None and item.log_end < item.range.end:
+                raise _changed(item, f"the log ends at {item.log_end}, before the end of the range")
+
+    def _raise_if_gone(self, waiting: list[Progress]) -> None:
+        """Ask for the topics that are waited for: the client itself would wait for one that is gone without a word."""
+        try:
+            present = self._cluster.topic_ids({item.range.at.topic for item in waiting})
+        except BrokerUnavailable:
+            return
+        for item in waiting:
+            if not same_topic(item.range.at.topic_id, present.get(item.range.at.topic)):
+                raise _changed(item, "the topic was deleted while it was read")
+
+
+def _changed(item: Progress, what: str) -> TopicChanged:
+    hint = "Nothing was committed; the next look at the topic tells what became of it"
+    return TopicChanged(what, **item.where, hint=hint)
 
 
 def _assignment(item: Progress) -> Any:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import tomllib
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 ENV_PREFIX = "ARCHIVER_"
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _ONLY_IN_FILE = ("kafka", "types")
-_URL = "a URL such as mysql://user:password@host/database"
 
 # With these in its path a library takes the folder for another one, or every message to be of that type, date or hour.
 _UNREADABLE = re.compile(r"[\\?\x00-\x1f]|%[0-9A-Fa-f]{2}|(?:^|/)(?:type|dt|hr)=")
@@ -54,9 +53,10 @@ def _check_start(value: str) -> str:
         raise ValueError from None
 
 
-def _check_rule(text: str) -> str:
-    parse_type_rule(text)
-    return text
+def _check_url(url: SecretStr) -> SecretStr:
+    if url and not re.match(r"[a-z][a-z0-9+]*://[^/]", url.get_secret_value()):
+        raise ValueError
+    return url
 
 
 def _check_folder(folder: Any) -> Any:
@@ -66,8 +66,8 @@ def _check_folder(folder: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    """TOML has times of its own."""
-    return value.isoformat() if isinstance(value, date) else value
+    """TOML has dates and times of its own."""
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def parse_time(text: str) -> datetime:
@@ -77,7 +77,8 @@ def parse_time(text: str) -> datetime:
 
 
 Topic = Annotated[str, AfterValidator(_check_topic)]
-Rule = Annotated[str, AfterValidator(_check_rule)]
+Rule = Annotated[str, AfterValidator(lambda text: parse_type_rule(text) and text)]
+Url = Annotated[SecretStr, AfterValidator(_check_url)]
 
 
 class _Environment(EnvSettingsSource):
@@ -119,18 +120,16 @@ class Settings(BaseSettings):
     run_seconds: float = Field(0, ge=0, description="a number from 0 on")
     lanes: int = Field(1, ge=1, le=1000, description="a whole number from 1 to 1000")
     type_path: Rule = Field("$.type", description=TYPE_RULES)
-    types: dict[Topic, Rule] = Field(
-        {}, description="a table of topics, or regexes that start with '^', and their rules"
-    )
+    types: dict[Topic, Rule] = Field({}, description="topics, or regexes that start with '^', and their rules")
     topic_ids: Literal["required", "none"] = Field("required", description="required or none")
     max_types: int = Field(1000, ge=1, description="a whole number from 1 on")
     seal_grace_minutes: float = Field(15, ge=0, description="a number from 0 on")
     keep_replaced_hours: float = Field(1, ge=0, description="a number from 0 on")
     user_path: Rule = Field("$.uid", description=TYPE_RULES)
     minute_grace_seconds: float = Field(120, ge=0, description="a number from 0 on")
-    results_topic: str = Field("events_per_minute", description="a topic name, or nothing at all")
-    mysql_url: SecretStr = Field(SecretStr(""), description=_URL)
-    search_url: SecretStr = Field(SecretStr(""), description="a URL such as http://localhost:9200")
+    results_topic: str = Field("events_per_minute", pattern=r"^[A-Za-z0-9._-]{0,249}$", description="a topic, or ''")
+    mysql_url: Url = Field(SecretStr(""), description="a URL such as mysql://user:password@host/database")
+    search_url: Url = Field(SecretStr(""), description="a URL such as http://localhost:9200")
     kafka: dict[str, SecretStr] = Field({}, validation_alias="kafka")
 
     @classmethod
@@ -176,13 +175,17 @@ class Settings(BaseSettings):
 
     def require_kafka(self) -> None:
         """Raise SettingsError unless a broker and a topic are named."""
-        if "bootstrap.servers" not in self.kafka:
-            raise SettingsError(
-                "KAFKA_BOOTSTRAP_SERVERS is not set: it takes the broker's address, such as localhost:9092"
-            )
+        self.require_broker()
         if not self.topics:
             raise SettingsError(
                 "ARCHIVER_TOPICS is not set: it takes topic names or regexes, such as orders,^clicks-.*"
+            )
+
+    def require_broker(self) -> None:
+        """Raise SettingsError unless a broker is named."""
+        if not self.kafka_properties.get("bootstrap.servers"):
+            raise SettingsError(
+                "KAFKA_BOOTSTRAP_SERVERS is not set: it takes the broker's address, such as localhost:9092"
             )
 
     def mask(self, text: str) -> str:
@@ -266,10 +269,10 @@ def _variables() -> dict[str, str]:
 
 def _warn_of_typing_errors() -> None:
     """Warn of `ARCHIVER_*` variables that are no settings; a service called archiver gets such ones from Kubernetes."""
-    known = {*_variables().values(), "ARCHIVER_CONFIG"}
+    known = {name.removeprefix(ENV_PREFIX) for name in (*_variables().values(), "ARCHIVER_CONFIG")}
     for name in os.environ:
-        if name.startswith(ENV_PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+        if name.startswith(ENV_PREFIX) and (rest := name.removeprefix(ENV_PREFIX)) not in known:
+            close = [ENV_PREFIX + match for match in difflib.get_close_matches(rest, known - {"BASE_DIR"}, 1)]
             log.warning("%s is not a setting and is passed over%s", name, f"; is it {close[0]}?" if close else "")
 
 
@@ -287,9 +290,8 @@ def _one_line(error: ValidationError) -> str:
     else:
         name, value = f"{'.'.join([field, *within[:1]])} in {_file()}", fault["input"]
     shown = "***" if info.annotation is SecretStr else f"{value!r:.200}"
-    default = info.default.human_readable() if isinstance(info.default, ByteSize) else info.default
-    allowed = f"{info.description}" + (f" (default {default})" if default else "")
+    default = info.default.human_readable().replace(".0", "") if isinstance(info.default, ByteSize) else info.default
     why = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""
-    if why == TYPE_RULES:
-        allowed, why = TYPE_RULES, ""
+    allowed, why = (why, "") if why == TYPE_RULES else (info.description, why)
+    allowed = f"{allowed}" + (f" (default {default})" if default or default == 0 else "")
     return f"{name} is {shown}: allowed is {allowed}" + (f", but {why}" if why else "")

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from archiver_pipeline.errors import StorageError, Superseded
 
 _ATTEMPT = re.compile(r"lane(\d+)-[0-9a-f]{12}")
 _MANIFEST = "manifest"
+_UNNAMED_SECONDS = 3600.0
 _SYNC_ALL_FROM = 256
 """From this many files on, one sync(2) writes them out together and each fsync(2) only reports its errors."""
 
@@ -99,7 +101,7 @@ class Staging:
                 for folder in folders:
                     folder.mkdir(parents=True, exist_ok=True)
                 for number, path in enumerate(self._files):
-                    os.rename(self._folder / str(number), self._archive / path)
+                    self._move(self._folder / str(number), self._archive / path)
                     self.placed.append(path)
             except FileNotFoundError as error:
                 raise Superseded("another run removed this attempt's files", path=str(self._folder)) from error
@@ -120,6 +122,14 @@ class Staging:
     def release(self) -> None:
         """Leave everything to the next run, as if this process were dead."""
         self._lock.close()
+
+    def _move(self, source: Path, target: Path) -> None:
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            # Another run that cleans up may have taken the folder while it was empty.
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(source, target)
 
     def _write_manifest(self) -> None:
         path = self._folder / _MANIFEST
@@ -164,10 +174,11 @@ def remove(archive: Path, leftover: Leftover, keep: Collection[str]) -> int:
                 if path.name != _MANIFEST:
                     path.unlink(missing_ok=True)
         for file in leftover.files:
-            if file not in keep and (archive / file).exists():
+            # A manifest that was cut short may end in the name of a folder.
+            if file not in keep and (archive / file).is_file():
                 (archive / file).unlink(missing_ok=True)
                 removed += 1
-                _remove_empty_folders(archive, (archive / file).parent)
+            _remove_empty_folders(archive, (archive / file).parent)
         _remove_attempt(root, leftover.attempt)
     return removed
 
@@ -179,7 +190,14 @@ def _attempts(archive: Path) -> list[tuple[int, str]]:
 
 
 def _held_lock(root: Path, attempt: str) -> Lock:
-    """Make the lock file under another name first: by its own name it is never seen unlocked by mistake."""
+    """Make the lock file under another name first: by its own name it is never seen unlocked by mistake.
+
+    One that a kill kept from getting its own name goes after an hour.
+    """
+    for unnamed in root.glob(".*"):
+        with suppress(FileNotFoundError):
+            if time.time() - unnamed.stat().st_mtime > _UNNAMED_SECONDS:
+                unnamed.unlink()
     handle, name = tempfile.mkstemp(prefix=".", dir=root)
     fcntl.flock(handle, fcntl.LOCK_EX)
     os.rename(name, root / f"{attempt}.lock")
@@ -223,6 +241,8 @@ def _remove_empty_folders(archive: Path, folder: Path) -> None:
     while folder != archive:
         try:
             folder.rmdir()
+        except FileNotFoundError:
+            pass  # It was never made, but those above may have been.
         except OSError:
             return
         folder = folder.parent

@@ -207,12 +207,15 @@ def _removed(log_folder: Path) -> set[str]:
     import polars as pl
 
     found: set[str] = set()
+    version = -1
     for checkpoint in sorted(log_folder.glob("*.checkpoint.parquet"))[-1:]:
+        version = int(checkpoint.name.split(".")[0])
         removed = pl.read_parquet(checkpoint, columns=["remove"])["remove"].drop_nulls()
         found.update(action["path"] for action in removed.to_list() if action["path"] is not None)
     for commit in log_folder.glob("*.json"):
-        with open(commit, "rb") as lines:
-            found.update(json.loads(line)["remove"]["path"] for line in lines if line.startswith(b'{"remove"'))
+        if int(commit.stem) > version:
+            with open(commit, "rb") as lines:
+                found.update(json.loads(line)["remove"]["path"] for line in lines if line.startswith(b'{"remove"'))
     return {unquote(path) for path in found}
 
 

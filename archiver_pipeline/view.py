@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 _FORMAT = 2
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
+_SAMPLE_FILES = 64
+"""Of how many new files of a type the fields are learnt; a batch of old data leaves thousands of small ones."""
+
 PUBLIC = ("messages", "offsets", "batches", "gaps", "hours", "types")
 _ENVELOPE = {
     "topic": "VARCHAR",
@@ -184,7 +187,7 @@ def _replace_files(connection: duckdb.DuckDBPyConnection, listed: pl.DataFrame) 
 def _select(archive: Path, paths: Iterable[str], columns: Iterable[str] = _ENVELOPE) -> str:
     """The SELECT over a list of files; over none, the same columns without rows."""
     wanted = list(columns)
-    listed = ", ".join(_literal(no_glob(str(archive)) + "/" + path) for path in paths)
+    listed = ", ".join(fields.literal(no_glob(str(archive)) + "/" + path) for path in paths)
     if not listed:
         return "SELECT " + ", ".join(f'NULL::{_ENVELOPE[name]} AS "{name}"' for name in wanted) + " WHERE false"
     names = ", ".join(f'"{name}"' for name in wanted)
@@ -200,7 +203,7 @@ def _replace_typed_views(
     new_paths = dict(added.group_by("type").agg("path").iter_rows())
     for type_name in sorted(changed):
         if type_name not in paths:
-            connection.execute(f"DROP VIEW IF EXISTS {_identifier(names.pop(type_name))}")
+            connection.execute(f"DROP VIEW IF EXISTS {fields.identifier(names.pop(type_name))}")
             connection.execute("DELETE FROM types WHERE type = ?", [type_name])
             continue
         if type_name not in names:
@@ -208,7 +211,7 @@ def _replace_typed_views(
             connection.execute("INSERT INTO types VALUES (?, ?)", [type_name, names[type_name]])
         columns = fields.merge(
             fields.stored(connection, type_name),
-            fields.sampled(connection, _select(archive, new_paths.get(type_name, []), ("value",)))
+            fields.sampled(connection, _select(archive, spread(new_paths.get(type_name, [])), ("value",)))
             if type_name not in envelope.RESERVED
             else {},
             taken=_ENVELOPE,
@@ -217,9 +220,15 @@ def _replace_typed_views(
         expressions = ", ".join(column.expression() for column in columns)
         every = _select(archive, paths[type_name])
         connection.execute(
-            f"CREATE OR REPLACE VIEW {_identifier(names[type_name])} AS "
+            f"CREATE OR REPLACE VIEW {fields.identifier(names[type_name])} AS "
             f"SELECT *{', ' + expressions if expressions else ''} FROM ({every})"
         )
+
+
+def spread(paths: list[str], most: int = _SAMPLE_FILES) -> list[str]:
+    """Pick at most so many files, evenly from first to last."""
+    step = max(1, -(-len(paths) // most))
+    return paths[::step]
 
 
 def _replace_offsets(connection: duckdb.DuckDBPyConnection, ledger: Ledger, look: Look | None) -> None:
@@ -283,11 +292,3 @@ def _view_name(type_name: str, taken: set[str]) -> str:
 def no_glob(path: str) -> str:
     """Keep DuckDB from taking a character of the archive's own path for a wildcard."""
     return re.sub(r"([*?\[])", r"[\1]", path)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _identifier(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'

@@ -41,23 +41,20 @@ def command(
     Topics that are missing are made with 4 partitions. The broker is that of KAFKA_BOOTSTRAP_SERVERS; other KAFKA_*
     properties are handed on.
 
-    [bold]JSON[/]: sent, delivered, failed, seconds, rate (delivered messages per second), topics (delivered by topic),
+    **JSON**: sent, delivered, failed, seconds, rate (delivered messages per second), topics (delivered by topic),
     bytes, error.
 
-    [bold]Examples[/]
+    **Examples**
 
-    \b
-    archiver generate
-    archiver generate --rate 5000 --topics orders --seconds 60 --headers
-    archiver generate --rate 0 --count 1000000 --late 5% --ugly 1% --seed 1 --json
+        archiver generate
+        archiver generate --rate 5000 --topics orders --seconds 60 --headers
+        archiver generate --rate 0 --count 1000000 --late 5% --ugly 1% --seed 1 --json
     """
     from archiver_pipeline.cli.output import print_json
-    from archiver_pipeline.errors import SettingsError
     from archiver_pipeline.settings import load
 
     settings = load()
-    if "bootstrap.servers" not in settings.kafka:
-        raise SettingsError("KAFKA_BOOTSTRAP_SERVERS is not set: it takes the broker's address, such as localhost:9092")
+    settings.require_broker()
     from archiver_pipeline.generator import Generator, generate
 
     wanted = Generator(
@@ -111,7 +108,7 @@ def _stopped_by_signals() -> Iterator[list[int]]:
         stopped.append(number)
         signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from archiver_pipeline.cli import generate, sql, status, tail, verify
+from archiver_pipeline.cli.shell import SqlError
 from archiver_pipeline.errors import ArchiverError, SettingsError
 
 GOOD, FAULT, WRONG_USAGE = 0, 1, 2
@@ -36,6 +37,11 @@ class Commands(TyperGroup):
             code = _say(error, FAULT)
         except KeyboardInterrupt:
             code = INTERRUPTED
+        except RuntimeError as error:
+            # What DuckDB makes of Ctrl-C.
+            if str(error) != "Query interrupted":
+                raise
+            code = INTERRUPTED
         except BrokenPipeError:
             # What is still buffered would fail again when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -44,8 +50,9 @@ class Commands(TyperGroup):
 
 
 def _say(error: ArchiverError, code: int) -> int:
-    """Print an error as one line."""
-    typer.echo(f"archiver: {' '.join(str(error).split())}", err=True)
+    """Print an error as one line, but for SQL, where a line shows the place."""
+    text = str(error) if isinstance(error, SqlError) else " ".join(str(error).split())
+    typer.echo(f"archiver: {text}", err=True)
     return code
 
 
@@ -53,7 +60,7 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     # A traceback with local variables could show a password.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,7 +74,7 @@ def _show_version(wanted: bool) -> None:
         try:
             typer.echo(f"archiver {version('archiver-pipeline')}")
         except PackageNotFoundError:
-            typer.echo("archiver, not installed")
+            typer.echo("archiver (not installed)")
         raise typer.Exit
 
 
@@ -80,15 +87,14 @@ def options(
 ) -> None:
     """Archives Kafka topics as Hive-partitioned Parquet, exactly once.
 
-    Settings are taken from the environment, then from archiver.toml. Exit code 0 is good, 1 a fault that was found or an
-    error, 2 wrong usage or a wrong setting.
+    Settings are taken from the environment, then from archiver.toml. Exit code 0 is good, 1 a fault that was found or
+    an error, 2 wrong usage or a wrong setting.
 
-    [bold]Examples[/]
+    **Examples**
 
-    \b
-    KAFKA_BOOTSTRAP_SERVERS=localhost:9092 ARCHIVER_TOPICS=orders,clicks archiver status
-    archiver verify --against-kafka
-    archiver sql "SELECT type, count(*) FROM messages GROUP BY 1"
+        KAFKA_BOOTSTRAP_SERVERS=localhost:9092 ARCHIVER_TOPICS=orders,clicks archiver status
+        archiver verify --against-kafka
+        archiver sql "SELECT type, count(*) FROM messages GROUP BY 1"
     """
     logging.basicConfig(
         stream=sys.stderr,

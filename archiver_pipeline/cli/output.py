@@ -40,11 +40,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} days"
 
 
-def share(text: str) -> float:
-    """Read a share such as `0.1` or `10%`. Raises ValueError."""
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-
-
 @contextmanager
 def progress(labels: dict[str, str]) -> Iterator[OnProgress]:
     """Show how far a task of several steps has come: bars on a terminal, a line now and then elsewhere.
@@ -71,7 +66,7 @@ def progress(labels: dict[str, str]) -> Iterator[OnProgress]:
 
 
 class _Lines:
-    """Progress as lines of text: every few seconds, and at the end of a step that took longer than that."""
+    """Progress as lines of text, one every `PLAIN_SECONDS`."""
 
     def __init__(self, labels: dict[str, str]) -> None:
         self._labels = labels

@@ -22,17 +22,16 @@ def command(
     the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types. Where the broker
     does not answer, what the archive knows is shown all the same, and the exit code is 1.
 
-    [bold]JSON[/]: archive, time, version, messages, files, bytes, types, lag, partitions (topic, topic_id, partition,
+    **JSON**: archive, time, version, messages, files, bytes, types, lag, partitions (topic, topic_id, partition,
     first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds, run_id,
-    messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps (time, topic,
-    topic_id, partition, start, end, reason), warnings, broker_error. What is not known is null.
+    messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps (time,
+    topic, topic_id, partition, start, end, reason), warnings, broker_error. What is not known is null.
 
-    [bold]Examples[/]
+    **Examples**
 
-    \b
-    archiver status
-    archiver status --json | jq .lag
-    watch archiver status
+        archiver status
+        archiver status --json | jq .lag
+        watch archiver status
     """
     from archiver_pipeline.cli.output import print_json
     from archiver_pipeline.settings import load

@@ -18,23 +18,24 @@ def command(
         bool, typer.Option("--from-beginning", help="Begin at the earliest offsets instead of at the end.")
     ] = False,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Print whole lines, whatever the width of the terminal.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print whole lines, whatever the width of the terminal.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print each message as a line of JSON.")] = False,
 ) -> None:
-    """Echo the messages of ARCHIVER_TOPICS as they come; takes part in no consumer group and commits nothing.
+    """Echo the messages of ARCHIVER_TOPICS as they come.
 
-    A line each: time, topic/partition@offset, key and value, where - stands for none. Only committed messages are shown.
-    Topics and partitions made later are not followed.
+    A line each: time, topic/partition@offset, key and value, where - stands for none. Only committed messages are
+    shown. Topics and partitions made later are not followed. It takes part in no consumer group and commits nothing.
 
-    [bold]JSON[/]: topic, partition, offset, time, timestamp (ms), timestamp_type, key, value, headers (key, value); what
-    is not UTF-8 is key_base64 or value_base64 instead.
+    **JSON**: topic, partition, offset, time, timestamp (ms), timestamp_type, key, value, headers (key, value). What is
+    not UTF-8 is key_base64 or value_base64 instead.
 
-    [bold]Examples[/]
+    **Examples**
 
-    \b
-    archiver tail --messages
-    archiver tail --messages --from-beginning --count 10 --full
-    archiver tail --messages --json | jq -r .value
+        archiver tail --messages
+        archiver tail --messages --from-beginning --count 10 --full
+        archiver tail --messages --json | jq -r .value
     """
     if not messages:
         raise typer.BadParameter(

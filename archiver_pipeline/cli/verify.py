@@ -26,24 +26,23 @@ def command(
 ) -> None:
     """Check the archive: every file there and unchanged, every message once, none too few.
 
-    Each fault is a line on standard output, and the exit code is then 1: [bold]missing[/], [bold]changed[/],
-    [bold]unlisted[/] or [bold]doubled[/], the whole path, and what is wrong. Files of a run in flight and files waiting
+    Each fault is a line on standard output, and the exit code is then 1: **missing**, **changed**,
+    **unlisted** or **doubled**, the whole path, and what is wrong. Files of a run in flight and files waiting
     for their removal are no fault. Nothing is changed, and batches may go on meanwhile.
 
     With --against-kafka, the messages that the broker still has are compared with the archive: their number, and a
     digest over partition, offset, key, headers, timestamp and original bytes. Where they differ, offsets and files are
     named.
 
-    [bold]JSON[/]: good, archive, version, files, bytes, messages, partitions, seconds, faults (kind, path, what, hint),
+    **JSON**: good, archive, version, files, bytes, messages, partitions, seconds, faults (kind, path, what, hint),
     kafka (null, or partitions (topic, topic_id, partition, start, end, equal, kafka and archive with messages and
     digest) and notes), kafka_error.
 
-    [bold]Examples[/]
+    **Examples**
 
-    \b
-    archiver verify
-    archiver verify --against-kafka
-    archiver verify --json | jq '.faults[].path'
+        archiver verify
+        archiver verify --against-kafka
+        archiver verify --json | jq '.faults[].path'
     """
     from archiver_pipeline.cli.output import print_json, progress
     from archiver_pipeline.settings import load

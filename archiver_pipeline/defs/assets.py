@@ -9,7 +9,7 @@ from archiver_pipeline import view
 from archiver_pipeline.batch import Archiver, Batch, OnStep, Targets
 from archiver_pipeline.defs import checks, metadata
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
-from archiver_pipeline.errors import ArchiverError, RangeRefused, SettingsError
+from archiver_pipeline.errors import ArchiveError, ArchiverError, RangeRefused, SettingsError
 from archiver_pipeline.follow import drain, stay
 from archiver_pipeline.plan import OffsetRange, TopicPartition
 
@@ -37,7 +37,7 @@ class ArchiveConfig(dg.Config):
 
     Attributes:
         lane: the lane, or -1 for all of them one after the other.
-        stay_seconds: how long to stay and archive a batch each interval; 0 for one pass to the end offsets of its start.
+        stay_seconds: how long to stay, archiving a batch each interval; 0 for one pass to the end offsets at its start.
         limit_seconds: after this long a pass begins no further batch; 0 for no limit.
         ranges: archive exactly these, as far as they follow on from what is archived; none for all there is.
     """
@@ -51,7 +51,10 @@ class ArchiveConfig(dg.Config):
 def topic_assets() -> list[dg.AssetSpec]:
     """The external assets: topics named in the settings, and those that the archive has already met."""
     named = {topic for topic in settings().topics if not topic.startswith("^")}
-    met = {at.topic for at in archive().ledger().committed} if archive().exists() else set()
+    try:
+        met = {at.topic for at in archive().ledger().committed}
+    except ArchiveError:
+        met = set()  # Without definitions no run and no sensor could say what is wrong with it.
     return [
         dg.AssetSpec(
             metadata.topic_key(topic), group_name="kafka", kinds={"kafka"}, description=f"The topic `{topic}`."
@@ -84,7 +87,7 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
             ),
         ],
         check_specs=checks.SPECS,
-        # Makes every output optional: a run with nothing to archive reports nothing, and a check keeps its last answer.
+        # Makes every output optional: a run with nothing to archive reports nothing.
         can_subset=True,
         retry_policy=dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
     )

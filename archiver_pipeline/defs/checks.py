@@ -69,7 +69,8 @@ def unfollowed(batch: Batch) -> list[OffsetRange]:
 
 def _offsets_are_contiguous(batch: Batch, ledger: Ledger) -> AssetCheckEvaluation:
     wrong = unfollowed(batch)
-    behind = [item for item in batch.ranges if ledger.committed[item.at].next < item.end]
+    reached = {at: what.next for at, what in ledger.committed.items()}
+    behind = [item for item in batch.ranges if reached.get(item.at, -1) < item.end]
     text = ", ".join(map(str, [*wrong, *behind])) or f"{len(batch.ranges)} ranges follow on from the ones before"
     return _evaluation("offsets_are_contiguous", not wrong and not behind, text, ranges=len(batch.ranges))
 

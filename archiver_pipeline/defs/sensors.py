@@ -102,7 +102,7 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     positions = [item for state in look.topics for item in positions_of(state, committed, cluster().start_offset)]
     busy = _busy_lanes(context.instance, current.lanes)
     now = time.time()
-    since = {int(lane): moment for lane, moment in json.loads(context.cursor or "{}").items()}
+    since = _waiting_since(context.cursor)
     requests, reasons, waiting = [], list(look.warnings), {}
     for state in lane_states(positions, current.lanes):
         if state.lag and not state.records:
@@ -126,6 +126,14 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         skip_reason=None if requests else f"{counted}; {'; '.join(reasons)}",
         cursor=json.dumps(waiting),
     )
+
+
+def _waiting_since(cursor: str | None) -> dict[int, float]:
+    """Since when each lane has waited, in seconds since 1970; a cursor that somebody edited counts as none."""
+    try:
+        return {int(lane): float(moment) for lane, moment in json.loads(cursor or "{}").items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _request(state: LaneState, current: Settings) -> dg.RunRequest:

@@ -1,0 +1,38 @@
+"""`archiver sql`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def command(
+    query: Annotated[str | None, typer.Argument(help="SQL to run; without it, standard input or a shell.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print results as CSV with a header.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON, an array of objects.")] = False,
+) -> None:
+    """Query the archive with DuckDB: the views messages, offsets, batches, gaps, hours, and one for each type.
+
+    With SQL as the argument or on standard input its results are printed. On a terminal a shell opens: statements end
+    with ;, the tab key completes names, .help tells more. The file is opened read-only, and new batches are there from
+    one statement to the next.
+
+    **Examples**
+
+        archiver sql
+        archiver sql "SELECT type, count(*) FROM messages GROUP BY 1"
+        archiver sql --csv "SELECT * FROM hours" > hours.csv
+        echo "SELECT * FROM gaps" | archiver sql --json
+    """
+    if as_csv and as_json:
+        raise typer.BadParameter("a result is either CSV or JSON", param_hint="--csv --json")
+    from archiver_pipeline.cli.shell import Shell, View
+    from archiver_pipeline.settings import load
+
+    view = View(load().view_path)
+    if query is None and sys.stdin.isatty():
+        Shell(view, "csv" if as_csv else "json" if as_json else "table").run()
+    else:
+        view.run(sys.stdin.read() if query is None else query, "csv" if as_csv else "json" if as_json else "table")
