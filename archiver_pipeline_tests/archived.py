@@ -1,0 +1,333 @@
+"""A test's own archive: filled as a run fills it, read back by other libraries, and compared with Kafka side by side.
+
+Nothing that reads here is the archiver's: Kafka is read by a plain consumer, the table by Polars and deltalake, the
+DuckDB file by DuckDB.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from operator import methodcaller
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import duckdb
+import polars as pl
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from pydantic import SecretStr
+
+from archiver_pipeline import view
+from archiver_pipeline.batch import Archiver, Batch, OnStep, Targets
+from archiver_pipeline.follow import drain
+from archiver_pipeline.kafka import TIMEOUT_SECONDS, Cluster
+from archiver_pipeline.settings import Settings
+from archiver_pipeline_tests.kafka.produce import UNREADABLE_HEADERS, Message
+from archiver_pipeline_tests.kafka.topics import LIMIT_SECONDS, end_offsets, start_offsets, wait_for
+
+NO_TIME = -1
+"""Kafka's timestamp of a message without one."""
+
+LARGEST_MS = (2**63 - 1) // 1000
+"""The largest time in milliseconds that a 64-bit count of microseconds holds; others are null in the archive."""
+
+ARCHIVED_UNREADABLE_HEADERS = (("_malformed", None),)
+"""What the archive has in place of headers that confluent-kafka cannot hand out."""
+
+_TIMESTAMP_TYPES = {0: "none", 1: "create", 2: "append"}
+_CHUNK = 5_000
+_COLUMNS = ("offset", "key", "value", "value_bytes", "headers", "us", "timestamp_type")
+_headers_of = methodcaller("headers")
+
+
+@dataclass
+class Comparison:
+    """The archive against Kafka, side by side; all but `messages` ought to be 0.
+
+    Attributes:
+        messages: what Kafka has.
+        lost: messages of Kafka that the archive has not.
+        doubled: rows of the archive with an offset that came before.
+        differing: messages of which some byte differs.
+        extra: rows of the archive that Kafka does not hand out, such as aborted ones.
+        examples: a few of those, in words.
+    """
+
+    messages: int = 0
+    lost: int = 0
+    doubled: int = 0
+    differing: int = 0
+    extra: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Whether the archive has exactly what Kafka has."""
+        return not (self.lost or self.doubled or self.differing or self.extra)
+
+    def note(self, kind: str, what: str) -> None:
+        """Count one fault."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        if len(self.examples) < 20:
+            self.examples.append(f"{kind}: {what:.500}")
+
+
+class Archived:
+    """An archive of some topics in a folder of its own.
+
+    Attributes:
+        settings: those of the archiver.
+        path: the table's folder.
+        answer_seconds: how long the broker may take for an answer.
+    """
+
+    def __init__(
+        self, folder: Path, bootstrap_servers: str, *topics: str, kafka: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        """Make the settings; nothing is archived yet.
+
+        Args:
+            folder: holds the archive and the DuckDB file, as `BASE_DIR`.
+            bootstrap_servers: address of the broker.
+            topics: names or regexes.
+            kafka: more librdkafka properties.
+            more: fields of `Settings`.
+        """
+        self.bootstrap_servers = bootstrap_servers
+        clear = {"bootstrap.servers": bootstrap_servers, **(kafka or {})}
+        secret = {name: SecretStr(value) for name, value in clear.items()}
+        self.settings = Settings(**{"topics": topics, "BASE_DIR": folder, "kafka": secret, **more})
+        self.path = Path(self.settings.archive_uri)
+        self.answer_seconds = TIMEOUT_SECONDS
+
+    def archiver(self, lane: int = 0, on_step: OnStep = lambda _: None) -> Archiver:
+        """A fresh archiver, as every run has one."""
+        archiver = Archiver(self.settings, lane, "test", on_step)
+        archiver.cluster = Cluster(self.settings, self.answer_seconds)
+        return archiver
+
+    def run(self, targets: Targets | None = None, lane: int = 0, on_step: OnStep = lambda _: None) -> list[Batch]:
+        """Do what a run does: archive up to the end seen now in bounded batches, and bring the view up to date."""
+        archiver = self.archiver(lane, on_step)
+        batches = []
+        for batch in drain(archiver, targets):
+            batches.append(batch)
+            view.refresh(self.settings.view_path, archiver.archive, batch.look)
+        view.refresh(self.settings.view_path, archiver.archive)
+        return batches
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give another process the same settings, but for librdkafka's."""
+        fields = {"topics": ",".join(self.settings.topics), "batch_messages": self.settings.batch_messages}
+        fields |= {"lanes": self.settings.lanes, "batch_bytes": int(self.settings.batch_bytes)}
+        return {
+            "BASE_DIR": str(self.settings.base_dir),
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            **{f"ARCHIVER_{name.upper()}": str(value) for name, value in fields.items()},
+        }
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the DuckDB file."""
+        with duckdb.connect(str(self.settings.view_path), read_only=True) as connection:
+            return connection.execute(query).fetchall()
+
+    def messages(self, topic: str, topic_id: str | None = None) -> dict[int, list[Message]]:
+        """What the archive has of a topic, or of one life of it, by partition and in the order of offsets."""
+        frame = pl.scan_delta(str(self.path)).filter(pl.col("topic") == topic)
+        if topic_id is not None:
+            frame = frame.filter(pl.col("topic_id") == topic_id)
+        numbers = frame.select("partition").unique().collect()["partition"].sort().to_list()
+        return {number: list(_table_rows(frame, number)) for number in numbers}
+
+    def values(self, topic: str) -> list[bytes | None]:
+        """The payloads that the archive has of a topic, by partition and offset."""
+        return [message.value for messages in self.messages(topic).values() for message in messages]
+
+    def next_offsets(self, topic: str) -> dict[int, int]:
+        """The next offset to archive of each partition, as the view `offsets` has it."""
+        return dict(self.sql(f"""SELECT "partition", "next" FROM offsets WHERE topic = '{topic}'"""))
+
+    def gaps(self) -> list[tuple[str, int, int, int, str]]:
+        """The gaps that the view `gaps` names: topic, partition, start, end, reason."""
+        return self.sql('SELECT topic, "partition", "start", "end", reason FROM gaps ORDER BY ALL')
+
+    def version(self) -> int:
+        """The table's version."""
+        return deltalake.DeltaTable(self.path).version()
+
+    def listed_files(self) -> set[str]:
+        """The files that the table lists, relative to its folder."""
+        return {str(Path(uri).relative_to(self.path)) for uri in deltalake.DeltaTable(self.path).file_uris()}
+
+    def stray_files(self) -> set[str]:
+        """Files and empty folders below the archive that neither the table nor its log accounts for."""
+        found = set()
+        for path in self.path.rglob("*"):
+            relative = path.relative_to(self.path)
+            if relative.parts[0] == "_delta_log" or relative == Path("_staging"):
+                continue
+            if path.is_file() or not any(path.iterdir()):
+                found.add(str(relative))
+        return found - self.listed_files()
+
+    def compare(self, *topics: str) -> Comparison:
+        """Compare topics with the table (by Polars) and with the view (by DuckDB); what either has wrong counts."""
+        result = Comparison()
+        for topic in topics:
+            topic_id = topic_id_of(self.bootstrap_servers, topic)
+            frame = pl.scan_delta(str(self.path)).filter(pl.col("topic") == topic, pl.col("topic_id") == topic_id)
+            starts, ends = start_offsets(self.bootstrap_servers, topic), end_offsets(self.bootstrap_servers, topic)
+            for number, start in starts.items():
+                kafka = list(kafka_messages(self.bootstrap_servers, topic, number, start, ends[number]))
+                result.messages += len(kafka)
+                for rows in (_table_rows(frame, number), self._view_rows(topic, topic_id, number)):
+                    compare(kafka, rows, result, (topic, number))
+        return result
+
+    def assert_equal(self, *topics: str) -> None:
+        """Assert that the archive has what Kafka has, byte for byte and once, and its folder nothing else."""
+        result = self.compare(*topics)
+        assert result.equal, result
+        assert self.stray_files() == set()
+        missing = {path for path in self.listed_files() if not (self.path / path).is_file()}
+        assert missing == set()
+
+    def _view_rows(self, topic: str, topic_id: str, partition: int) -> Iterator[Message]:
+        query = (
+            'SELECT "offset", key, value, value_bytes, headers, epoch_us("timestamp") AS us, timestamp_type '
+            'FROM messages WHERE topic = ? AND topic_id = ? AND "partition" = ? ORDER BY "offset"'
+        )
+        with duckdb.connect(str(self.settings.view_path), read_only=True) as connection:
+            cursor = connection.execute(query, [topic, topic_id, partition])
+            while rows := cursor.fetchmany(_CHUNK):
+                for row in rows:
+                    yield _row_message(*row)
+
+
+def compare(kafka: Iterable[Message], rows: Iterator[Message], result: Comparison, place: tuple[str, int]) -> None:
+    """Go through both in the order of offsets and add to `result` what differs."""
+    row = next(rows, None)
+    for message in kafka:
+        wanted = as_archived(message)
+        while row is not None and row.offset < message.offset:
+            result.note("extra", f"{place} {row}")
+            row = next(rows, None)
+        if row is None or row.offset > message.offset:
+            result.note("lost", f"{place} {wanted}")
+            continue
+        if row != wanted:
+            result.note("differing", f"{place} archive {row}, Kafka {wanted}")
+        row = next(rows, None)
+        while row is not None and row.offset == message.offset:
+            result.note("doubled", f"{place} {row}")
+            row = next(rows, None)
+    while row is not None:
+        result.note("extra", f"{place} {row}")
+        row = next(rows, None)
+
+
+def as_archived(message: Message) -> Message:
+    """A message of Kafka as the archive is to have it: a time that no column holds is null, shown as `NO_TIME`."""
+    timestamp, kind = message.timestamp, message.timestamp_type
+    if timestamp == NO_TIME or kind == "none":
+        timestamp, kind = NO_TIME, "none"
+    elif abs(timestamp) > LARGEST_MS:
+        timestamp = NO_TIME
+    headers = ARCHIVED_UNREADABLE_HEADERS if message.headers == UNREADABLE_HEADERS else message.headers
+    return message._replace(timestamp=timestamp, timestamp_type=kind, headers=headers)
+
+
+def topic_id_of(bootstrap_servers: str, topic: str) -> str:
+    """Kafka's id of a topic in the form in which its own tools write it."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    described = admin.describe_topics(TopicCollection([topic]))[topic].result(LIMIT_SECONDS)
+    return str(described.topic_id).replace("/", "_").replace("+", "-")
+
+
+def wait_until_stable(bootstrap_servers: str, *topics: str) -> None:
+    """Wait until the markers of ended transactions are written, which the broker does after it has said so."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+
+    def ends(topic: str, level: IsolationLevel) -> dict[int, int]:
+        asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in end_offsets(bootstrap_servers, topic)}
+        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
+        return {place.partition: answer.result(LIMIT_SECONDS).offset for place, answer in answers.items()}
+
+    def stable(topic: str) -> bool:
+        return ends(topic, IsolationLevel.READ_COMMITTED) == ends(topic, IsolationLevel.READ_UNCOMMITTED)
+
+    for topic in topics:
+        wait_for(f"the end of transactions in {topic}", partial(stable, topic))
+
+
+def kafka_messages(bootstrap_servers: str, topic: str, partition: int, start: int, end: int) -> Iterator[Message]:
+    """Yield the committed messages of the offsets `[start, end)`, where `end` is not past the last stable offset."""
+    config = {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": f"compare-{uuid.uuid4()}",
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "error",
+        "fetch.wait.max.ms": 20,
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "log_level": 0,
+    }
+    consumer = Consumer(config)
+    try:
+        consumer.assign([TopicPartition(topic, partition, start)])
+        while start < end:
+            for message in consumer.consume(_CHUNK, 0.05):
+                error, offset = message.error(), message.offset()
+                assert offset is not None
+                if error is None and offset >= end:
+                    return
+                if error is None:
+                    yield _kafka_message(message, offset)
+                    start = offset + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    start = max(start, offset)
+                else:
+                    raise KafkaException(error)
+    finally:
+        consumer.close()
+
+
+def _kafka_message(message: Any, offset: int) -> Message:
+    kind, timestamp = message.timestamp()
+    try:
+        headers = tuple(_headers_of(message) or ())
+    except (SystemError, UnicodeDecodeError):
+        headers = UNREADABLE_HEADERS
+    return Message(offset, message.key(), message.value(), headers, timestamp, _TIMESTAMP_TYPES[kind])
+
+
+def _table_rows(frame: pl.LazyFrame, partition: int) -> Iterator[Message]:
+    rows = (
+        frame.filter(pl.col("partition") == partition)
+        .with_columns(pl.col("timestamp").cast(pl.Int64).alias("us"))
+        .select(_COLUMNS)
+        .sort("offset")
+        .collect()
+    )
+    for part in rows.iter_slices(_CHUNK):
+        for row in part.iter_rows():
+            yield _row_message(*row)
+
+
+def _row_message(
+    offset: int,
+    key: bytes | None,
+    value: str | None,
+    value_bytes: bytes | None,
+    headers: list[dict[str, Any]] | None,
+    us: int | None,
+    timestamp_type: str,
+) -> Message:
+    assert value is None or value_bytes is None, f"offset {offset} has value and value_bytes"
+    pairs = tuple((header["key"], header["value"]) for header in headers or ())
+    milliseconds = NO_TIME if us is None else us // 1000
+    return Message(offset, key, value_bytes if value is None else value.encode(), pairs, milliseconds, timestamp_type)

@@ -1,0 +1,69 @@
+"""One run of the archiver as a process of its own, which may end or freeze itself at a named step.
+
+Settings come from the environment as always. On standard output each step is named as it begins, with a monotonic time
+in seconds: the steps of a batch, then `view` and `shown` around the refresh of the DuckDB file. Arguments:
+`LANE [SIGNAL STEP NUMBER DELAY]`; the process sends itself the signal (`KILL` or `STOP`) when that step begins for the
+NUMBER-th time, or DELAY seconds later.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+
+from archiver_pipeline import view
+from archiver_pipeline.batch import Archiver
+from archiver_pipeline.follow import drain
+from archiver_pipeline.settings import load
+
+
+class Steps:
+    """Names the steps on standard output, and sends this process a signal at one of them."""
+
+    def __init__(self, number: signal.Signals | None = None, step: str = "", at: int = 1, delay: float = 0) -> None:
+        self._signal, self._step, self._at, self._delay = number, step, at, delay
+        self._seen: Counter[str] = Counter()
+
+    def __call__(self, name: str) -> None:
+        os.write(1, f"{name} {time.monotonic()}\n".encode())
+        self._seen[name] += 1
+        if self._signal is None or name != self._step or self._seen[name] != self._at:
+            return
+        if self._delay:
+            threading.Thread(target=self._send_later, daemon=True).start()
+        else:
+            os.kill(os.getpid(), self._signal)
+
+    def _send_later(self) -> None:
+        assert self._signal is not None
+        time.sleep(self._delay)
+        os.kill(os.getpid(), self._signal)
+
+
+def main(lane: str, *trap: str) -> None:
+    """Do one pass of a lane, as a run does it."""
+    logging.basicConfig(level=logging.WARNING)
+    # A thread that is to kill this process in the midst of a step must not wait long for its turn.
+    sys.setswitchinterval(0.0001)
+    steps = Steps(signal.Signals[f"SIG{trap[0]}"], trap[1], int(trap[2]), float(trap[3])) if trap else Steps()
+    settings = load()
+    archiver = Archiver(settings, int(lane), f"child-{os.getpid()}", steps)
+    done = False
+    for batch in drain(archiver):
+        steps("view")
+        view.refresh(settings.view_path, archiver.archive, batch.look)
+        steps("shown")
+        done = True
+    if not done:
+        steps("view")
+        view.refresh(settings.view_path, archiver.archive)
+        steps("shown")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,110 @@
+"""One installation of the archiver: its folders, its settings as a user gives them, and what Dagster recorded of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from archiver_pipeline.defs.assets import OP
+from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.processes import CHECKOUT, Ended, Processes, environment
+
+MESSAGES = dg.AssetKey("messages")
+JOB = ["-m", "dagster", "job", "execute", "-m", "archiver_pipeline.definitions", "-j", "archive"]
+
+
+class Deployment:
+    """A folder with the archive, the DuckDB file and Dagster's own folder.
+
+    Attributes:
+        bootstrap_servers: address of its broker.
+        base: `BASE_DIR`.
+        home: `DAGSTER_HOME`.
+        settings: the environment variables that make it.
+        archived: the archive, to be compared with Kafka.
+    """
+
+    def __init__(
+        self, folder: Path, processes: Processes, bootstrap_servers: str, *topics: str, **settings: object
+    ) -> None:
+        """Choose folders and settings.
+
+        Args:
+            folder: where everything goes.
+            processes: what starts its programs.
+            bootstrap_servers: address of the broker.
+            topics: names or regexes.
+            settings: more variables of the environment.
+        """
+        self.bootstrap_servers = bootstrap_servers
+        self.base = folder
+        self.home = folder / "dagster_home"
+        self.home.mkdir(parents=True)
+        self.settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "ARCHIVER_TOPICS": ",".join(topics),
+            "BASE_DIR": str(folder),
+            "DAGSTER_HOME": str(self.home),
+            **{name: str(value) for name, value in settings.items()},
+        }
+        self.archived = Archived(folder, bootstrap_servers, *topics)
+        self._processes = processes
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The whole environment of its processes."""
+        return environment(self.settings)
+
+    def execute(self, **config: Any) -> Ended:
+        """Run the job `archive` by `dagster job execute`, with this run config if any."""
+        arguments = [*JOB]
+        if config:
+            path = self.base / "run.json"
+            path.write_text(json.dumps(run_config(**config)))
+            arguments += ["-c", str(path)]
+        return self._processes.run(arguments, self.variables)
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Dagster's own record of everything, read from its folder."""
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            yield instance
+
+    def materializations(self) -> list[dict[str, Any]]:
+        """Metadata of every materialization of `messages`, by label, the oldest first."""
+        with self.instance() as instance:
+            records = instance.fetch_materializations(MESSAGES, limit=1000, ascending=True).records
+        return [plain(record.asset_materialization) for record in records]
+
+    def load(self) -> Ended:
+        """Load the definitions as Dagster does, from `workspace.yaml`."""
+        arguments = ["-m", "dagster", "definitions", "validate", "-w", str(CHECKOUT / "workspace.yaml")]
+        return self._processes.run(arguments, self.variables)
+
+    def holds(self, text: str) -> list[str]:
+        """The files of the whole deployment in which a text is found."""
+        return [str(path) for path in self.base.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+def run_config(**config: Any) -> dict[str, Any]:
+    """The run config of the job `archive`."""
+    return {"ops": {OP: {"config": config}}}
+
+
+def wanted(topic: str, partition: int, start: int, end: int) -> dict[str, Any]:
+    """An explicit range, as run config has it."""
+    return {"topic": topic, "partition": partition, "start": start, "end": end}
+
+
+def plain(event: dg.AssetMaterialization | dg.AssetObservation | None) -> dict[str, Any]:
+    """The metadata of an event by label: a table as a list of its rows, anything else as its value."""
+    assert event is not None
+    return {
+        label: [dict(row.data) for row in value.records] if isinstance(value, dg.TableMetadataValue) else value.value
+        for label, value in event.metadata.items()
+    }

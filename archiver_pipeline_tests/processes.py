@@ -1,0 +1,126 @@
+"""Programs run as a user runs them: in processes of their own, of which none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from archiver_pipeline_tests.kafka.topics import wait_for
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+_MARK = "TEST_PROCESSES"
+_PREFIXES = ("ARCHIVER_", "KAFKA_", "DAGSTER_", "AWS_", "DEMO_")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: its exit code, and what it said on standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Everything that it said."""
+        return self.out + self.err
+
+
+def is_taken(name: str) -> bool:
+    """Tell whether the archiver, Dagster or the demo goes by an environment variable."""
+    return name.startswith(_PREFIXES) or name in ("BASE_DIR", "CI")
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of this process with these variables, and without any other that would count."""
+    kept = {name: value for name, value in os.environ.items() if not is_taken(name)}
+    return {**kept, "ARCHIVER_CONFIG": os.devnull, "PYTHONUNBUFFERED": "1", **variables}
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Processes:
+    """Starts programs, knows every process that came of them, and kills those on the way out."""
+
+    def __init__(self) -> None:
+        self._mark = uuid.uuid4().hex
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def start(self, arguments: list[str], variables: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+        """Start Python with these arguments in a session of its own; `log` gets what it says."""
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=CHECKOUT,
+                env={**variables, _MARK: self._mark},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def run(self, arguments: list[str], variables: Mapping[str, str], seconds: float = 120) -> Ended:
+        """Run Python with these arguments to its end. Raises subprocess.TimeoutExpired."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=CHECKOUT,
+            env={**variables, _MARK: self._mark},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            start_new_session=True,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def living(self) -> list[psutil.Process]:
+        """Every process that lives and was started here, or by one that was; whatever session it is in."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def wait_until_none_lives(self, seconds: float) -> None:
+        """Wait for all of them to end. Raises TimeoutError."""
+        wait_for("the end of every process", lambda: not self.living(), seconds)
+
+    def kill(self) -> None:
+        """Kill whatever is left, at once."""
+        while found := self.living():
+            for process in found:
+                _kill(process)
+            psutil.wait_procs(found, 5)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return bool(process.status() != psutil.STATUS_ZOMBIE and process.environ().get(_MARK) == self._mark)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            return False
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return

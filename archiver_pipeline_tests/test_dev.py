@@ -1,0 +1,100 @@
+"""Rules of `make dev`: nothing starts under a wrong setting, and Dagster's folder gets our `dagster.yaml`."""
+
+from __future__ import annotations
+
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from archiver_pipeline.dev import dagster_home
+from archiver_pipeline.settings import Settings
+from archiver_pipeline_tests.kafka.topics import wait_for
+from archiver_pipeline_tests.processes import CHECKOUT, Processes, environment, free_port
+
+DEV = ["-m", "archiver_pipeline.dev"]
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    """Starts programs and kills what is left of them."""
+    with Processes() as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"ARCHIVER_LANES": "none"}, "ARCHIVER_LANES is 'none': allowed is "),
+        ({"KAFKA_BOOTSTRAP_SERVERS": ""}, "KAFKA_BOOTSTRAP_SERVERS is not set: it takes "),
+        ({"ARCHIVER_TOPICS": ""}, "ARCHIVER_TOPICS is not set: it takes "),
+        ({"KAFKA_SASL_MECHANISM": "MAGIC", "KAFKA_SASL_PASSWORD": "hunter2"}, "KAFKA_SASL_MECHANISM"),
+    ],
+    ids=["wrong", "no broker", "no topic", "refused by librdkafka"],
+)
+def test_a_wrong_setting_starts_nothing(
+    processes: Processes, tmp_path: Path, changed: dict[str, str], line: str
+) -> None:
+    """Exit 2, and one line on standard error that names the setting; no folder is made."""
+    base = tmp_path / "base"
+    given = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "ARCHIVER_TOPICS": "orders", "BASE_DIR": str(base), **changed}
+    ended = processes.run(DEV, environment(given))
+    assert (ended.code, ended.out) == (2, "")
+    assert len(ended.err.splitlines()) == 1, ended.err
+    assert ended.err.startswith(line)
+    assert "hunter2" not in ended.err
+    assert not base.exists()
+
+
+def test_dagsters_folder_gets_our_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`$BASE_DIR/dagster_home` is made with a copy of `deploy/dagster.yaml`."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    home = dagster_home(Settings(BASE_DIR=tmp_path))
+    assert home == tmp_path / "dagster_home"
+    assert (home / "dagster.yaml").read_text() == (CHECKOUT / "deploy" / "dagster.yaml").read_text()
+
+
+def test_dagsters_folder_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A `DAGSTER_HOME` of one's own is used, and its `dagster.yaml` is left as it is."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    assert dagster_home(Settings(BASE_DIR=tmp_path / "base")) == tmp_path / "home"
+    assert (tmp_path / "home" / "dagster.yaml").read_text() == "telemetry:\n  enabled: false\n"
+
+
+def test_a_dead_run_is_ended_and_old_ticks_are_removed() -> None:
+    """Our `dagster.yaml` limits the time of a run, keeps ticks for days and not for ever, and tells nobody anything."""
+    ours = yaml.safe_load((CHECKOUT / "deploy" / "dagster.yaml").read_text())
+    assert ours["run_monitoring"]["enabled"]
+    assert 0 < ours["run_monitoring"]["max_runtime_seconds"] <= 86_400
+    assert ours["run_retries"]["enabled"]
+    assert all(0 < days <= 30 for days in ours["retention"]["sensor"]["purge_after_days"].values())
+    assert not ours["telemetry"]["enabled"]
+
+
+@pytest.mark.slow
+def test_it_starts_dagster_and_an_interrupt_ends_it(processes: Processes, tmp_path: Path) -> None:
+    """The UI answers at the given port though the broker is down; SIGINT ends Dagster and all that it started."""
+    port = free_port()
+    given = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "ARCHIVER_TOPICS": "orders", "BASE_DIR": str(tmp_path)}
+    log = tmp_path / "dev.log"
+    dev = processes.start([*DEV, "--port", str(port)], environment(given), log)
+    wait_for("the UI", lambda: _answers(f"http://127.0.0.1:{port}/server_info"), 90)
+    assert (tmp_path / "dagster_home" / "dagster.yaml").exists()
+    dev.send_signal(signal.SIGINT)
+    dev.wait(60)
+    processes.wait_until_none_lives(30)
+    assert "Dagster services shut down" in log.read_text()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status) == 200
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
