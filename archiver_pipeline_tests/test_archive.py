@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import deltalake
@@ -48,7 +49,12 @@ def test_a_commit_holds_files_offsets_and_fence(folder: Path) -> None:
     assert commit(attempt, 4, 6, messages=2, gaps=[gap]) == 1
     seen = target.ledger()
     assert (seen.version, seen.committed, seen.lanes) == (1, {ORDERS: Committed(6, 4, 2)}, {2: 1})
-    assert [found.gap for found in seen.gaps] == [gap]
+    (found,) = seen.gaps
+    assert found.gap == gap
+    assert found.time is not None
+    assert abs((datetime.now(UTC) - found.time).total_seconds()) < 60
+    deltalake.DeltaTable(folder).create_checkpoint()
+    assert target.ledger() == seen
     assert_intact(folder, 4, 5)
 
 

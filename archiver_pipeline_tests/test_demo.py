@@ -48,7 +48,7 @@ def test_the_demo_needs_nothing_and_ends_by_itself(processes: Processes, tmp_pat
 def test_the_demo_archives_all_that_a_broker_of_ones_own_has(
     processes: Processes, bootstrap_servers: str, tmp_path: Path
 ) -> None:
-    """With a broker named it uses that one, whatever an earlier demo left there, and ends when all of it is archived."""
+    """With a broker named it uses that one, and ends when all is archived, also what an earlier demo left there."""
     generate(Generator({"bootstrap.servers": bootstrap_servers}, TOPICS, rate=0, count=30_000, late_share=0.5))
     named = {"BASE_DIR": str(tmp_path), "DEMO_SECONDS": "1", "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers}
     ended = processes.run(DEMO, environment(named), LIMIT_SECONDS)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
-import yaml
+from dagster._core.definitions.run_request import InstigatorType
 
 from archiver_pipeline.dev import dagster_home
 from archiver_pipeline.settings import Settings
@@ -32,7 +34,10 @@ def processes() -> Iterator[Processes]:
         ({"ARCHIVER_LANES": "none"}, "ARCHIVER_LANES is 'none': allowed is "),
         ({"KAFKA_BOOTSTRAP_SERVERS": ""}, "KAFKA_BOOTSTRAP_SERVERS is not set: it takes "),
         ({"ARCHIVER_TOPICS": ""}, "ARCHIVER_TOPICS is not set: it takes "),
-        ({"KAFKA_SASL_MECHANISM": "MAGIC", "KAFKA_SASL_PASSWORD": "hunter2"}, "KAFKA_SASL_MECHANISM"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "pigeon", "KAFKA_SASL_PASSWORD": "hunter2"},
+            "KAFKA_SECURITY_PROTOCOL is 'pigeon'",
+        ),
     ],
     ids=["wrong", "no broker", "no topic", "refused by librdkafka"],
 )
@@ -67,14 +72,15 @@ def test_dagsters_folder_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch, tmp_
     assert (tmp_path / "home" / "dagster.yaml").read_text() == "telemetry:\n  enabled: false\n"
 
 
-def test_a_dead_run_is_ended_and_old_ticks_are_removed() -> None:
-    """Our `dagster.yaml` limits the time of a run, keeps ticks for days and not for ever, and tells nobody anything."""
-    ours = yaml.safe_load((CHECKOUT / "deploy" / "dagster.yaml").read_text())
-    assert ours["run_monitoring"]["enabled"]
-    assert 0 < ours["run_monitoring"]["max_runtime_seconds"] <= 86_400
-    assert ours["run_retries"]["enabled"]
-    assert all(0 < days <= 30 for days in ours["retention"]["sensor"]["purge_after_days"].values())
-    assert not ours["telemetry"]["enabled"]
+def test_dagster_takes_our_settings(tmp_path: Path) -> None:
+    """Dagster reads our `dagster.yaml`: it watches runs, keeps ticks for days and not for ever, tells nobody anything."""
+    shutil.copy(CHECKOUT / "deploy" / "dagster.yaml", tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.run_monitoring_enabled
+        assert instance.run_retries_enabled
+        assert not instance.telemetry_enabled
+        days = instance.get_tick_retention_settings(InstigatorType.SENSOR)
+        assert {0 < kept <= 30 for kept in days.values()} == {True}
 
 
 @pytest.mark.slow

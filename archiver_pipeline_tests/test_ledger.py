@@ -125,7 +125,7 @@ def test_the_archives_own_path_is_no_pattern(tmp_path: Path) -> None:
 
 def test_commits_before_a_checkpoint_may_go(tmp_path: Path) -> None:
     """The log's clean-up removes commits that a checkpoint covers; the ledger needs only what is left."""
-    target = with_checkpoints(tmp_path / "archive", commits=5, every=4)
+    target = with_checkpoints(tmp_path / "archive", commits=5, every=2)
     before = target.ledger()
     for version in range(4):
         (tmp_path / "archive" / "_delta_log" / f"{version:020}.json").unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -99,25 +98,25 @@ def test_a_frozen_run_is_not_taken_for_dead(tmp_path: Path) -> None:
     assert len(leftovers(tmp_path, everyones)) == 1
 
 
+_WATCHED = """
+import pathlib, sys
+from archiver_pipeline.staging import Staging, leftovers
+root = pathlib.Path(sys.argv[1])
+
+def watch(event, arguments):
+    if event in ("fcntl.flock", "os.mkdir", "os.rename"):
+        print(event, sorted(path.suffix for path in root.glob("_staging/*")))
+
+sys.addaudithook(watch)
+kept = Staging(root, 0)
+"""
+
+
 def test_a_run_just_begun_is_not_taken_for_dead(tmp_path: Path) -> None:
-    """An attempt is never seen without its lock, not even in the moment in which it is made."""
-    code = (
-        "import sys, pathlib; from archiver_pipeline.staging import Staging\n"
-        "kept = [Staging(pathlib.Path(sys.argv[1]), 0) for _ in range(400)]\n"
-        "print('made', flush=True); sys.stdin.read()"
-    )
-    run = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        limit = time.monotonic() + 30
-        while len(list(tmp_path.glob("_staging/*.lock"))) < 400:
-            assert leftovers(tmp_path, everyones) == []
-            assert time.monotonic() < limit
-        assert leftovers(tmp_path, everyones) == []
-    finally:
-        run.communicate()
-    assert len(leftovers(tmp_path, everyones)) == 400
+    """An attempt has its lock before it has a name by which others could find it, and a name before it has a folder."""
+    command = [sys.executable, "-c", _WATCHED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-3:] == ["fcntl.flock ['']", "os.rename ['']", "os.mkdir ['.lock']"]
 
 
 def test_listed_files_stay(tmp_path: Path) -> None:
@@ -128,6 +127,36 @@ def test_listed_files_stay(tmp_path: Path) -> None:
     assert remove(tmp_path, found, keep={found.files[1]}) == 2
     assert files_in(tmp_path) == {found.files[1]}
     assert leftovers(tmp_path, everyones) == []
+
+
+class Kept(set[str]):
+    """Files to keep; takes down what is still staged when it is asked for the first time."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.staged: list[str] | None = None
+
+    def __contains__(self, file: object) -> bool:
+        if self.staged is None:
+            self.staged = sorted(path.name for path in self._folder.iterdir())
+        return super().__contains__(file)
+
+
+def test_staged_files_go_first(tmp_path: Path) -> None:
+    """Before a file in place is removed, nothing is left that a process which wakes up now could move there."""
+    attempt = Staging(tmp_path, 0)
+    attempt.write(FOLDER, b"")
+    attempt.write("type=y/dt=2019-08-01/hr=03", b"")
+    (tmp_path / "type=y" / "dt=2019-08-01").mkdir(parents=True)
+    (tmp_path / "type=y" / "dt=2019-08-01" / "hr=03").write_bytes(b"in the way")
+    with pytest.raises(StorageError):
+        attempt.place()
+    attempt.release()
+    (found,) = leftovers(tmp_path, everyones)
+    keep = Kept(tmp_path / "_staging" / attempt.attempt)
+    remove(tmp_path, found, keep)
+    assert keep.staged == ["manifest"]
 
 
 def test_removing_may_be_interrupted(tmp_path: Path) -> None:

@@ -425,7 +425,7 @@ def test_a_file_of_another_table_is_made_anew(viewed: Viewed, tmp_path: Path) ->
 
 
 def test_what_a_user_adds_to_the_file_does_no_harm(viewed: Viewed) -> None:
-    """A view of one's own, made with the file opened for writing, stays; no later refresh fails for it."""
+    """Things of one's own may be made in it; a type of that name gets its view all the same."""
     viewed.add(event("a", n=1))
     with duckdb.connect(str(viewed.path)) as connection:
         connection.execute("CREATE VIEW mine AS SELECT count(*) AS c FROM messages; CREATE TABLE t2 AS SELECT 1 AS x")
