@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from archiver_pipeline.archive import Archive, Attempt
 from archiver_pipeline.batch_info import BatchInfo
-from archiver_pipeline.errors import RangeRefused, Superseded, TopicChanged
+from archiver_pipeline.errors import ArchiveError, RangeRefused, Superseded, TopicChanged
 from archiver_pipeline.kafka import Cluster, Look, same_topic
 from archiver_pipeline.ledger import Ledger, gap_transaction, offset_transactions
 from archiver_pipeline.plan import (
@@ -29,6 +28,7 @@ from archiver_pipeline.plan import (
 from archiver_pipeline.progress import Progress
 from archiver_pipeline.reader import RangeReader
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.steps import Clock, OnStep
 from archiver_pipeline.writer import BatchWriter
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,6 @@ _FRAMES_AHEAD = 2
 
 Targets = Mapping[tuple[str, int], int]
 """How far a pass may go: topic and partition to an end offset."""
-
-OnStep = Callable[[str], None]
-"""Told the name of each step as it begins: plan, read (and frame, for each), write, sync, place, check, commit, clean,
-done."""
 
 
 @dataclass(frozen=True)
@@ -77,23 +73,6 @@ class Batch:
     lag: int
     version: int
     look: Look
-
-
-@dataclass
-class _Clock:
-    """Seconds spent in each step."""
-
-    on_step: OnStep
-    steps: Counter[str] = field(default_factory=Counter)
-    _name: str = ""
-    _since: float = 0.0
-
-    def step(self, name: str) -> None:
-        now = time.monotonic()
-        if self._name:
-            self.steps[self._name] += now - self._since  # type: ignore[assignment]
-        self._name, self._since = name, now
-        self.on_step(name)
 
 
 class Archiver:
@@ -163,20 +142,15 @@ class Archiver:
         return None
 
     def _attempt(self, targets: Targets | None) -> Batch | None:
-        clock = _Clock(self._on_step)
+        clock = Clock(self._on_step)
         clock.step("plan")
-        started = time.monotonic()
         attempt = self.archive.begin(self.lane)
         try:
             look = self.look()
             positions = self.positions(attempt.ledger, look)
             plan = plan_batch(self.lane, self.settings.lanes, positions, self.settings.batch_messages, targets)
             if plan is None:
-                if attempt.leftovers:
-                    clock.step("commit")
-                    attempt.commit([], {"run_id": self._run_id, "lane": str(self.lane)})
-                    clock.step("clean")
-                    attempt.clean()
+                self._clean_only(attempt, clock)
                 return None
             if plan.ranges:
                 log.info("reading %s", ", ".join(map(str, plan.ranges)))
@@ -188,49 +162,83 @@ class Archiver:
             clock.step("check")
             self._check_topic_ids(plan)
             clock.step("commit")
-            reached = {item.range.at: item for item in reader.progress}
-            seconds = time.monotonic() - started
-            ranges = tuple(OffsetRange(item.range.at, item.range.start, item.next) for item in reader.progress)
-            messages = tuple(item.messages for item in reader.progress)
-            info = BatchInfo(
-                self._run_id, self.lane, ranges, sum(messages), _bytes(reader.progress), writer.files, seconds
-            )
-            gaps = tuple(gap for position in plan.positions for gap in (*position.gaps, *_gaps(reached, position)))
-            offsets = [
-                item
-                for position in plan.positions
-                for item in offset_transactions(position.at, _committed(position, reached.get(position.at)))
-            ]
-            version = attempt.commit([*offsets, *map(gap_transaction, gaps)], info.metadata())
+            seconds = clock.elapsed()
+            progress = {item.range.at: item for item in reader.progress}
+            gaps = tuple(gap for position in plan.positions for gap in _gaps(position, progress))
+            version = self._commit(attempt, plan, progress, gaps, writer, seconds)
             clock.step("clean")
             attempt.clean()
             clock.step("done")
         except BaseException:
             attempt.discard()
             raise
-        lag = sum(
-            max(0, position.end - (reached[position.at].next if position.at in reached else position.next))
+        return Batch(
+            lane=self.lane,
+            ranges=tuple(item.reached for item in progress.values()),
+            messages_by_range=tuple(item.messages for item in progress.values()),
+            committed_before=tuple(_next(attempt.ledger.committed.get(at)) for at in progress),
+            gaps=gaps,
+            messages=sum(item.messages for item in progress.values()),
+            bytes=sum(item.bytes for item in progress.values()),
+            files=writer.files,
+            types=dict(writer.types),
+            seconds=seconds,
+            steps=dict(clock.steps),
+            lag=self._lag(positions, progress),
+            version=version,
+            look=look,
+        )
+
+    def _clean_only(self, attempt: Attempt, clock: Clock) -> None:
+        """With nothing to archive, fence and remove what killed runs left."""
+        if attempt.leftovers:
+            clock.step("commit")
+            attempt.commit([], {"run_id": self._run_id, "lane": str(self.lane)})
+            clock.step("clean")
+            attempt.clean()
+
+    def _commit(
+        self,
+        attempt: Attempt,
+        plan: Plan,
+        progress: Mapping[TopicPartition, Progress],
+        gaps: Iterable[Gap],
+        writer: BatchWriter,
+        seconds: float,
+    ) -> int:
+        """Commit files, offsets and gaps in one step, and return the table's version."""
+        messages = sum(item.messages for item in progress.values())
+        if messages != sum(writer.types.values()):
+            raise ArchiveError(
+                f"{messages:,} messages were read, but {sum(writer.types.values()):,} written; nothing was committed",
+                path=str(self.archive.path),
+                hint="This is a defect of the archiver: please report it; the next run reads them again",
+            )
+        info = BatchInfo(
+            self._run_id,
+            self.lane,
+            tuple(item.reached for item in progress.values()),
+            messages,
+            sum(item.bytes for item in progress.values()),
+            writer.files,
+            seconds,
+        )
+        offsets = [
+            item
+            for position in plan.positions
+            for item in offset_transactions(position.at, _committed(position, progress.get(position.at)))
+        ]
+        return attempt.commit([*offsets, *map(gap_transaction, gaps)], info.metadata())
+
+    def _lag(self, positions: Iterable[Position], progress: Mapping[TopicPartition, Progress]) -> int:
+        """The offsets of the lane that were left to read."""
+        return sum(
+            max(0, position.end - (progress[position.at].next if position.at in progress else position.next))
             for position in positions
             if lane_of(position.at.topic, position.at.partition, self.settings.lanes) == self.lane
         )
-        return Batch(
-            self.lane,
-            ranges,
-            messages,
-            tuple(_next(attempt.ledger.committed.get(item.at)) for item in ranges),
-            gaps,
-            info.messages,
-            info.bytes,
-            writer.files,
-            dict(writer.types),
-            seconds,
-            dict(clock.steps),
-            lag,
-            version,
-            look,
-        )
 
-    def _copy(self, attempt: Attempt, plan: Plan, clock: _Clock) -> tuple[RangeReader, BatchWriter]:
+    def _copy(self, attempt: Attempt, plan: Plan, clock: Clock) -> tuple[RangeReader, BatchWriter]:
         """Read the planned ranges and write them, one thread reading while another writes."""
         reader = RangeReader(self.cluster, plan.ranges, self.settings.batch_bytes)
         places = [item.at for item in plan.ranges]
@@ -266,16 +274,13 @@ class Archiver:
                 raise TopicChanged("the topic was made again while it was read", topic=position.at.topic)
 
 
-def _gaps(reached: Mapping[TopicPartition, Progress], position: Position) -> list[Gap]:
-    return reached[position.at].gaps if position.at in reached else []
+def _gaps(position: Position, progress: Mapping[TopicPartition, Progress]) -> tuple[Gap, ...]:
+    """The gaps before a position, and those that opened while it was read."""
+    return (*position.gaps, *(progress[position.at].gaps if position.at in progress else ()))
 
 
 def _next(committed: Committed | None) -> int | None:
     return None if committed is None else committed.next
-
-
-def _bytes(progress: Iterable[Progress]) -> int:
-    return sum(item.bytes for item in progress)
 
 
 def _committed(position: Position, progress: Progress | None) -> Committed:

@@ -41,6 +41,11 @@ class Progress:
         return self.done or self.bytes >= self.quota
 
     @property
+    def reached(self) -> OffsetRange:
+        """The range as far as it was read."""
+        return OffsetRange(self.range.at, self.range.start, self.next)
+
+    @property
     def where(self) -> dict[str, Any]:
         """What an error says of the place: topic, partition, and the offsets that are still to be read."""
         at = self.range.at

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +23,7 @@ from archiver_pipeline.errors import StorageError, Superseded
 
 _ATTEMPT = re.compile(r"lane(\d+)-[0-9a-f]{12}")
 _MANIFEST = "manifest"
-_UNNAMED_SECONDS = 3600.0
+_UNNAMED = ".lock-"
 _SYNC_ALL_FROM = 256
 """From this many files on, one sync(2) writes them out together and each fsync(2) only reports its errors."""
 
@@ -138,11 +137,18 @@ class Staging:
 
 
 def leftovers(archive: Path, mine: Callable[[int], bool]) -> list[Leftover]:
-    """List what dead attempts of the lanes that are `mine` left; one whose process lives is passed over."""
+    """List what dead attempts of the lanes that are `mine` left; one whose process lives is passed over.
+
+    Lock files of runs that were killed before they had named it are removed at once: they stand for nothing.
+    """
     found = []
-    for lane, attempt in _attempts(archive):
-        if mine(lane) and _is_dead(archive / envelope.STAGING / f"{attempt}.lock"):
-            found.append(Leftover(lane, attempt, manifest(archive, attempt)))
+    with translated(archive / envelope.STAGING):
+        for unnamed in (archive / envelope.STAGING).glob(f"{_UNNAMED}*"):
+            if _is_dead(unnamed):
+                unnamed.unlink(missing_ok=True)
+        for lane, attempt in _attempts(archive):
+            if mine(lane) and _is_dead(archive / envelope.STAGING / f"{attempt}.lock"):
+                found.append(Leftover(lane, attempt, manifest(archive, attempt)))
     return found
 
 
@@ -190,18 +196,15 @@ def _attempts(archive: Path) -> list[tuple[int, str]]:
 
 
 def _held_lock(root: Path, attempt: str) -> Lock:
-    """Make the lock file under another name first: by its own name it is never seen unlocked by mistake.
-
-    One that a kill kept from getting its own name goes after an hour.
-    """
-    for unnamed in root.glob(".*"):
-        with suppress(FileNotFoundError):
-            if time.time() - unnamed.stat().st_mtime > _UNNAMED_SECONDS:
-                unnamed.unlink()
-    handle, name = tempfile.mkstemp(prefix=".", dir=root)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    os.rename(name, root / f"{attempt}.lock")
-    return Lock(handle)
+    """Make the lock file under another name first: by its own name it is never seen unlocked by mistake."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_UNNAMED, dir=root)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            os.rename(name, root / f"{attempt}.lock")
+            return Lock(handle)
+        except FileNotFoundError:
+            os.close(handle)  # Another run took it for one that a kill kept from getting its name.
 
 
 class Lock:

@@ -210,7 +210,9 @@ def _removed(log_folder: Path) -> set[str]:
     version = -1
     for checkpoint in sorted(log_folder.glob("*.checkpoint.parquet"))[-1:]:
         version = int(checkpoint.name.split(".")[0])
-        removed = pl.read_parquet(checkpoint, columns=["remove"])["remove"].drop_nulls()
+        removed = pl.read_parquet(checkpoint, columns=["remove"], glob=False, hive_partitioning=False)[
+            "remove"
+        ].drop_nulls()
         found.update(action["path"] for action in removed.to_list() if action["path"] is not None)
     for commit in log_folder.glob("*.json"):
         if int(commit.stem) > version:

@@ -23,6 +23,9 @@ _CLASSIFY_ROWS, _CLASSIFY_BYTES = 50_000, 32 * 1024**2
 _FLUSH_BYTES = 96 * 1024**2
 """Payload that is held in memory before it is written: larger gives fewer files, smaller less memory."""
 
+_GROUPS_AT_ONCE = 1_000
+"""Types and hours that are split off at once: a frame for each of a hundred thousand takes 700 MB."""
+
 _COMPRESSION_LEVEL = 1
 
 
@@ -115,20 +118,34 @@ class BatchWriter:
 
         if not self._typed:
             return
-        frame = pl.concat(self._typed)
+        shards = _shards(pl.concat(self._typed))
         self._typed, self._typed_bytes = [], 0
-        groups = frame.partition_by(["type", "hour"], maintain_order=True, as_dict=True, include_key=False)
-        del frame
-        while groups:
-            (name, hour), group = groups.popitem()
-            date, time = envelope.hour_name(hour)
-            buffer = io.BytesIO()
-            group.write_parquet(buffer, compression="zstd", compression_level=_COMPRESSION_LEVEL)
-            content = buffer.getvalue()
-            self._write({"type": name, "dt": date, "hr": time}, content, statistics(group))
-            self.types[name] += group.height
-            self.files += 1
-            self.bytes += len(content)
+        while shards:
+            groups = shards.pop().partition_by(["type", "hour"], maintain_order=True, as_dict=True, include_key=False)
+            while groups:
+                (name, hour), group = groups.popitem()
+                self._write_group(name, hour, group)
+
+    def _write_group(self, name: str, hour: int | None, group: pl.DataFrame) -> None:
+        date, time = envelope.hour_name(hour)
+        buffer = io.BytesIO()
+        group.write_parquet(buffer, compression="zstd", compression_level=_COMPRESSION_LEVEL)
+        content = buffer.getvalue()
+        self._write({"type": name, "dt": date, "hr": time}, content, statistics(group))
+        self.types[name] += group.height
+        self.files += 1
+        self.bytes += len(content)
+
+
+def _shards(frame: pl.DataFrame) -> list[pl.DataFrame]:
+    """Split a frame so that no part has many more than `_GROUPS_AT_ONCE` types and hours."""
+    import polars as pl
+
+    group = pl.struct("type", "hour")
+    count = int(frame.select(group.n_unique()).item()) // _GROUPS_AT_ONCE + 1
+    if count == 1:
+        return [frame]
+    return frame.with_columns((group.hash() % count).alias("shard")).partition_by("shard", include_key=False)
 
 
 def statistics(frame: pl.DataFrame) -> dict[str, Any]:

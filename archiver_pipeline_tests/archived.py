@@ -22,10 +22,11 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import SecretStr
 
 from archiver_pipeline import view
-from archiver_pipeline.batch import Archiver, Batch, OnStep, Targets
+from archiver_pipeline.batch import Archiver, Batch, Targets
 from archiver_pipeline.follow import drain
 from archiver_pipeline.kafka import TIMEOUT_SECONDS, Cluster
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.steps import OnStep
 from archiver_pipeline_tests.kafka.produce import UNREADABLE_HEADERS, Message
 from archiver_pipeline_tests.kafka.topics import LIMIT_SECONDS, end_offsets, start_offsets, wait_for
 

@@ -7,9 +7,10 @@ from functools import cache
 import dagster as dg
 
 from archiver_pipeline.archive import Archive
-from archiver_pipeline.batch import Archiver, OnStep
+from archiver_pipeline.batch import Archiver
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.settings import Settings, load
+from archiver_pipeline.steps import OnStep
 
 
 @cache

@@ -160,6 +160,14 @@ def test_what_a_killed_run_left_is_removed_with_nothing_to_archive(archived: Arc
     assert archived.version() == version + 1, "where nothing is left behind, nothing is committed"
 
 
+def test_a_lock_that_never_got_its_name_is_removed(archived: Archived) -> None:
+    """A run killed while it makes its lock file leaves one that stands for nothing: the next run takes it away."""
+    archived.run()
+    (archived.path / "_staging" / ".lock-left").touch()
+    assert archived.run() == []
+    assert archived.stray_files() == set()
+
+
 def test_a_zombie_commits_nothing(archived: Archived, runs: list[Run]) -> None:
     """A run that froze before its commit and wakes up after another one has committed its range: what it had written
     was left alone while it was alive, it commits nothing, and it takes its files away with it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # OffsetSpec is not in its __all__
+from confluent_kafka.admin import (  # OffsetSpec is not in its __all__
     AdminClient,
     OffsetSpec,
 )
@@ -53,13 +53,13 @@ def delete_records(bootstrap_servers: str, topic: str, before: Mapping[int, int]
 def start_offsets(bootstrap_servers: str, topic: str) -> dict[int, int]:
     """The first offset that every partition still has."""
     admin = _admin(bootstrap_servers)
-    return _offsets(admin, topic, _count(admin, topic), OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    return _offsets(admin, topic, _count(admin, topic), OffsetSpec.earliest())
 
 
 def end_offsets(bootstrap_servers: str, topic: str) -> dict[int, int]:
     """The last stable offset of every partition: where a read_committed reader comes to the end."""
     admin = _admin(bootstrap_servers)
-    return _offsets(admin, topic, _count(admin, topic), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    return _offsets(admin, topic, _count(admin, topic), OffsetSpec.latest())
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = LIMIT_SECONDS) -> None:
@@ -81,7 +81,7 @@ def _count(admin: AdminClient, topic: str) -> int:
 
 def _has_leaders(admin: AdminClient, topic: str, partitions: int) -> bool:
     try:
-        return bool(_offsets(admin, topic, partitions, OffsetSpec.latest()))  # type: ignore[no-untyped-call]
+        return bool(_offsets(admin, topic, partitions, OffsetSpec.latest()))
     except KafkaException:
         return False
 
