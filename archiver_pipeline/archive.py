@@ -82,9 +82,9 @@ class Archive:
                 return table, what
 
     def files(self, table: deltalake.DeltaTable | None = None) -> pl.DataFrame:
-        """The table's files: path (as on disk, below the archive), type, dt, hr, messages and bytes.
+        """The table's files: path (as on disk, below the archive), type, dt, hr, messages, bytes and added.
 
-        Columns are String but for messages and bytes, which are Int64.
+        Columns are String but for messages, bytes and added (milliseconds since 1970), which are Int64.
         """
         import polars as pl
 
@@ -92,13 +92,14 @@ class Archive:
         actions = pl.DataFrame(table.get_add_actions(flatten=True))
         if actions.is_empty():
             text = dict.fromkeys(("path", *envelope.PARTITION_COLUMNS), pl.String)
-            return pl.DataFrame(schema={**text, "messages": pl.Int64, "bytes": pl.Int64})
+            return pl.DataFrame(schema={**text, **dict.fromkeys(("messages", "bytes", "added"), pl.Int64)})
         return actions.select(
             # The log escapes a path once more than the disk has it (Delta protocol, "Add File").
             pl.Series("path", [unquote(path) for path in actions["path"]]),
             *(pl.col(f"partition.{name}").alias(name) for name in envelope.PARTITION_COLUMNS),
             pl.col("num_records").cast(pl.Int64).alias("messages"),
             pl.col("size_bytes").cast(pl.Int64).alias("bytes"),
+            pl.col("modification_time").cast(pl.Int64).alias("added"),
         )
 
     def begin(self, lane: int) -> Attempt:

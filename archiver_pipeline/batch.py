@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from archiver_pipeline.archive import Archive, Attempt
 from archiver_pipeline.batch_info import BatchInfo
-from archiver_pipeline.errors import ArchiveError, RangeRefused, Superseded, TopicChanged
+from archiver_pipeline.errors import ArchiveError, KafkaError, RangeRefused, Superseded, TopicChanged
 from archiver_pipeline.kafka import Cluster, Look, same_topic
 from archiver_pipeline.ledger import Ledger, gap_transaction, offset_transactions
 from archiver_pipeline.plan import (
@@ -90,6 +90,11 @@ class Archiver:
     def look(self) -> Look:
         """Ask the broker how far it is, and warn once of each topic that cannot be read."""
         look = self.cluster.look()
+        if not look.topics:
+            raise KafkaError(
+                f"there is nothing to archive: {'; '.join(look.warnings)}",
+                hint="Check ARCHIVER_TOPICS; a topic that is made later is picked up by the next run",
+            )
         for warning in look.warnings:
             if warning not in self._warned:
                 log.warning("%s; the other topics go on", warning)

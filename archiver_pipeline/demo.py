@@ -78,7 +78,9 @@ def _run(environment: dict[str, str], seconds: float | None) -> None:
         console.print(f"Dagster UI  {dagster.url}  (starting; its log is {dagster.log})")
         console.print("Waiting for micro-batches; the first takes about 20 seconds.")
         shown = _watch(settings, dagster, produced, seconds)
-        _print_rows(settings, dagster.url)
+        if seconds is None:
+            _print_rows(settings, dagster.url)
+            console.print("It goes on until you press Ctrl-C.")
         while seconds is None:
             shown = _print_batches(settings, shown)
             produced.check()
@@ -86,11 +88,16 @@ def _run(environment: dict[str, str], seconds: float | None) -> None:
             time.sleep(2)
         summary = produced.stop()
         _wait_for_all(settings, dagster, summary)
+        _print_batches(settings, shown)
+        _print_rows(settings, dagster.url)
+        console.print("Stopping Dagster ...")
     _compare(settings, summary)
 
 
 def _embedded(environment: Mapping[str, str]) -> str:
-    return "  (embedded, kept in memory)" if environment.get("ARCHIVER_TOPIC_IDS") == "none" else ""
+    if environment.get("ARCHIVER_TOPIC_IDS") == "none":
+        return "  (embedded, kept in memory)"
+    return "  (yours, from KAFKA_BOOTSTRAP_SERVERS; the topics of the demo stay there)"
 
 
 @contextmanager

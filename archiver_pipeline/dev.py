@@ -107,13 +107,22 @@ class DagsterDev:
 
 def _free_port(wanted: int) -> int:
     """The wanted port if it is free, else any that is."""
+    if _is_free("127.0.0.1", wanted):
+        return wanted
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Tell whether the UI can have a port; with one that is in use Dagster would go on without a UI."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind((host, port))
         except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+            return False
+    return True
 
 
 def main() -> None:
@@ -127,6 +136,9 @@ def main() -> None:
         settings.require_kafka()
     except SettingsError as error:
         sys.exit(_complain(error))
+    if not _is_free(given.host, given.port):
+        hint = f"make dev ARGS='--port {given.port + 1}'"
+        sys.exit(_complain(f"port {given.port} of {given.host} is in use; name another one: {hint}"))
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
     # A shell that starts us in the background has SIGINT ignored, and Dagster could then not be stopped by it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -134,7 +146,7 @@ def main() -> None:
     os.execv(line[0], line)
 
 
-def _complain(error: SettingsError) -> int:
+def _complain(error: SettingsError | str) -> int:
     print(error, file=sys.stderr)
     return 2
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 2_000
 """How many messages of a type's new files are looked at; a field that none of them has is found by a later batch."""
 
+SAMPLE_FILES = 64
+"""Of how many new files of a type the fields are learnt; a batch of old data leaves thousands of small ones."""
+
 MAX_FIELDS = 500
 """Columns of a typed view; an object with ids as keys would make one of each. The rest is in `value`."""
 
@@ -72,6 +75,12 @@ def kind_of(name: str) -> str:
     if name in _WHOLE:
         return "BIGINT"
     return name if name in _SCALAR or name == UNKNOWN else "JSON"
+
+
+def spread(paths: list[str], most: int = SAMPLE_FILES) -> list[str]:
+    """Pick at most so many files, evenly from first to last."""
+    step = max(1, -(-len(paths) // most))
+    return paths[::step]
 
 
 def sampled(connection: duckdb.DuckDBPyConnection, values: str) -> dict[str, str]:

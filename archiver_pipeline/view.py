@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope, fields
 from archiver_pipeline.archive import Archive
-from archiver_pipeline.errors import StorageError
+from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, StorageError
 from archiver_pipeline.kafka import Look
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.plan import life_of
@@ -29,9 +29,6 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
-
-_SAMPLE_FILES = 64
-"""Of how many new files of a type the fields are learnt; a batch of old data leaves thousands of small ones."""
 
 PUBLIC = ("messages", "offsets", "batches", "gaps", "hours", "types")
 _ENVELOPE = {
@@ -96,8 +93,7 @@ def refresh(path: Path, archive: Archive, look: Look | None = None) -> int:
                     log.warning("%s cannot be carried on and is made anew: %s", path, error)
                     return _refresh(path, working, archive, look, anew=True)
             except duckdb.Error as error:
-                hint = "Free space, or make the folder writable, and run again: the archive itself is complete"
-                raise StorageError(f"the DuckDB file cannot be made: {error}", path=str(path), hint=hint) from error
+                raise _translated(error, path) from error
             finally:
                 _remove(working)
 
@@ -151,6 +147,16 @@ def _update(
     connection.execute("CHECKPOINT")
 
 
+def _translated(error: Exception, path: Path) -> ArchiveError:
+    """Say whether a file of the archive is the trouble or the place for the DuckDB file."""
+    text = str(error).split("\n")[0]
+    if ".parquet" in text:
+        hint = "The batch is in the archive. Run `archiver verify`: it names every file that is missing or changed"
+        return ArchiveDamaged(f"the views cannot be brought up to date: {text}", path=str(path), hint=hint)
+    hint = "Free space, or make the folder writable, and run again: the archive itself is complete"
+    return StorageError(f"the DuckDB file cannot be made: {text}", path=str(path), hint=hint)
+
+
 def _replace(working: Path, path: Path) -> None:
     handle = os.open(working, os.O_RDONLY)
     os.fsync(handle)
@@ -198,10 +204,14 @@ def _replace_typed_views(
     connection: duckdb.DuckDBPyConnection, archive: Path, listed: pl.DataFrame, changed: set[str], added: pl.DataFrame
 ) -> None:
     """Make the views of the types whose files changed, and drop those of types that are gone."""
+    import polars as pl
+
     names: dict[str, str] = dict(connection.execute('SELECT type, "view" FROM types').fetchall())
     paths = dict(listed.group_by("type").agg("path").iter_rows())
     new_paths = dict(added.group_by("type").agg("path").iter_rows())
-    for type_name in sorted(changed):
+    # By age and not by name alone, so that a file made anew gives every view the name that it had.
+    first = dict(listed.group_by("type").agg(pl.col("added").min()).iter_rows())
+    for type_name in sorted(changed, key=lambda name: (first.get(name, 0), name)):
         if type_name not in paths:
             connection.execute(f"DROP VIEW IF EXISTS {fields.identifier(names.pop(type_name))}")
             connection.execute("DELETE FROM types WHERE type = ?", [type_name])
@@ -211,7 +221,7 @@ def _replace_typed_views(
             connection.execute("INSERT INTO types VALUES (?, ?)", [type_name, names[type_name]])
         columns = fields.merge(
             fields.stored(connection, type_name),
-            fields.sampled(connection, _select(archive, spread(new_paths.get(type_name, [])), ("value",)))
+            fields.sampled(connection, _select(archive, fields.spread(new_paths.get(type_name, [])), ("value",)))
             if type_name not in envelope.RESERVED
             else {},
             taken=_ENVELOPE,
@@ -223,12 +233,6 @@ def _replace_typed_views(
             f"CREATE OR REPLACE VIEW {fields.identifier(names[type_name])} AS "
             f"SELECT *{', ' + expressions if expressions else ''} FROM ({every})"
         )
-
-
-def spread(paths: list[str], most: int = _SAMPLE_FILES) -> list[str]:
-    """Pick at most so many files, evenly from first to last."""
-    step = max(1, -(-len(paths) // most))
-    return paths[::step]
 
 
 def _replace_offsets(connection: duckdb.DuckDBPyConnection, ledger: Ledger, look: Look | None) -> None:

@@ -19,7 +19,7 @@ from archiver_pipeline.reader import RangeReader
 from archiver_pipeline_tests.archived import Archived, topic_id_of, wait_until_stable
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic, produce, produce_transactions
-from archiver_pipeline_tests.test_batch import SMALL_FETCHES, at_step, numbered
+from archiver_pipeline_tests.samples import SMALL_FETCHES, at_step, numbered
 from archiver_pipeline_tests.test_topics import produce_in_pieces
 
 FROZEN_SECONDS = 20.0
@@ -41,6 +41,7 @@ def test_an_unknown_address(tmp_path: Path, caplog: pytest.LogCaptureFixture, ad
     assert len(caplog.records) < 5
 
 
+@pytest.mark.slow
 def test_a_broker_that_goes_down_in_mid_batch(own_kafka: KafkaBroker, topic_name: str, tmp_path: Path) -> None:
     """A run whose broker is killed fails in time, commits nothing and leaves no file; so does a run that finds it down.
     Once it is back, the next run archives everything."""
@@ -63,6 +64,7 @@ def test_a_broker_that_goes_down_in_mid_batch(own_kafka: KafkaBroker, topic_name
     archived.assert_equal(topic_name)
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_killed_and_comes_back_in_mid_batch(
     own_kafka: KafkaBroker, topic_name: str, tmp_path: Path
 ) -> None:
@@ -87,6 +89,7 @@ def test_a_broker_that_is_killed_and_comes_back_in_mid_batch(
         produce(address, topic_name, numbered(range(50), 1))
 
 
+@pytest.mark.slow
 def test_a_broker_that_freezes_in_mid_batch(
     own_kafka: KafkaBroker, topic_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -116,7 +119,7 @@ def test_a_broker_that_stays_silent(own_kafka: KafkaBroker, topic_name: str, tmp
     settings = Archived(tmp_path, own_kafka.bootstrap_servers, topic_name).settings
     at = TopicPartition(topic_name, topic_id_of(own_kafka.bootstrap_servers, topic_name), 0)
     own_kafka.pause()
-    reader = RangeReader(Cluster(settings, timeout=1), [OffsetRange(at, 3, 10)], 1_000_000, stall_seconds=6)
+    reader = RangeReader(Cluster(settings, timeout=1), [OffsetRange(at, 3, 10)], 1_000_000, stall_seconds=4)
     began = time.monotonic()
     with pytest.raises(
         BrokerUnavailable,

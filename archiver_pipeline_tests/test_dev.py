@@ -73,7 +73,7 @@ def test_dagsters_folder_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_dagster_takes_our_settings(tmp_path: Path) -> None:
-    """Dagster reads our `dagster.yaml`: it watches runs, keeps ticks for days and not for ever, tells nobody anything."""
+    """Dagster reads our `dagster.yaml`: it watches runs, keeps ticks for days and not for ever, tells nobody."""
     shutil.copy(CHECKOUT / "deploy" / "dagster.yaml", tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.run_monitoring_enabled

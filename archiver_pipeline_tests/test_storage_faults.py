@@ -12,7 +12,7 @@ from archiver_pipeline.errors import ArchiveDamaged, StorageError
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.disk import Disk, mounted
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
-from archiver_pipeline_tests.test_batch import at_step, numbered
+from archiver_pipeline_tests.samples import at_step, numbered
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from archiver_pipeline.errors import KafkaError
 from archiver_pipeline_tests.archived import Archived, topic_id_of
 from archiver_pipeline_tests.kafka.produce import (
     add_partitions,
@@ -17,7 +18,7 @@ from archiver_pipeline_tests.kafka.produce import (
     produce,
     read_all,
 )
-from archiver_pipeline_tests.test_batch import SMALL_FETCHES, at_step, numbered, ranges
+from archiver_pipeline_tests.samples import SMALL_FETCHES, at_step, numbered, ranges
 
 MADE_AGAIN = "topic made again"
 
@@ -59,16 +60,11 @@ def test_a_missing_topic_does_not_stop_the_others(
     archived.assert_equal(topic_name, late)
 
 
-def test_no_topic_at_all(
-    bootstrap_servers: str, topic_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where no topic is there yet, a run ends with a warning and nothing done; so it does for a regex."""
+def test_no_topic_at_all(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
+    """Where not one topic is there, a run fails and names each: a mistyped name must not look like success."""
     archived = Archived(tmp_path, bootstrap_servers, f"{topic_name}-none", f"^{topic_name}-nothing.*")
-    assert archived.run() == []
-    assert warnings(caplog) == [
-        f"no topic matches ^{topic_name}-nothing.*; the other topics go on",
-        f"topic {topic_name}-none does not exist; the other topics go on",
-    ]
+    with pytest.raises(KafkaError, match=rf"no topic matches \^{topic_name}-nothing.*{topic_name}-none does not exist"):
+        archived.run()
 
 
 def test_a_deleted_topic_stays_archived(

@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from archiver_pipeline import view
+from archiver_pipeline import fields, view
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import StorageError
 from archiver_pipeline.kafka import Look
@@ -519,12 +519,12 @@ def test_a_commit_without_files_moves_the_offsets_on(viewed: Viewed) -> None:
 def test_only_some_files_are_looked_at_for_fields() -> None:
     """A batch of old data leaves thousands of small files; those looked at are spread over all of them."""
     paths = [str(number) for number in range(1000)]
-    assert view.spread(paths[:3], 4) == ["0", "1", "2"]
-    chosen: Sequence[str] = view.spread(paths, 64)
+    assert fields.spread(paths[:3], 4) == ["0", "1", "2"]
+    chosen: Sequence[str] = fields.spread(paths, 64)
     assert len(chosen) <= 64
     assert chosen[0] == "0"
     assert int(chosen[-1]) >= 1000 - 2 * 1000 // 64
-    assert view.spread([], 64) == []
+    assert fields.spread([], 64) == []
 
 
 def test_two_refreshes_at_once_leave_the_newer_state(viewed: Viewed) -> None:
@@ -535,3 +535,14 @@ def test_two_refreshes_at_once_leave_the_newer_state(viewed: Viewed) -> None:
     running = [subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, env=dict(os.environ)) for _ in range(2)]
     assert [process.communicate(timeout=LIMIT_SECONDS)[0] for process in running] == [b"refreshed\n"] * 2
     assert viewed.column("n") == [1, 2]
+
+
+def test_a_file_made_anew_has_the_same_names(viewed: Viewed) -> None:
+    """Types whose names collide keep their views when the DuckDB file is lost: the first to come has the plain name."""
+    for number, name in enumerate(("object.one", "Object.One", "object-one")):
+        viewed.add(event(name, n=number))
+    before = viewed.views()
+    viewed.path.unlink()
+    viewed.refresh()
+    assert before["object.one"] == "object_one"
+    assert viewed.views() == before

@@ -145,6 +145,8 @@ def _request(state: LaneState, current: Settings) -> dg.RunRequest:
             "archiver/topics": ",".join(state.topics)[:200],
             "archiver/lag": str(state.lag),
             "dagster/max_runtime": str(round(current.run_seconds + PASS_SECONDS + _RUN_LIMIT_SECONDS)),
+            # The next tick asks anew for what a killed run left; Dagster's own retry would do the same beside it.
+            "dagster/max_retries": "0",
         },
     )
 

@@ -20,11 +20,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from archiver_pipeline_tests.archived import Archived, Comparison, wait_until_stable
+from archiver_pipeline_tests.archived import Archived, wait_until_stable
 from archiver_pipeline_tests.crash.run import Run, Trap
 from archiver_pipeline_tests.crash.workload import Workload
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic
+from archiver_pipeline_tests.side_by_side import Comparison
 
 STEPS = ("plan", "read", "frame", "write", "sync", "place", "check", "commit", "clean", "done", "view", "shown")
 TOPICS = ("orders", "payments", "shipments")

@@ -118,10 +118,11 @@ def test_no_empty_folder_is_left_behind(archived: Archived, runs: list[Run]) -> 
     assert not (archived.path / "type=gone").exists()
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_moments(archived: Archived, runs: list[Run]) -> None:
     """One run after the other is killed whenever it may be, while messages come in."""
     chance = random.Random(11)
-    for number in range(8):
+    for number in range(5):
         runs.append(Run({**archived.environment(), "ARCHIVER_BATCH_MESSAGES": "60"}))
         runs[-1].wait_for_step("plan")
         time.sleep(chance.uniform(0, 1.5))
