@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import re
 import time
@@ -129,6 +128,7 @@ class Archive:
                 mode="error",
                 configuration=_CONFIGURATION,
             )
+            ledger.make_durable(self.path, 0)
         except Exception:
             # Another process may have made it at the same moment.
             if not self.exists():
@@ -222,7 +222,7 @@ class Attempt:
                 self._after_refusal(error, before, wanted, attempt)
             version = self._version_of_own_commit(before)
             if version is not None:
-                self._make_durable(version)
+                ledger.make_durable(self._archive.path, version)
                 return version
         raise ArchiveError(
             f"the commit was refused {_COMMIT_TRIES} times because other lanes kept committing",
@@ -286,13 +286,6 @@ class Attempt:
 
     def _log_file(self, version: int) -> Path:
         return self._archive.path / "_delta_log" / f"{version:020}.json"
-
-    def _make_durable(self, version: int) -> None:
-        """Force the commit itself to the disk; the library only writes it."""
-        for path in (self._log_file(version), self._log_file(version).parent):
-            handle = os.open(path, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
 
 
 def _one_line(error: Exception) -> str:

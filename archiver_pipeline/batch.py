@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,8 +34,8 @@ from archiver_pipeline.writer import BatchWriter
 
 log = logging.getLogger(__name__)
 
-_TRIES = 5
-_FRAMES_AHEAD = 2
+_TRIES, _FRAMES_AHEAD = 5, 2
+SECOND_LOOK_SECONDS = 2.0
 
 Targets = Mapping[tuple[str, int], int]
 """How far a pass may go: topic and partition to an end offset."""
@@ -151,8 +152,7 @@ class Archiver:
         clock.step("plan")
         attempt = self.archive.begin(self.lane)
         try:
-            look = self.look()
-            positions = self.positions(attempt.ledger, look)
+            look, positions = self._standing(attempt.ledger)
             plan = plan_batch(self.lane, self.settings.lanes, positions, self.settings.batch_messages, targets)
             if plan is None:
                 self._clean_only(attempt, clock)
@@ -177,11 +177,12 @@ class Archiver:
         except BaseException:
             attempt.discard()
             raise
+        before = attempt.ledger.committed
         return Batch(
             lane=self.lane,
             ranges=tuple(item.reached for item in progress.values()),
             messages_by_range=tuple(item.messages for item in progress.values()),
-            committed_before=tuple(_next(attempt.ledger.committed.get(at)) for at in progress),
+            committed_before=tuple(before[at].next if at in before else None for at in progress),
             gaps=gaps,
             messages=sum(item.messages for item in progress.values()),
             bytes=sum(item.bytes for item in progress.values()),
@@ -193,6 +194,16 @@ class Archiver:
             version=version,
             look=look,
         )
+
+    def _standing(self, ledger: Ledger) -> tuple[Look, list[Position]]:
+        """Look where archiving stands, twice if a log seems cut: the answer of a former leader may be out of date."""
+        look = self.look()
+        positions = self.positions(ledger, look)
+        if any(position.began_again for position in positions):
+            time.sleep(SECOND_LOOK_SECONDS)
+            look = self.look()
+            positions = self.positions(ledger, look)
+        return look, positions
 
     def _clean_only(self, attempt: Attempt, clock: Clock) -> None:
         """With nothing to archive, fence and remove what killed runs left."""
@@ -282,10 +293,6 @@ class Archiver:
 def _gaps(position: Position, progress: Mapping[TopicPartition, Progress]) -> tuple[Gap, ...]:
     """The gaps before a position, and those that opened while it was read."""
     return (*position.gaps, *(progress[position.at].gaps if position.at in progress else ()))
-
-
-def _next(committed: Committed | None) -> int | None:
-    return None if committed is None else committed.next
 
 
 def _committed(position: Position, progress: Progress | None) -> Committed:

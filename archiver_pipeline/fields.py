@@ -16,6 +16,9 @@ SAMPLE_ROWS = 2_000
 SAMPLE_FILES = 64
 """Of how many new files of a type the fields are learnt; a batch of old data leaves thousands of small ones."""
 
+SAMPLE_BYTES = 16 * 1024**2
+"""The sample is smaller where messages are large: it is in memory, several times over."""
+
 MAX_FIELDS = 500
 """Columns of a typed view; an object with ids as keys would make one of each. The rest is in `value`."""
 
@@ -88,11 +91,13 @@ def sampled(connection: duckdb.DuckDBPyConnection, values: str) -> dict[str, str
 
     Only the outermost level is looked at: DuckDB's `json_group_structure` gives up on deeply nested messages.
     """
+    largest = connection.execute(f"SELECT max(strlen(value)) FROM ({values})").fetchall()[0][0] or 1
+    count = max(1, min(SAMPLE_ROWS, SAMPLE_BYTES // largest))
     rows = connection.execute(
         # Numbered before the sample is drawn, which does not keep the order.
         f"SELECT field.key, list(DISTINCT field.type) FROM (SELECT try_cast(value AS JSON) AS document, number FROM "
         f"(SELECT value, row_number() OVER () AS number FROM ({values}) WHERE value IS NOT NULL) "
-        f"USING SAMPLE {SAMPLE_ROWS} ROWS) AS sample, json_each(sample.document) AS field "
+        f"USING SAMPLE {count} ROWS) AS sample, json_each(sample.document) AS field "
         f"WHERE json_type(sample.document) = 'OBJECT' GROUP BY field.key ORDER BY min((sample.number, field.rowid))"
     ).fetchall()
     return {name: reduce(widen, map(kind_of, kinds)) for name, kinds in rows}

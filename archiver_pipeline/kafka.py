@@ -79,7 +79,10 @@ class Cluster:
             )
         topics = tuple(
             TopicState(
-                topic, topic_id, {number: marks[topic, number] for number in numbers if (topic, number) in marks}
+                topic,
+                topic_id,
+                {number: marks[topic, number] for number in numbers if (topic, number) in marks},
+                complete=all((topic, number) in marks for number in numbers),
             )
             for topic, (topic_id, numbers) in sorted(states.items())
         )

@@ -13,7 +13,9 @@ with the files and kept in every checkpoint for ever. The names, none of which c
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,6 +83,20 @@ def gap_transaction(gap: Gap) -> Transaction:
     """The transaction that records a gap."""
     at = gap.at
     return Transaction(f"gap/{at.topic}/{at.topic_id}/{at.partition}/{gap.start}/{gap.reason}", gap.end)
+
+
+def make_durable(archive: Path, version: int) -> None:
+    """Force a commit to the disk, and the checkpoint that may have come with it; the library only writes them."""
+    log = archive / "_delta_log"
+    name = f"{version:020}"
+    written = [log / f"{name}.json", *log.glob(f"{name}.checkpoint*"), log / "_last_checkpoint"]
+    for path in (*written, log, archive):
+        with suppress(FileNotFoundError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:

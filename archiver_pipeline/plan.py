@@ -65,11 +65,12 @@ class Watermarks:
 
 @dataclass(frozen=True)
 class TopicState:
-    """A topic as the broker shows it: its id and the watermarks of each partition."""
+    """A topic as the broker shows it: its id, the watermarks of each partition, and whether none had to be left out."""
 
     topic: str
     topic_id: str
     partitions: Mapping[int, Watermarks]
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,11 @@ class Position:
     gaps: tuple[Gap, ...] = ()
     committed: bool = True
     known: Committed | None = None
+
+    @property
+    def began_again(self) -> bool:
+        """Whether the log of one and the same topic seems to have begun again."""
+        return not self.committed and life_of(self.at.topic_id)[1] > 1
 
     @property
     def lag(self) -> int:
@@ -168,12 +174,14 @@ def positions_of(
             hint="Set ARCHIVER_TOPIC_IDS to required",
         )
     lives = [at.topic_id for at in recorded if life_of(at.topic_id)[0] == state.topic_id]
-    if lives:
-        current = max(lives, key=life_of)
-        if _began_again(state, current, recorded):
-            base, number = life_of(current)
-            return _new_life(state, f"{base}#{number + 1}")
+    current = max(lives, key=life_of, default=None)
+    if current is not None and not _began_again(state, current, recorded):
         return [_go_on(state, current, number, recorded) for number in sorted(state.partitions)]
+    if not state.complete:
+        return []  # Where a topic begins is decided for all its partitions at once, so it waits for the missing ones.
+    if current is not None:
+        base, number = life_of(current)
+        return _new_life(state, f"{base}#{number + 1}")
     nameless = [at.topic_id for at in recorded if life_of(at.topic_id)[0] == NO_TOPIC_ID]
     if nameless and len(nameless) == len(recorded):
         before = max(nameless, key=life_of)
@@ -188,9 +196,7 @@ def positions_of(
 
 
 def _each(state: TopicState, topic_id: str) -> list[tuple[TopicPartition, Watermarks]]:
-    return [
-        (TopicPartition(state.topic, topic_id, number), marks) for number, marks in sorted(state.partitions.items())
-    ]
+    return [(TopicPartition(state.topic, topic_id, n), marks) for n, marks in sorted(state.partitions.items())]
 
 
 def _began_again(state: TopicState, topic_id: str, recorded: Mapping[TopicPartition, Committed]) -> bool:

@@ -30,7 +30,7 @@ broker may meanwhile report an end below the one it gave when the batch was plan
 _POLL_SECONDS = 0.05
 """consume() waits this long for a chunk to fill up, so it is also what every batch waits for at its end."""
 
-_CHUNK_MESSAGES, _CHUNK_BYTES = 10_000, 16 * 1024**2
+_CHUNK_MESSAGES, _CHUNK_BYTES = 10_000, 8 * 1024**2
 _LEAST_BYTES = 1024**2
 """Chunks do not get smaller than this at the end of a batch: each has its costs."""
 
@@ -46,9 +46,13 @@ _PROPERTIES = {
     "isolation.level": "read_committed",
 }
 _TUNED = {
+    # An answer is unpacked as a whole: librdkafka's 50 MB of well-compressed messages would be more than a gigabyte,
+    "fetch.max.bytes": "4000000",
+    # and a single batch of them must not be taken for a broken one.
+    "receive.message.max.bytes": "1000000000",
     "fetch.queue.backoff.ms": "5",
     "fetch.wait.max.ms": "50",
-    "queued.max.messages.kbytes": "65536",
+    "queued.max.messages.kbytes": "32768",
     "queued.min.messages": "200000",
 }
 """Faster than librdkafka's defaults by a factor of five (the queue's back-off alone), and bounded in memory. The broker

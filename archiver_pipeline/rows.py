@@ -131,6 +131,7 @@ def _database(places: Sequence[TopicPartition], ledger: Ledger) -> Iterator[duck
             "preserve_insertion_order": False,
         }
         with duckdb.connect(config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")  # It would be drawn on standard output.
             connection.execute(
                 'CREATE TABLE places (n INTEGER, topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "first" BIGINT, '
                 '"next" BIGINT); CREATE TABLE gaps (n INTEGER, "start" BIGINT, "end" BIGINT)'

@@ -192,7 +192,7 @@ class Settings(BaseSettings):
         """Return `text` with every secret value replaced by `***`."""
         text = properties.mask(text, self.kafka_properties)
         for url in (self.mysql_url, self.search_url):
-            password = re.search(r"://[^/@]*:([^@]+)@", url.get_secret_value())
+            password = re.search(r"://[^/:@]*:(.+)@", url.get_secret_value())
             if password:
                 text = text.replace(password.group(1), "***")
         return text

@@ -179,7 +179,8 @@ def remove(archive: Path, leftover: Leftover, keep: Collection[str]) -> int:
             for path in folder.iterdir():
                 if path.name != _MANIFEST:
                     path.unlink(missing_ok=True)
-        for file in leftover.files:
+        # Read again: a process taken for dead may have moved its files after it was listed.
+        for file in sorted({*leftover.files, *manifest(archive, leftover.attempt)}):
             # A manifest that was cut short may end in the name of a folder.
             if file not in keep and (archive / file).is_file():
                 (archive / file).unlink(missing_ok=True)

@@ -114,6 +114,7 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, 
         shutil.copyfile(path, working)
     table, ledger = archive.snapshot()
     with closing(duckdb.connect(str(working))) as connection:
+        connection.execute("SET enable_progress_bar = false")  # It would be drawn on standard output.
         if anew:
             connection.execute(_LAYOUT)
             connection.execute("INSERT INTO meta.state VALUES (?, ?, -1)", [_FORMAT, str(table.metadata().id)])

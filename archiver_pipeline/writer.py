@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CLASSIFY_ROWS, _CLASSIFY_BYTES = 50_000, 32 * 1024**2
-_FLUSH_BYTES = 96 * 1024**2
+_CLASSIFY_ROWS, _CLASSIFY_BYTES = 50_000, 16 * 1024**2
+_FLUSH_BYTES = 64 * 1024**2
 """Payload that is held in memory before it is written: larger gives fewer files, smaller less memory."""
 
 _GROUPS_AT_ONCE = 1_000

@@ -29,7 +29,7 @@ def test_only_committed_transactions_are_archived(bootstrap_servers: str, topic_
         create_topic(bootstrap_servers, topic, partitions=2)
     archived = Archived(tmp_path, bootstrap_servers, *topics, batch_messages=150)
     for seed in range(2):
-        produce_transactions(bootstrap_servers, topics, 300, abort_share=0.3, seed=seed)
+        produce_transactions(bootstrap_servers, topics, 400, abort_share=0.3, seed=seed, per_transaction=20)
         wait_until_stable(bootstrap_servers, *topics)
         assert len(archived.run()) >= 3
     archived.assert_equal(*topics)

@@ -283,3 +283,16 @@ def test_a_range_must_follow_on() -> None:
         check_follows_on(OffsetRange(at(0), 6, 9), position)
     assert "topic orders, partition 0, offsets [6, 9)" in str(refused.value)
     assert str(refused.value).endswith("Begin the range at 5 or below")
+
+
+@pytest.mark.parametrize("committed", [{}, up_to(9, 9, topic_id="B")], ids=["first seen", "made again"])
+def test_where_a_topic_begins_waits_for_all_its_partitions(committed: dict[TopicPartition, Committed]) -> None:
+    """A partition that has no leader at the first look must not be taken for one that was added later."""
+    seen = TopicState("orders", "A", {0: Watermarks(0, 5)}, complete=False)
+    assert positions_of(seen, committed, latest) == []
+
+
+def test_a_known_topic_goes_on_without_a_partition_that_has_no_leader() -> None:
+    """Where the topic begins is decided, so the partitions that answer are read."""
+    seen = TopicState("orders", "A", {0: Watermarks(0, 5)}, complete=False)
+    assert [(position.at, position.lag) for position in positions_of(seen, up_to(3, 3), nowhere)] == [(at(0), 2)]

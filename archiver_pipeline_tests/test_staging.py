@@ -198,6 +198,16 @@ def test_a_run_whose_files_were_removed_moves_none(tmp_path: Path) -> None:
     assert files_in(tmp_path) == set()
 
 
+def test_files_placed_after_they_were_listed_are_removed(tmp_path: Path) -> None:
+    """A run taken for dead before it moved its files leaves none behind when it moves them before it is cleaned."""
+    attempt = Staging(tmp_path, 0)
+    attempt.write(FOLDER, b"")
+    listed = Leftover(0, attempt.attempt, manifest(tmp_path, attempt.attempt))
+    attempt.place()
+    assert remove(tmp_path, listed, keep=()) == 1
+    assert files_in(tmp_path) == set()
+
+
 def test_many_files_are_forced_to_the_disk_too(tmp_path: Path) -> None:
     """Hundreds of files are written, moved and found like two."""
     attempt = placed(tmp_path, count=300)

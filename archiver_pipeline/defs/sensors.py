@@ -131,7 +131,10 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 def _waiting_since(cursor: str | None) -> dict[int, float]:
     """Since when each lane has waited, in seconds since 1970; a cursor that somebody edited counts as none."""
     try:
-        return {int(lane): float(moment) for lane, moment in json.loads(cursor or "{}").items()}
+        now = time.time()
+        stored = {int(lane): float(moment) for lane, moment in json.loads(cursor or "{}").items()}
+        # A moment in the future is that of a clock which was set back; NaN is none at all.
+        return {lane: moment if moment <= now else now for lane, moment in stored.items()}
     except (ValueError, TypeError, AttributeError):
         return {}
 
