@@ -13,13 +13,13 @@ with the files and kept in every checkpoint for ever. The names, none of which c
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from archiver_pipeline.durable import force
 from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.plan import Committed, Gap, TopicPartition
 
@@ -92,11 +92,7 @@ def make_durable(archive: Path, version: int) -> None:
     written = [log / f"{name}.json", *log.glob(f"{name}.checkpoint*"), log / "_last_checkpoint"]
     for path in (*written, log, archive):
         with suppress(FileNotFoundError):
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            force([path])
 
 
 def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:

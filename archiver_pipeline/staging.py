@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archiver_pipeline import envelope
+from archiver_pipeline.durable import force
 from archiver_pipeline.errors import StorageError, Superseded
 
 _ATTEMPT = re.compile(r"lane(\d+)-[0-9a-f]{12}")
 _MANIFEST = "manifest"
 _UNNAMED = ".lock-"
-_SYNC_ALL_FROM = 256
-"""From this many files on, one sync(2) writes them out together and each fsync(2) only reports its errors."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Staging:
     def sync(self) -> None:
         """Force what was written to the disk."""
         with translated(self._folder):
-            _fsync([self._folder / str(number) for number in range(len(self._files))])
+            force([self._folder / str(number) for number in range(len(self._files))])
 
     def place(self) -> None:
         """Move the files to where readers look for them; nothing lists them yet.
@@ -105,7 +104,7 @@ class Staging:
             except FileNotFoundError as error:
                 raise Superseded("another run removed this attempt's files", path=str(self._folder)) from error
             parents = {parent for folder in folders for parent in (folder, *folder.parents[:3])}
-            _fsync([path for path in parents if path.is_relative_to(self._archive)])
+            force([path for path in parents if path.is_relative_to(self._archive)])
 
     def finish(self) -> None:
         """Forget the attempt after its commit: only its empty staging folder goes."""
@@ -133,7 +132,7 @@ class Staging:
     def _write_manifest(self) -> None:
         path = self._folder / _MANIFEST
         path.write_text("\n".join(self._files), "utf-8")
-        _fsync([path, self._folder])
+        force([path, self._folder])
 
 
 def leftovers(archive: Path, mine: Callable[[int], bool]) -> list[Leftover]:
@@ -250,14 +249,3 @@ def _remove_empty_folders(archive: Path, folder: Path) -> None:
         except OSError:
             return
         folder = folder.parent
-
-
-def _fsync(paths: list[Path]) -> None:
-    if len(paths) >= _SYNC_ALL_FROM:
-        os.sync()
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

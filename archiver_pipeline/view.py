@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope, fields
 from archiver_pipeline.archive import Archive
+from archiver_pipeline.durable import force
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, StorageError
 from archiver_pipeline.kafka import Look
 from archiver_pipeline.ledger import Ledger
@@ -159,9 +160,7 @@ def _translated(error: Exception, path: Path) -> ArchiveError:
 
 
 def _replace(working: Path, path: Path) -> None:
-    handle = os.open(working, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
+    force([working])
     # What a killed user wrote into the old file would keep everyone from opening the new one.
     _log_of(path).unlink(missing_ok=True)
     os.replace(working, path)
