@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from archiver_pipeline.archive import Archive, Attempt
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.batch_info import BatchInfo
 from archiver_pipeline.errors import ArchiveError, KafkaError, RangeRefused, Superseded, TopicChanged
-from archiver_pipeline.kafka import Cluster, Look, same_topic
-from archiver_pipeline.ledger import Ledger, gap_transaction, offset_transactions
+from archiver_pipeline.kafka import Cluster, Look
+from archiver_pipeline.ledger import Ledger, Transaction, caught_up_transaction, gap_transaction, offset_transactions
 from archiver_pipeline.plan import (
     Committed,
     Gap,
@@ -150,7 +151,7 @@ class Archiver:
     def _attempt(self, targets: Targets | None) -> Batch | None:
         clock = Clock(self._on_step)
         clock.step("plan")
-        attempt = self.archive.begin(self.lane)
+        attempt = batch_of(self.archive, self.lane)
         try:
             look, positions = self._standing(attempt.ledger)
             plan = plan_batch(self.lane, self.settings.lanes, positions, self.settings.batch_messages, targets)
@@ -165,12 +166,16 @@ class Archiver:
             clock.step("place")
             attempt.staging.place()
             clock.step("check")
-            self._check_topic_ids(plan)
+            self.cluster.check_topics(position.at for position in plan.positions)
             clock.step("commit")
             seconds = clock.elapsed()
             progress = {item.range.at: item for item in reader.progress}
             gaps = tuple(gap for position in plan.positions for gap in _gaps(position, progress))
-            version = self._commit(attempt, plan, progress, gaps, writer, seconds)
+            lag = self._lag(positions, progress)
+            # What the broker had when it was asked is then archived: an hour that was over may be closed.
+            seen = [] if lag else [caught_up_transaction(self.lane, look.asked_ms)]
+            extra = [*map(gap_transaction, gaps), *seen]
+            version = self._commit(attempt, plan, progress, extra, writer, seconds)
             clock.step("clean")
             attempt.clean()
             clock.step("done")
@@ -190,7 +195,7 @@ class Archiver:
             types=dict(writer.types),
             seconds=seconds,
             steps=dict(clock.steps),
-            lag=self._lag(positions, progress),
+            lag=lag,
             version=version,
             look=look,
         )
@@ -218,11 +223,11 @@ class Archiver:
         attempt: Attempt,
         plan: Plan,
         progress: Mapping[TopicPartition, Progress],
-        gaps: Iterable[Gap],
+        extra: Iterable[Transaction],
         writer: BatchWriter,
         seconds: float,
     ) -> int:
-        """Commit files, offsets and gaps in one step, and return the table's version."""
+        """Commit files, offsets and the `extra` transactions in one step, and return the table's version."""
         messages = sum(item.messages for item in progress.values())
         if messages != sum(writer.types.values()):
             raise ArchiveError(
@@ -244,7 +249,7 @@ class Archiver:
             for position in plan.positions
             for item in offset_transactions(position.at, _committed(position, progress.get(position.at)))
         ]
-        return attempt.commit([*offsets, *map(gap_transaction, gaps)], info.metadata())
+        return attempt.commit([*offsets, *extra], info.metadata())
 
     def _lag(self, positions: Iterable[Position], progress: Mapping[TopicPartition, Progress]) -> int:
         """The offsets of the lane that were left to read."""
@@ -278,16 +283,6 @@ class Archiver:
             for future in ahead:
                 future.result()
         return reader, writer
-
-    def _check_topic_ids(self, plan: Plan) -> None:
-        """Make sure that no topic was made again while it was read; one that is gone was read under its own id."""
-        if self.settings.topic_ids == "none" or not plan.positions:
-            return
-        present = self.cluster.topic_ids({position.at.topic for position in plan.positions})
-        for position in plan.positions:
-            now = present.get(position.at.topic)
-            if now is not None and not same_topic(position.at.topic_id, now):
-                raise TopicChanged("the topic was made again while it was read", topic=position.at.topic)
 
 
 def _gaps(position: Position, progress: Mapping[TopicPartition, Progress]) -> tuple[Gap, ...]:

@@ -15,7 +15,8 @@ from archiver_pipeline.files import COLUMNS, OnProgress, SoundFile, quietly
 from archiver_pipeline.frames import envelope_frame
 from archiver_pipeline.kafka import Cluster, Look
 from archiver_pipeline.ledger import Ledger
-from archiver_pipeline.plan import OffsetRange, TopicPartition, life_of
+from archiver_pipeline.lives import present_life
+from archiver_pipeline.plan import OffsetRange, TopicPartition
 from archiver_pipeline.reader import RangeReader
 
 if TYPE_CHECKING:
@@ -97,12 +98,10 @@ def comparable(ledger: Ledger, look: Look) -> tuple[list[OffsetRange], list[str]
     """
     ranges, notes = [], list(look.warnings)
     for state in look.topics:
-        lives = [at for at in ledger.committed if at.topic == state.topic and life_of(at.topic_id)[0] == state.topic_id]
-        present = max((at.topic_id for at in lives), key=life_of, default=None)
-        if present is None:
+        life = present_life(ledger, state)
+        if life is None:
             notes.append(f"topic {state.topic} was made again, and nothing of its present life is archived yet")
-        for at in sorted(at for at in lives if at.topic_id == present and at.partition in state.partitions):
-            what, marks = ledger.committed[at], state.partitions[at.partition]
+        for at, what, marks in life or ():
             start = max(what.first, marks.earliest)
             if marks.end < what.next:
                 notes.append(

@@ -19,6 +19,9 @@ PARTITION_COLUMNS = ("type", "dt", "hr")
 STAGING = "_staging"
 """Folder of the archive for files that are being written; readers skip names that begin with `_`."""
 
+SEAL = "seal"
+"""How the names of files begin that hold a closed hour of a type, sorted."""
+
 HOUR_MS = 3_600_000
 FIRST_MS = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) * 1000
 LAST_MS = int(datetime(9999, 12, 31, 23, tzinfo=UTC).timestamp()) * 1000 + HOUR_MS - 1
@@ -122,9 +125,14 @@ def partition_values(path: str) -> dict[str, str]:
     return {column: unquote(value) for column, _, value in pairs if column in PARTITION_COLUMNS}
 
 
-def file_name(attempt: str, number: int, content: bytes) -> str:
+def is_sealed(path: str) -> bool:
+    """Tell whether a file was written by the sealing of its hour: the name of its attempt says so."""
+    return path.rpartition("/")[2].startswith(SEAL + "-")
+
+
+def file_name(attempt: str, number: int, digest: str) -> str:
     """Name a file: unique to the attempt, and ending in the first 16 hex digits of its content's SHA-256."""
-    return f"{attempt}-{number:05}-{hashlib.sha256(content).hexdigest()[:16]}.parquet"
+    return f"{attempt}-{number:05}-{digest[:16]}.parquet"
 
 
 def content_hash(name: str) -> str | None:

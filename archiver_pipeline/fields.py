@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -43,8 +44,7 @@ class Field:
 
     def expression(self) -> str:
         """The SQL of the column. A value that is not of the kind is null there and still in `value`."""
-        pointer = "/" + self.field.replace("~", "~0").replace("/", "~1")
-        path, name = literal(pointer), identifier(self.column)
+        path, name = literal(pointer(self.field)), identifier(self.column)
         if self.kind == "JSON":
             return f'try(json_extract("value", {path})) AS {name}'
         text = f'try(json_extract_string("value", {path}))'
@@ -61,6 +61,16 @@ def literal(text: str) -> str:
 def identifier(text: str) -> str:
     """Write the name of a view or a column as SQL does."""
     return '"' + text.replace('"', '""') + '"'
+
+
+def pointer(field: str) -> str:
+    """Return where a field of the outermost object is (RFC 6901), which unlike a path takes any name."""
+    return "/" + field.replace("~", "~0").replace("/", "~1")
+
+
+def no_glob(path: str) -> str:
+    """Keep DuckDB from taking a character of a path for a wildcard."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def widen(one: str, other: str) -> str:

@@ -22,7 +22,7 @@ COLUMNS = (
 )
 """The columns that every file holds; the partition columns are in its path."""
 
-RESTORE = "Restore it from a copy of the archive"
+RESTORE = "`archiver backfill` of its hour brings back what Kafka still has; else restore it from a copy of the archive"
 
 _HOUR_US = envelope.HOUR_MS * 1000
 _FIRST_US, _LAST_US = envelope.FIRST_MS * 1000, envelope.LAST_MS * 1000 + 999

@@ -48,6 +48,31 @@ def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.Data
     )
 
 
+def raw_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame:
+    """Give archived messages the columns of `RangeReader.frames`: the opposite of `envelope_frame`.
+
+    Args:
+        frame: the archive's columns.
+        places: topic partitions, among them those of all messages.
+    """
+    import polars as pl
+
+    numbers = pl.DataFrame(
+        [(at.topic, at.topic_id, at.partition, number) for number, at in enumerate(places)],
+        schema={"topic": pl.String, "topic_id": pl.String, "partition": pl.Int32, "range": pl.UInt32},
+        orient="row",
+    )
+    return frame.join(numbers, on=["topic", "topic_id", "partition"], how="left", maintain_order="left").select(
+        "range",
+        "offset",
+        (pl.col("timestamp").cast(pl.Int64) // 1000).alias("timestamp_ms"),
+        "timestamp_type",
+        "key",
+        pl.coalesce("value_bytes", pl.col("value").cast(pl.Binary)).alias("payload"),
+        "headers",
+    )
+
+
 def _decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Split payloads into text where they are UTF-8 and bytes where they are not.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline.errors import AccessDenied, BrokerUnavailable, KafkaError
+from archiver_pipeline.errors import AccessDenied, BrokerUnavailable, KafkaError, TopicChanged
 from archiver_pipeline.plan import NO_TOPIC_ID, TopicPartition, TopicState, Watermarks, life_of
 from archiver_pipeline.settings import Settings
 
@@ -39,10 +40,12 @@ class Look:
     Attributes:
         topics: the topics that are there.
         warnings: a sentence for each topic or partition that cannot be read now; the rest goes on without it.
+        asked_ms: when the broker was asked, in milliseconds since 1970: it has at least what it had then.
     """
 
     topics: tuple[TopicState, ...]
     warnings: tuple[str, ...] = ()
+    asked_ms: int = 0
 
     def end_offsets(self) -> dict[tuple[str, int], int]:
         """The last stable offset of each partition."""
@@ -71,6 +74,7 @@ class Cluster:
             BrokerUnavailable: no broker answered in time.
             AccessDenied: the credentials are refused.
         """
+        asked_ms = int(time.time() * 1000)
         with self.translated("the broker was asked for its topics"):
             names, warnings = self._wanted()
             states, missing = self._described(names)
@@ -86,13 +90,27 @@ class Cluster:
             )
             for topic, (topic_id, numbers) in sorted(states.items())
         )
-        return Look(tuple(state for state in topics if state.partitions), (*warnings, *missing, *unread))
+        return Look(tuple(state for state in topics if state.partitions), (*warnings, *missing, *unread), asked_ms)
 
     def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
         """Return the present id of each topic; a topic that is gone has none in the answer."""
         with self.translated("the broker was asked for topic ids"):
             states, _ = self._described(sorted(set(topics)))
         return {topic: topic_id for topic, (topic_id, _) in states.items()}
+
+    def check_topics(self, read: Iterable[TopicPartition]) -> None:
+        """Make sure that no topic was made again while it was read; one that is gone was read under its own id.
+
+        Raises:
+            TopicChanged: one was.
+        """
+        expected = {at.topic: at.topic_id for at in read}
+        if self.settings.topic_ids == "none" or not expected:
+            return
+        present = self.topic_ids(expected)
+        for topic, topic_id in expected.items():
+            if topic in present and not same_topic(topic_id, present[topic]):
+                raise TopicChanged("the topic was made again while it was read", topic=topic)
 
     def earliest(self, topic: str, partition: int) -> int:
         """Return a partition's earliest offset."""
@@ -102,18 +120,24 @@ class Cluster:
             raise KafkaError(unread[0], topic=topic, partition=partition)
         return marks[topic, partition].earliest
 
-    def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int | None:
-        """Return the first offset with a timestamp at or after the given one, or None if there is none."""
+    def offsets_at(self, places: Collection[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int | None]:
+        """Return for each partition the first offset with a timestamp at or after the given one, None without one.
+
+        However out of order the timestamps are: no message before that offset has reached it. The broker finds no
+        timestamp below 0, which would mean something else to it (KIP-79).
+        """
         from confluent_kafka import TopicPartition as Place
         from confluent_kafka.admin import OffsetSpec
 
-        with self.translated("the broker was asked for the offset of a time", topic, partition):
-            place = Place(topic, partition)
-            future = self._admin.list_offsets(
-                {place: OffsetSpec.for_timestamp(timestamp_ms)}, request_timeout=self._timeout
-            )[place]
-            offset = future.result(self._timeout).offset
-        return offset if offset >= 0 else None
+        wanted = OffsetSpec.for_timestamp(timestamp_ms) if timestamp_ms >= 0 else OffsetSpec.earliest()
+        with self.translated("the broker was asked for the offsets of a time"):
+            asked = {Place(at.topic, at.partition): wanted for at in places}
+            answers = self._admin.list_offsets(asked, request_timeout=self._timeout) if asked else {}
+            found = {
+                (place.topic, place.partition): future.result(self._timeout).offset for place, future in answers.items()
+            }
+        offsets = {at: found[at.topic, at.partition] for at in places}
+        return {at: offset if offset >= 0 else None for at, offset in offsets.items()}
 
     def compacted(self, topics: Collection[str]) -> set[str]:
         """Return those topics of which Kafka may drop single messages: `cleanup.policy` has `compact`.
@@ -138,7 +162,7 @@ class Cluster:
             return marks.earliest
         if self.settings.start_time is None:
             return marks.end
-        found = self.offset_at(at.topic, at.partition, int(self.settings.start_time.timestamp() * 1000))
+        found = self.offsets_at([at], int(self.settings.start_time.timestamp() * 1000))[at]
         return marks.end if found is None else min(found, marks.end)
 
     @contextmanager

@@ -7,7 +7,13 @@ with the files and kept in every checkpoint for ever. The names, none of which c
     start/{topic}/{topic_id}/{partition}                where archiving began
     count/{topic}/{topic_id}/{partition}                how many messages the archive holds
     gap/{topic}/{topic_id}/{partition}/{start}/{reason} the end of the gap
+    filled/{topic}/{topic_id}/{partition}               the lowest offset that a backfill put in before the start
+    added/{topic}/{topic_id}/{partition}                how many messages backfills put in before the start
     lane/{n}                                            the epoch: one more with every commit of the lane
+    caught_up/{n}                                       when the lane last had all that Kafka had (ms since 1970)
+    rewrite/{hour}                                      the epoch: one more with every rewrite of the hour
+    changed/{hour}                                      how often a rewrite has changed what the hour holds
+    lost/{hour}                                         how many of its messages were lost with a file, and given up
 """
 
 from __future__ import annotations
@@ -22,6 +28,8 @@ from pathlib import Path
 from archiver_pipeline.durable import force
 from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.plan import Committed, Gap, TopicPartition
+
+_OF_PARTITIONS = ("start", "count", "filled", "added")
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,9 @@ class Ledger:
         committed: per topic partition and life, the offsets.
         gaps: every gap ever found.
         lanes: the epoch of each lane.
+        changed: per hour by its name, how often a rewrite has changed what it holds.
+        lost: per hour by its name, messages that were given up.
+        caught_up: per lane, when it last had all that Kafka had, in milliseconds since 1970.
         numbers: every transaction by its name, as the table has it.
     """
 
@@ -57,16 +68,20 @@ class Ledger:
     committed: Mapping[TopicPartition, Committed] = field(default_factory=dict)
     gaps: tuple[RecordedGap, ...] = ()
     lanes: Mapping[int, int] = field(default_factory=dict)
+    changed: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
+    caught_up: Mapping[int, int] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)
 
-    def epoch(self, lane: int) -> int:
-        """The number of commits that the lane has seen."""
-        return self.lanes.get(lane, 0)
+    def epoch(self, fence: str) -> int:
+        """The number of commits that a fence has seen: `lane/0`, `rewrite/2019-08-01T03`."""
+        return self.numbers.get(fence, 0)
 
 
-def lane_app_id(lane: int) -> str:
-    """The name of a lane's fence."""
-    return f"lane/{lane}"
+def fence_of(scope: str) -> str:
+    """The fence of an attempt's scope: `lane/0` of `lane0`, `rewrite/2019-08-01T03` of `seal-2019-08-01T03`."""
+    kind, _, hour = scope.partition("-")
+    return f"rewrite/{hour}" if hour else f"lane/{kind.removeprefix('lane')}"
 
 
 def offset_transactions(at: TopicPartition, what: Committed) -> list[Transaction]:
@@ -77,6 +92,20 @@ def offset_transactions(at: TopicPartition, what: Committed) -> list[Transaction
         Transaction(f"start/{place}", what.first),
         Transaction(f"count/{place}", what.messages),
     ]
+
+
+def filled_transactions(at: TopicPartition, what: Committed, lowest: int, messages: int) -> list[Transaction]:
+    """The transactions that record messages before the start, put in by a backfill."""
+    place = f"{at.topic}/{at.topic_id}/{at.partition}"
+    return [
+        Transaction(f"filled/{place}", min(what.lowest, lowest)),
+        Transaction(f"added/{place}", what.added + messages),
+    ]
+
+
+def caught_up_transaction(lane: int, milliseconds: int) -> Transaction:
+    """The transaction that records when a lane had all that Kafka had."""
+    return Transaction(f"caught_up/{lane}", milliseconds)
 
 
 def gap_transaction(gap: Gap) -> Transaction:
@@ -97,26 +126,33 @@ def make_durable(archive: Path, version: int) -> None:
 
 def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
     """Read the ledger out of the transactions of a table version; names of others are passed over."""
-    numbers: dict[str, dict[TopicPartition, int]] = {"": {}, "start": {}, "count": {}}
-    gaps, lanes, every = [], {}, {item.app_id: item for item in transactions}
+    offsets: dict[str, dict[TopicPartition, int]] = {kind: {} for kind in ("", *_OF_PARTITIONS)}
+    lanes: dict[str, dict[int, int]] = {"lane": {}, "caught_up": {}}
+    hours: dict[str, dict[str, int]] = {"changed": {}, "lost": {}}
+    gaps, every = [], {item.app_id: item for item in transactions}
     for item in every.values():
         match item.app_id.split("/"):
-            case ["lane", lane] if _is_number(lane):
-                lanes[int(lane)] = item.version
+            case [("lane" | "caught_up") as kind, lane] if _is_number(lane):
+                lanes[kind][int(lane)] = item.version
+            case [("changed" | "lost") as kind, hour]:
+                hours[kind][hour] = item.version
             case ["gap", topic, topic_id, partition, start, reason] if _is_number(partition) and _is_number(start):
                 at = TopicPartition(topic, topic_id, int(partition))
                 time = None if item.updated_ms is None else datetime.fromtimestamp(item.updated_ms / 1000, UTC)
                 gaps.append(RecordedGap(Gap(at, int(start), item.version, reason), time))
-            case [("start" | "count") as kind, topic, topic_id, partition] if _is_number(partition):
-                numbers[kind][TopicPartition(topic, topic_id, int(partition))] = item.version
+            case [kind, topic, topic_id, partition] if kind in _OF_PARTITIONS and _is_number(partition):
+                offsets[kind][TopicPartition(topic, topic_id, int(partition))] = item.version
             case [topic, topic_id, partition] if _is_number(partition):
-                numbers[""][TopicPartition(topic, topic_id, int(partition))] = item.version
-    committed = {
-        at: Committed(offset, numbers["start"].get(at, 0), numbers["count"].get(at, 0))
-        for at, offset in numbers[""].items()
-    }
+                offsets[""][TopicPartition(topic, topic_id, int(partition))] = item.version
+    committed = {}
+    for at, reached in offsets[""].items():
+        first, messages, filled, added = (offsets[kind].get(at) for kind in _OF_PARTITIONS)
+        committed[at] = Committed(reached, first or 0, messages or 0, filled, added or 0)
     in_order = tuple(sorted(gaps, key=lambda found: (found.gap.at, found.gap.start)))
-    return Ledger(version, committed, in_order, lanes, {name: item.version for name, item in every.items()})
+    numbers = {name: item.version for name, item in every.items()}
+    return Ledger(
+        version, committed, in_order, lanes["lane"], hours["changed"], hours["lost"], lanes["caught_up"], numbers
+    )
 
 
 def _is_number(text: str) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archiver_pipeline.errors import KafkaError, RangeRefused
+from archiver_pipeline.fair_share import share_out
 
 NO_TOPIC_ID = "-"
 """Topic id where the broker knows none."""
@@ -80,12 +81,26 @@ class Committed:
     Attributes:
         next: the next offset to archive.
         first: where archiving began.
-        messages: how many messages the archive holds of it.
+        messages: how many messages the archive holds of `[first, next)`.
+        filled: the lowest offset before `first` that a backfill put in, if one did.
+        added: how many messages backfills put in there.
     """
 
     next: int
     first: int
     messages: int
+    filled: int | None = None
+    added: int = 0
+
+    @property
+    def lowest(self) -> int:
+        """The lowest offset that the archive may hold."""
+        return self.first if self.filled is None else self.filled
+
+    @property
+    def total(self) -> int:
+        """How many messages the archive holds in all."""
+        return self.messages + self.added
 
 
 @dataclass(frozen=True)
@@ -123,7 +138,7 @@ class Position:
         """Return what the archive has once a batch has moved `next` to `reached` with so many messages."""
         began = min((gap.start for gap in self.gaps), default=self.next)
         known = self.known or Committed(began, began, 0)
-        return Committed(reached, known.first, known.messages + messages)
+        return replace(known, next=reached, messages=known.messages + messages)
 
 
 @dataclass(frozen=True)
@@ -234,21 +249,6 @@ def _inherit(state: TopicState, before: str, number: int, recorded: Mapping[Topi
 
 def _retention(at: TopicPartition, begin: int, marks: Watermarks) -> tuple[Gap, ...]:
     return (Gap(at, begin, marks.earliest, RETENTION),) if marks.earliest > begin else ()
-
-
-def share_out(lags: Iterable[int], budget: int) -> list[int]:
-    """Share a budget so that small claims are met whole and large ones evenly (max-min fairness).
-
-    Every claim above zero gets at least 1, so that none starves however many there are.
-    """
-    claims = list(lags)
-    shares = [0] * len(claims)
-    left = budget
-    order = sorted((claim, index) for index, claim in enumerate(claims) if claim > 0)
-    for rank, (claim, index) in enumerate(order):
-        shares[index] = min(claim, max(1, left // (len(order) - rank)))
-        left = max(0, left - shares[index])
-    return shares
 
 
 def plan_batch(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from archiver_pipeline.files import RESTORE, Fault, OnProgress, SoundFile
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.view import no_glob
+from archiver_pipeline.fields import no_glob
 
 if TYPE_CHECKING:
     import duckdb
@@ -114,8 +114,12 @@ def check_rows(
                 yield from map(_in_gap, connection.execute(_IN_GAPS, wanted).fetchall())
             done += sum(file.messages for file in window.files if window.low <= file.last < window.high)
             on_progress("rows", done, total)
+    counted = {n: ledger.committed[at].total for n, at in enumerate(places)}
+    # What was given up with a file is missing for good, of whichever partition it was.
+    known = unread + sum(ledger.lost.values())
+    missing = sum(max(0, count - found[n]) for n, count in counted.items()) > known
     for n, at in enumerate(places):
-        yield from _counted(archive, at, found[n], ledger.committed[at].messages, unread)
+        yield from _counted(archive, at, found[n], counted[n], missing=missing)
 
 
 @contextmanager
@@ -139,7 +143,7 @@ def _database(places: Sequence[TopicPartition], ledger: Ledger) -> Iterator[duck
             number = {at: n for n, at in enumerate(places)}
             committed = ledger.committed
             rows: list[list[Any]] = [
-                [n, at.topic, at.topic_id, at.partition, committed[at].first, committed[at].next]
+                [n, at.topic, at.topic_id, at.partition, committed[at].lowest, committed[at].next]
                 for at, n in number.items()
             ]
             if rows:
@@ -174,10 +178,10 @@ def _messages(count: int, topic: str, partition: int, low: int, high: int) -> st
     return f"{count} message{'s' * (count != 1)} of topic {topic}, partition {partition}, {offsets}"
 
 
-def _counted(archive: Path, at: TopicPartition, found: int, counted: int, unread: int) -> Iterator[Fault]:
-    """Compare a partition's rows with the ledger's count; those in files with a fault are named there already."""
+def _counted(archive: Path, at: TopicPartition, found: int, counted: int, *, missing: bool) -> Iterator[Fault]:
+    """Compare a partition's rows with the ledger's count, where more are `missing` than is known of already."""
     what = f"topic {at.topic}, partition {at.partition} has {found} messages in its files, the ledger counts {counted}"
-    if found + unread < counted:
+    if missing and found < counted:
         yield Fault("missing", str(archive), what, RESTORE)
     elif found > counted:
         yield Fault("changed", str(archive), what, _FOREIGN)

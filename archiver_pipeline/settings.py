@@ -124,7 +124,8 @@ class Settings(BaseSettings):
     topic_ids: Literal["required", "none"] = Field("required", description="required or none")
     max_types: int = Field(1000, ge=1, description="a whole number from 1 on")
     seal_grace_minutes: float = Field(15, ge=0, description="a number from 0 on")
-    keep_replaced_hours: float = Field(1, ge=0, description="a number from 0 on")
+    # Tombstones of replaced files stay in the table's log for 14 days; later nothing would find those files.
+    keep_replaced_hours: float = Field(1, ge=0, le=240, description="a number from 0 to 240")
     user_path: Rule = Field("$.uid", description=TYPE_RULES)
     minute_grace_seconds: float = Field(120, ge=0, description="a number from 0 on")
     results_topic: str = Field("events_per_minute", pattern=r"^[A-Za-z0-9._-]{0,249}$", description="a topic, or ''")

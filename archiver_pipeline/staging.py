@@ -2,12 +2,14 @@
 
 _staging/<attempt>.lock       held by flock(2) as long as the process lives, so that nobody cleans behind a live one
 _staging/<attempt>/<n>        files being written
+_staging/<attempt>/scratch/   what a rewrite needs meanwhile
 _staging/<attempt>/manifest   written before the first move: where each file goes
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -22,16 +24,23 @@ from archiver_pipeline import envelope
 from archiver_pipeline.durable import force
 from archiver_pipeline.errors import StorageError, Superseded
 
-_ATTEMPT = re.compile(r"lane(\d+)-[0-9a-f]{12}")
+_ATTEMPT = re.compile(r"(lane\d+|(?:seal|mend)-(?:_unknown|\d{4}-\d\d-\d\dT\d\d))-[0-9a-f]{12}")
 _MANIFEST = "manifest"
+_SCRATCH = "scratch"
 _UNNAMED = ".lock-"
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a dead attempt left behind; `files` are the places in the archive that it may have moved files to."""
+    """What a dead attempt left behind.
 
-    lane: int
+    Attributes:
+        scope: what it was at: `lane0`, or `seal-2019-08-01T03`.
+        attempt: its name.
+        files: the places in the archive that it may have moved files to.
+    """
+
+    scope: str
     attempt: str
     files: tuple[str, ...]
 
@@ -57,8 +66,8 @@ class Staging:
         placed: paths relative to the archive, as far as they have been moved into place.
     """
 
-    def __init__(self, archive: Path, lane: int) -> None:
-        self.attempt = f"lane{lane}-{uuid.uuid4().hex[:12]}"
+    def __init__(self, archive: Path, scope: str) -> None:
+        self.attempt = f"{scope}-{uuid.uuid4().hex[:12]}"
         self.placed: list[str] = []
         self._archive = archive
         self._root = archive / envelope.STAGING
@@ -69,12 +78,31 @@ class Staging:
             self._lock = _held_lock(self._root, self.attempt)
             self._folder.mkdir()
 
+    @property
+    def scratch(self) -> Path:
+        """A folder for what is needed only meanwhile; it goes with the attempt."""
+        path = self._folder / _SCRATCH
+        with translated(path):
+            path.mkdir(exist_ok=True)
+        return path
+
     def write(self, folder: str, content: bytes) -> str:
         """Write one file and return the path it will have below the archive."""
-        path = f"{folder}/{envelope.file_name(self.attempt, len(self._files), content)}"
         target = self._folder / str(len(self._files))
         with translated(target):
             target.write_bytes(content)
+        return self._named(folder, hashlib.sha256(content).hexdigest())
+
+    def take(self, folder: str, written: Path) -> str:
+        """Take a file that was written to the scratch folder, and return the path it will have below the archive."""
+        with translated(written):
+            with open(written, "rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            os.rename(written, self._folder / str(len(self._files)))
+        return self._named(folder, digest)
+
+    def _named(self, folder: str, digest: str) -> str:
+        path = f"{folder}/{envelope.file_name(self.attempt, len(self._files), digest)}"
         self._files.append(path)
         return path
 
@@ -114,7 +142,7 @@ class Staging:
 
     def discard(self) -> None:
         """Remove everything of an attempt that was not committed."""
-        remove(self._archive, Leftover(0, self.attempt, tuple(self._files)), keep=())
+        remove(self._archive, Leftover("", self.attempt, tuple(self._files)), keep=())
         self._lock.close()
 
     def release(self) -> None:
@@ -135,8 +163,8 @@ class Staging:
         force([path, self._folder])
 
 
-def leftovers(archive: Path, mine: Callable[[int], bool]) -> list[Leftover]:
-    """List what dead attempts of the lanes that are `mine` left; one whose process lives is passed over.
+def leftovers(archive: Path, mine: Callable[[str], bool]) -> list[Leftover]:
+    """List what dead attempts of the scopes that are `mine` left; one whose process lives is passed over.
 
     Lock files of runs that were killed before they had named it are removed at once: they stand for nothing.
     """
@@ -145,9 +173,9 @@ def leftovers(archive: Path, mine: Callable[[int], bool]) -> list[Leftover]:
         for unnamed in (archive / envelope.STAGING).glob(f"{_UNNAMED}*"):
             if _is_dead(unnamed):
                 unnamed.unlink(missing_ok=True)
-        for lane, attempt in _attempts(archive):
-            if mine(lane) and _is_dead(archive / envelope.STAGING / f"{attempt}.lock"):
-                found.append(Leftover(lane, attempt, manifest(archive, attempt)))
+        for scope, attempt in _attempts(archive):
+            if mine(scope) and _is_dead(archive / envelope.STAGING / f"{attempt}.lock"):
+                found.append(Leftover(scope, attempt, manifest(archive, attempt)))
     return found
 
 
@@ -166,7 +194,7 @@ def manifest(archive: Path, attempt: str) -> tuple[str, ...]:
 
 
 def remove(archive: Path, leftover: Leftover, keep: Collection[str]) -> int:
-    """Remove what an attempt left, but for the files to `keep` (those the table lists), and return how many went.
+    """Remove what an attempt left, but for the files to `keep` (those the log accounts for), and return how many went.
 
     The staged files go first: a process that wakes up now can move none of them into place any more.
     """
@@ -175,6 +203,7 @@ def remove(archive: Path, leftover: Leftover, keep: Collection[str]) -> int:
     removed = 0
     with translated(folder):
         with suppress(FileNotFoundError):  # Another run may be at the same leftover, or have been killed here.
+            shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
             for path in folder.iterdir():
                 if path.name != _MANIFEST:
                     path.unlink(missing_ok=True)
@@ -184,15 +213,15 @@ def remove(archive: Path, leftover: Leftover, keep: Collection[str]) -> int:
             if file not in keep and (archive / file).is_file():
                 (archive / file).unlink(missing_ok=True)
                 removed += 1
-            _remove_empty_folders(archive, (archive / file).parent)
+            remove_empty_folders(archive, (archive / file).parent)
         _remove_attempt(root, leftover.attempt)
     return removed
 
 
-def _attempts(archive: Path) -> list[tuple[int, str]]:
+def _attempts(archive: Path) -> list[tuple[str, str]]:
     root = archive / envelope.STAGING
     names = [path.stem for path in root.glob("*.lock")] if root.exists() else []
-    return [(int(match.group(1)), name) for name in sorted(names) if (match := _ATTEMPT.fullmatch(name))]
+    return [(match.group(1), name) for name in sorted(names) if (match := _ATTEMPT.fullmatch(name))]
 
 
 def _held_lock(root: Path, attempt: str) -> Lock:
@@ -240,7 +269,8 @@ def _remove_attempt(root: Path, attempt: str) -> None:
     (root / f"{attempt}.lock").unlink(missing_ok=True)
 
 
-def _remove_empty_folders(archive: Path, folder: Path) -> None:
+def remove_empty_folders(archive: Path, folder: Path) -> None:
+    """Remove a folder of the archive and those above it, as far as they are empty."""
     while folder != archive:
         try:
             folder.rmdir()

@@ -10,11 +10,12 @@ from typing import Any
 
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import KafkaError
+from archiver_pipeline.hours import count_hours
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger, RecordedGap
 from archiver_pipeline.plan import Position, TopicPartition, positions_of
 from archiver_pipeline.settings import Settings
-from archiver_pipeline.view import commit_info
+from archiver_pipeline.view_tables import commit_info
 
 RATE_MINUTES = (1, 5, 15)
 """Over how many minutes the rates are taken."""
@@ -84,6 +85,7 @@ class Status:
         time: when this was found out, UTC.
         version: the table's version, None where there is no archive yet.
         files, bytes, types: what the table lists, and how many types its files are of.
+        hours, sealed_hours: how many hours its files are of, and how many of these are sealed.
         partitions: every partition of the wanted topics, and all others that the archive has.
         last_batch: the newest batch that the table's log still has.
         rates: for each of `RATE_MINUTES`.
@@ -98,6 +100,8 @@ class Status:
     files: int
     bytes: int
     types: int
+    hours: int
+    sealed_hours: int
     partitions: tuple[PartitionStatus, ...]
     last_batch: BatchStatus | None
     rates: tuple[Rate, ...]
@@ -131,6 +135,8 @@ class Status:
             "files": self.files,
             "bytes": self.bytes,
             "types": self.types,
+            "hours": self.hours,
+            "sealed_hours": self.sealed_hours,
             "lag": self.lag,
             "partitions": [asdict(item) for item in self.partitions],
             "last_batch": batch
@@ -161,14 +167,14 @@ def status(settings: Settings) -> Status:
     """
     archive = Archive(settings.archive_uri, settings.lanes)
     cluster = Cluster(settings, BROKER_TIMEOUT_SECONDS)
-    version, files, size, types, ledger = None, 0, 0, 0, Ledger(-1)
+    version, files, size, types, hours, ledger = None, 0, 0, 0, (0, 0), Ledger(-1)
     batches: list[BatchStatus] = []
     now = datetime.now(UTC)
     if archive.exists():
         table, ledger = archive.snapshot()
         listed = archive.files(table)
         version, files, size = ledger.version, listed.height, int(listed["bytes"].sum())
-        types = listed["type"].n_unique()
+        types, hours = listed["type"].n_unique(), count_hours(listed)
         batches = list(_recent(archive.path / "_delta_log", ledger.version, now))
     positions: list[Position] = []
     warnings: tuple[str, ...] = ()
@@ -186,6 +192,8 @@ def status(settings: Settings) -> Status:
         files=files,
         bytes=size,
         types=types,
+        hours=hours[0],
+        sealed_hours=hours[1],
         partitions=tuple(_partitions(ledger, positions)),
         last_batch=batches[0] if batches else None,
         rates=tuple(_rate(batches, minutes, now) for minutes in RATE_MINUTES),
@@ -206,7 +214,7 @@ def _partition(at: TopicPartition, ledger: Ledger, position: Position | None) ->
     following = known.next if known else position.next if position else 0
     end = position.end if position else None
     lag = position.lag if position else None
-    first, messages = (known.first, known.messages) if known else (None, 0)
+    first, messages = (known.first, known.total) if known else (None, 0)
     return PartitionStatus(at.topic, at.topic_id, at.partition, first, following, end, lag, messages)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from archiver_pipeline import comparison
 from archiver_pipeline.archive import Archive
@@ -36,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _TRIES = 3
 _MOVE = "Readers of the table pass over it, readers of plain Parquet do not: move it out of the archive"
-_ASK = "The messages of these offsets are not as Kafka has them: restore the file from a copy of the archive"
+_ASK = "`archiver backfill` of the hour takes these messages from Kafka again"
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def _verified(archive: Archive, against: Settings | None, on_progress: OnProgres
         version=table.version(),
         files=len(listed),
         bytes=sum(file.bytes for file in listed),
-        messages=sum(what.messages for what in ledger.committed.values()),
+        messages=sum(what.total for what in ledger.committed.values()),
         partitions=len(ledger.committed),
         seconds=time.monotonic() - began,
         faults=tuple(faults),
@@ -196,29 +194,10 @@ def _unlisted(archive: Archive, listed: list[ListedFile]) -> Iterator[Fault]:
     there -= {file.path for file in listed}
     there -= in_flight(root)
     if there:
-        there -= set(archive.files()["path"]) | _removed(root / "_delta_log")
+        there -= set(archive.files()["path"]) | archive.removed()
     for name in sorted(there):
         if (root / name).exists():
             yield Fault("unlisted", str(root / name), "neither the table's log nor a run in flight knows it", _MOVE)
-
-
-def _removed(log_folder: Path) -> set[str]:
-    """The files that the log has removed and that wait for their deletion (Delta protocol, "Remove File")."""
-    import polars as pl
-
-    found: set[str] = set()
-    version = -1
-    for checkpoint in sorted(log_folder.glob("*.checkpoint.parquet"))[-1:]:
-        version = int(checkpoint.name.split(".")[0])
-        removed = pl.read_parquet(checkpoint, columns=["remove"], glob=False, hive_partitioning=False)[
-            "remove"
-        ].drop_nulls()
-        found.update(action["path"] for action in removed.to_list() if action["path"] is not None)
-    for commit in log_folder.glob("*.json"):
-        if int(commit.stem) > version:
-            with open(commit, "rb") as lines:
-                found.update(json.loads(line)["remove"]["path"] for line in lines if line.startswith(b'{"remove"'))
-    return {unquote(path) for path in found}
 
 
 def _fault(archive: Path, difference: Difference) -> Fault:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,20 @@ from archiver_pipeline import envelope, fields
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.durable import force
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, StorageError
+from archiver_pipeline.fields import Field
 from archiver_pipeline.kafka import Look
 from archiver_pipeline.ledger import Ledger
-from archiver_pipeline.plan import life_of
 from archiver_pipeline.staging import translated
+from archiver_pipeline.view_files import COLUMNS, ViewFiles
+from archiver_pipeline.view_tables import (
+    LAYOUT,
+    add_batches,
+    replace_fields,
+    replace_files,
+    replace_gaps,
+    replace_offsets,
+    store_broken,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,50 +37,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
-PUBLIC = ("messages", "offsets", "batches", "gaps", "hours", "types")
-_ENVELOPE = {
-    "topic": "VARCHAR",
-    "topic_id": "VARCHAR",
-    "partition": "INTEGER",
-    "offset": "BIGINT",
-    "timestamp": "TIMESTAMPTZ",
-    "timestamp_type": "VARCHAR",
-    "key": "BLOB",
-    "value": "VARCHAR",
-    "value_bytes": "BLOB",
-    "headers": 'STRUCT("key" VARCHAR, "value" BLOB)[]',
-    "type": "VARCHAR",
-    "dt": "VARCHAR",
-    "hr": "VARCHAR",
-}
-
-_LAYOUT = """
-CREATE SCHEMA meta;
-CREATE TABLE meta.state (format INTEGER, table_id VARCHAR, version BIGINT);
-CREATE TABLE meta.files (path VARCHAR, type VARCHAR, dt VARCHAR, hr VARCHAR, messages BIGINT, bytes BIGINT);
-CREATE TABLE meta.fields (type VARCHAR, field VARCHAR, "column" VARCHAR, kind VARCHAR);
-CREATE TABLE types (type VARCHAR, "view" VARCHAR);
-CREATE TABLE offsets (topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "first" BIGINT, "next" BIGINT,
-                      messages BIGINT, "end" BIGINT, lag BIGINT);
-CREATE TABLE gaps ("time" TIMESTAMPTZ, topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "start" BIGINT,
-                   "end" BIGINT, reason VARCHAR);
-CREATE TABLE batches (version BIGINT, "time" TIMESTAMPTZ, run_id VARCHAR, lane INTEGER,
-                      ranges STRUCT(topic VARCHAR, topic_id VARCHAR, "partition" INTEGER,
-                                    "start" BIGINT, "end" BIGINT)[],
-                      messages BIGINT, bytes BIGINT, files BIGINT, seconds DOUBLE);
-CREATE VIEW hours AS SELECT type, dt, hr, count(*) AS files, sum(messages)::BIGINT AS messages,
-    sum(bytes)::BIGINT AS bytes, false AS sealed FROM meta.files GROUP BY ALL ORDER BY ALL;
-"""
+PUBLIC = ("messages", "offsets", "batches", "gaps", "hours", "fields", "types", "events_per_minute", "page_views")
+"""Names that no type's view takes: those of the contract, some of which come with what follows the archive."""
 
 
 def refresh(path: Path, archive: Archive, look: Look | None = None) -> int:
     """Bring the DuckDB file up to the table's newest version and return that version.
 
     The new file takes the old one's place by a rename: whoever has the old one open goes on reading it. It is never
-    replaced by one of an older version.
+    replaced by one of an older version. Files of the archive that cannot be read keep nobody from the others: the log
+    names them, and so does the error of a query that needs them.
 
     Args:
         path: the DuckDB file.
@@ -117,36 +95,74 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, 
     with closing(duckdb.connect(str(working))) as connection:
         connection.execute("SET enable_progress_bar = false")  # It would be drawn on standard output.
         if anew:
-            connection.execute(_LAYOUT)
+            connection.execute(LAYOUT)
             connection.execute("INSERT INTO meta.state VALUES (?, ?, -1)", [_FORMAT, str(table.metadata().id)])
         state = connection.execute("SELECT format, table_id, version FROM meta.state").fetchone()
         if state is None or state[:2] != (_FORMAT, str(table.metadata().id)):
             raise duckdb.DataError("it shows another table, or was made by another release")
         before = int(state[2])
-        if before >= table.version():
-            return before
-        _update(connection, archive, table, ledger, before, look)
+        with closing(ViewFiles(connection, archive.path)) as files:
+            if before > table.version() or (before == table.version() and not files.mended):
+                return before
+            _update(connection, archive, table, ledger, look, files)
+            files.warn()
     _replace(working, path)
     return table.version()
 
 
 def _update(
-    connection: duckdb.DuckDBPyConnection, archive: Archive, table: Any, ledger: Ledger, before: int, look: Look | None
+    connection: duckdb.DuckDBPyConnection,
+    archive: Archive,
+    table: Any,
+    ledger: Ledger,
+    look: Look | None,
+    files: ViewFiles,
 ) -> None:
-    """Write the state of one table version into the working copy."""
+    """Write the state of one table version into the working copy, also where some of its files cannot be read."""
+    import duckdb
+
     listed = archive.files(table)
-    connection.execute("BEGIN")
-    changed, added = _replace_files(connection, listed)
-    if before < 0 or changed:
-        connection.execute(f"CREATE OR REPLACE VIEW messages AS {_select(archive.path, listed['path'])}")
-    _replace_typed_views(connection, archive.path, listed, changed, added)
-    _replace_offsets(connection, ledger, look)
-    _replace_gaps(connection, ledger)
-    _add_batches(connection, archive.path / "_delta_log", before, table.version())
-    connection.execute("UPDATE meta.state SET version = ?", [table.version()])
-    connection.execute("COMMIT")
+    log_folder = archive.path / "_delta_log"
+    files.keep_to(listed)
+    try:
+        _write(connection, listed, table.version(), ledger, look, files, log_folder)
+    except duckdb.Error:
+        with suppress(duckdb.Error):
+            connection.rollback()
+        # DuckDB makes no view over a file that is not there.
+        if not files.look_for_broken(listed):
+            raise
+        _write(connection, listed, table.version(), ledger, look, files, log_folder)
     # Closing would do the same and keep to itself that the disk is full.
     connection.execute("CHECKPOINT")
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection,
+    listed: pl.DataFrame,
+    version: int,
+    ledger: Ledger,
+    look: Look | None,
+    files: ViewFiles,
+    log_folder: Path,
+) -> None:
+    """Replace what is different since the last refresh, in one transaction."""
+    ((before,),) = connection.execute("SELECT version FROM meta.state").fetchall()
+    connection.execute("BEGIN")
+    added, gone = replace_files(connection, listed, files)
+    reported, found = replace_fields(connection, files, added, gone)
+    changed = {*added["type"], *gone["type"], *files.broken_types()}
+    columns = {name: _columns(connection, files, name, added, reported, found) for name in sorted(changed)}
+    # Now that new files were looked at, the broken ones among them are known.
+    if before < 0 or changed:
+        connection.execute(f"CREATE OR REPLACE VIEW messages AS {files.select(listed['path'])}")
+    _replace_typed_views(connection, files, listed, columns)
+    store_broken(connection, files)
+    replace_offsets(connection, ledger, look)
+    replace_gaps(connection, ledger)
+    add_batches(connection, log_folder, before, version)
+    connection.execute("UPDATE meta.state SET version = ?", [version])
+    connection.execute("COMMIT")
 
 
 def _translated(error: Exception, path: Path) -> ArchiveError:
@@ -176,42 +192,37 @@ def _log_of(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
 
 
-def _replace_files(connection: duckdb.DuckDBPyConnection, listed: pl.DataFrame) -> tuple[set[str], pl.DataFrame]:
-    """Store the file list; return the types whose files changed, and the files that are new (path, type)."""
-    import polars as pl
-
-    connection.register("listed", listed.to_arrow())
-    added = connection.execute("SELECT path, type FROM listed ANTI JOIN meta.files USING (path)").fetchall()
-    gone = connection.execute("SELECT DISTINCT type FROM meta.files ANTI JOIN listed USING (path)").fetchall()
-    connection.execute("DELETE FROM meta.files")
-    connection.execute("INSERT INTO meta.files SELECT path, type, dt, hr, messages, bytes FROM listed")
-    connection.unregister("listed")
-    new = pl.DataFrame(added, schema={"path": pl.String, "type": pl.String}, orient="row")
-    return {*new["type"].unique(), *(name for (name,) in gone)}, new
-
-
-def _select(archive: Path, paths: Iterable[str], columns: Iterable[str] = _ENVELOPE) -> str:
-    """The SELECT over a list of files; over none, the same columns without rows."""
-    wanted = list(columns)
-    listed = ", ".join(fields.literal(no_glob(str(archive)) + "/" + path) for path in paths)
-    if not listed:
-        return "SELECT " + ", ".join(f'NULL::{_ENVELOPE[name]} AS "{name}"' for name in wanted) + " WHERE false"
-    names = ", ".join(f'"{name}"' for name in wanted)
-    return f"SELECT {names} FROM read_parquet([{listed}], hive_partitioning = true, hive_types_autocast = false)"
+def _columns(
+    connection: duckdb.DuckDBPyConnection,
+    files: ViewFiles,
+    type_name: str,
+    added: pl.DataFrame,
+    reported: set[str],
+    found: Mapping[str, Mapping[str, str]],
+) -> list[Field]:
+    """The JSON fields of a type's view: those it had, those of reports, and those of a sample of other new files."""
+    known = fields.stored(connection, type_name)
+    if type_name in envelope.RESERVED:
+        return known
+    known = fields.merge(known, found.get(type_name, {}), taken=COLUMNS)
+    new = [path for path in added.filter(type=type_name)["path"] if path not in reported]
+    sample = files.ask(
+        fields.spread(new), lambda cursor, paths: fields.sampled(cursor, files.select(paths, ("value",)))
+    )
+    return fields.merge(known, sample, taken=COLUMNS)
 
 
 def _replace_typed_views(
-    connection: duckdb.DuckDBPyConnection, archive: Path, listed: pl.DataFrame, changed: set[str], added: pl.DataFrame
+    connection: duckdb.DuckDBPyConnection, files: ViewFiles, listed: pl.DataFrame, columns: Mapping[str, list[Field]]
 ) -> None:
     """Make the views of the types whose files changed, and drop those of types that are gone."""
     import polars as pl
 
     names: dict[str, str] = dict(connection.execute('SELECT type, "view" FROM types').fetchall())
-    paths = dict(listed.group_by("type").agg("path").iter_rows())
-    new_paths = dict(added.group_by("type").agg("path").iter_rows())
+    paths = dict(listed.filter(pl.col("type").is_in(list(columns))).group_by("type").agg("path").iter_rows())
     # By age and not by name alone, so that a file made anew gives every view the name that it had.
     first = dict(listed.group_by("type").agg(pl.col("added").min()).iter_rows())
-    for type_name in sorted(changed, key=lambda name: (first.get(name, 0), name)):
+    for type_name in sorted(columns, key=lambda name: (first.get(name, 0), name)):
         if type_name not in paths:
             connection.execute(f"DROP VIEW IF EXISTS {fields.identifier(names.pop(type_name))}")
             connection.execute("DELETE FROM types WHERE type = ?", [type_name])
@@ -219,69 +230,12 @@ def _replace_typed_views(
         if type_name not in names:
             names[type_name] = _view_name(type_name, {*PUBLIC, *(name.lower() for name in names.values())})
             connection.execute("INSERT INTO types VALUES (?, ?)", [type_name, names[type_name]])
-        columns = fields.merge(
-            fields.stored(connection, type_name),
-            fields.sampled(connection, _select(archive, fields.spread(new_paths.get(type_name, [])), ("value",)))
-            if type_name not in envelope.RESERVED
-            else {},
-            taken=_ENVELOPE,
-        )
-        fields.store(connection, type_name, columns)
-        expressions = ", ".join(column.expression() for column in columns)
-        every = _select(archive, paths[type_name])
+        fields.store(connection, type_name, columns[type_name])
+        expressions = ", ".join(column.expression() for column in columns[type_name])
         connection.execute(
             f"CREATE OR REPLACE VIEW {fields.identifier(names[type_name])} AS "
-            f"SELECT *{', ' + expressions if expressions else ''} FROM ({every})"
+            f"SELECT *{', ' + expressions if expressions else ''} FROM ({files.select(paths[type_name])})"
         )
-
-
-def _replace_offsets(connection: duckdb.DuckDBPyConnection, ledger: Ledger, look: Look | None) -> None:
-    rows = connection.execute('SELECT topic, topic_id, "partition", "end" FROM offsets').fetchall()
-    ends: dict[tuple[str, str, int], int | None] = {(row[0], row[1], row[2]): row[3] for row in rows}
-    present = {} if look is None else {state.topic: state for state in look.topics}
-    connection.execute("DELETE FROM offsets")
-    for at, what in sorted(ledger.committed.items()):
-        state = present.get(at.topic)
-        end = ends.get((at.topic, at.topic_id, at.partition))
-        if state is not None and life_of(at.topic_id)[0] == state.topic_id and at.partition in state.partitions:
-            end = state.partitions[at.partition].end
-        lag = None if end is None else max(0, end - what.next)
-        row = [at.topic, at.topic_id, at.partition, what.first, what.next, what.messages, end, lag]
-        connection.execute("INSERT INTO offsets VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-
-
-def _replace_gaps(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> None:
-    connection.execute("DELETE FROM gaps")
-    for found in ledger.gaps:
-        gap = found.gap
-        row = [found.time, gap.at.topic, gap.at.topic_id, gap.at.partition, gap.start, gap.end, gap.reason]
-        connection.execute("INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-
-
-def _add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before: int, after: int) -> None:
-    """Add the commits since the last time, and drop those that the log no longer has."""
-    kept = sorted(int(path.stem) for path in log_folder.glob("*.json") if path.stem.isdigit())
-    for number in kept:
-        if before < number <= after and (info := commit_info(log_folder / f"{number:020}.json")):
-            row = [number, info["timestamp"], info["run_id"], int(info["lane"]), info["ranges"]]
-            numbers = [int(info[name]) for name in ("messages", "bytes", "files")]
-            connection.execute(
-                "INSERT INTO batches SELECT ?, to_timestamp(? / 1000.0), ?, ?, from_json(?::JSON, "
-                '\'[{"topic": "VARCHAR", "topic_id": "VARCHAR", "partition": "INTEGER", "start": "BIGINT", '
-                '"end": "BIGINT"}]\'), ?, ?, ?, ?',
-                [*row, *numbers, float(info["seconds"])],
-            )
-    connection.execute("DELETE FROM batches WHERE version < ?", [kept[0] if kept else after])
-
-
-def commit_info(path: Path) -> dict[str, Any] | None:
-    """The metadata of a commit if it is that of a batch."""
-    with open(path, "rb") as lines:
-        for line in lines:
-            if line.startswith(b'{"commitInfo"'):
-                info: dict[str, Any] = json.loads(line)["commitInfo"]
-                return info if "ranges" in info else None
-    return None
 
 
 def _view_name(type_name: str, taken: set[str]) -> str:
@@ -291,8 +245,3 @@ def _view_name(type_name: str, taken: set[str]) -> str:
     while name.lower() in taken:
         name, number = f"{plain}_{number}", number + 1
     return name
-
-
-def no_glob(path: str) -> str:
-    """Keep DuckDB from taking a character of the archive's own path for a wildcard."""
-    return re.sub(r"([*?\[])", r"[\1]", path)

@@ -9,7 +9,8 @@ from pathlib import Path
 import deltalake
 import polars as pl
 
-from archiver_pipeline.archive import Archive, Attempt
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.batch_info import BatchInfo
 from archiver_pipeline.envelope import parse_type_rule
 from archiver_pipeline.ledger import gap_transaction, offset_transactions
@@ -80,7 +81,8 @@ def commit(
 ) -> int:
     """Commit what was placed as the offsets `[first, end)` and return the table's version."""
     known = attempt.ledger.committed.get(at) or Committed(first, first, 0)
-    info = BatchInfo("run", attempt.lane, (OffsetRange(at, first, end),), messages, 10, len(attempt.files), 0.25)
+    lane = int(attempt.scope.removeprefix("lane"))
+    info = BatchInfo("run", lane, (OffsetRange(at, first, end),), messages, 10, len(attempt.files), 0.25)
     offsets = offset_transactions(at, Committed(end, known.first, known.messages + messages))
     return attempt.commit([*offsets, *map(gap_transaction, gaps)], info.metadata())
 
@@ -97,7 +99,7 @@ def archive(
         lane: the lane.
         kinds: `rule` of the type, `milliseconds` of the messages (one or each), `headers` of all.
     """
-    attempt = target.begin(lane)
+    attempt = batch_of(target, lane)
     try:
         known = attempt.ledger.committed.get(at)
         first = known.next if known else 0

@@ -79,7 +79,8 @@ class RemoteRun:
 
 def main(folder: str, lane: str, lanes: str, partition: str) -> None:
     """Take the steps that come in line by line."""
-    from archiver_pipeline.archive import Archive, Attempt
+    from archiver_pipeline.archive import Archive
+    from archiver_pipeline.attempt import Attempt, batch_of
     from archiver_pipeline.errors import ArchiverError, Superseded
     from archiver_pipeline.plan import TopicPartition
     from archiver_pipeline_tests import batches
@@ -94,7 +95,7 @@ def main(folder: str, lane: str, lanes: str, partition: str) -> None:
     def take(step: str) -> object:
         nonlocal attempt
         if step.startswith("loop:"):
-            while (first := first_of(attempt := target.begin(int(lane)))) < int(step.removeprefix("loop:")):
+            while (first := first_of(attempt := batch_of(target, int(lane)))) < int(step.removeprefix("loop:")):
                 try:
                     batches.place(attempt, [batches.event()], first, at)
                     batches.commit(attempt, first, first + 1, at, 1)
@@ -103,7 +104,7 @@ def main(folder: str, lane: str, lanes: str, partition: str) -> None:
                     attempt.discard()
             return "done"
         if step == "begin" or attempt is None:
-            attempt = target.begin(int(lane))
+            attempt = batch_of(target, int(lane))
         first = first_of(attempt)
         match step:
             case "write":

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.errors import ArchiveDamaged, Superseded
 from archiver_pipeline.events import ODD_TYPES
 from archiver_pipeline.plan import RETENTION, Committed, Gap, TopicPartition
@@ -43,7 +44,7 @@ def assert_intact(folder: Path, *offsets: int, at: TopicPartition = ORDERS) -> N
 def test_a_commit_holds_files_offsets_and_fence(folder: Path) -> None:
     """One version of the table has the batch's rows, its offsets, its gaps and one more commit of its lane."""
     target = Archive(str(folder), lanes=3)
-    attempt = target.begin(2)
+    attempt = batch_of(target, 2)
     gap = Gap(ORDERS, 0, 4, RETENTION)
     place(attempt, [event(), event("object.two")], 4)
     assert commit(attempt, 4, 6, messages=2, gaps=[gap]) == 1
@@ -61,7 +62,7 @@ def test_a_commit_holds_files_offsets_and_fence(folder: Path) -> None:
 def test_of_two_runs_of_one_range_one_wins(folder: Path) -> None:
     """Of two attempts from one snapshot with the same offsets the second is refused, and its files are never listed."""
     target = Archive(str(folder))
-    first, second = target.begin(0), target.begin(0)
+    first, second = batch_of(target, 0), batch_of(target, 0)
     for attempt in (first, second):
         place(attempt, [event(), event()], 0)
     commit(first, 0, 2, messages=2)
@@ -79,7 +80,7 @@ def test_of_two_runs_of_one_range_one_wins(folder: Path) -> None:
 def test_two_lanes_never_take_the_same_offsets(folder: Path) -> None:
     """Runs of two lanes that both move one partition, as when their number changes: the second is refused."""
     target = Archive(str(folder), lanes=2)
-    first, second = target.begin(0), target.begin(1)
+    first, second = batch_of(target, 0), batch_of(target, 1)
     for attempt in (first, second):
         place(attempt, [event()], 0)
     commit(first, 0, 1)
@@ -91,7 +92,7 @@ def test_two_lanes_never_take_the_same_offsets(folder: Path) -> None:
 def test_lanes_commit_side_by_side(folder: Path) -> None:
     """Two lanes with partitions of their own both succeed from one snapshot."""
     target = Archive(str(folder), lanes=2)
-    first, second = target.begin(0), target.begin(1)
+    first, second = batch_of(target, 0), batch_of(target, 1)
     place(first, [event()], 0, ORDERS)
     place(second, [event()], 0, SECOND)
     assert (commit(first, 0, 1, ORDERS), commit(second, 0, 1, SECOND)) == (1, 2)
@@ -106,7 +107,7 @@ def test_a_run_thought_dead_can_never_commit(folder: Path, cleaned_up: bool) -> 
     So it is when the log's clean-up has removed the version that it began from.
     """
     target = Archive(str(folder))
-    zombie = target.begin(0)
+    zombie = batch_of(target, 0)
     place(zombie, [event()], 0, SECOND)
     for _ in range(5):
         archive(target, [event()])
@@ -144,7 +145,7 @@ def test_a_lost_answer_is_no_refusal(folder: Path) -> None:
     target = Archive(str(folder))
     archive(target, [event()])
     deltalake.DeltaTable(folder).alter.set_table_properties({"delta.checkpointInterval": "1"})
-    attempt = target.begin(0)
+    attempt = batch_of(target, 0)
     place(attempt, [event(), event()], 1)
     in_the_way = folder / "_delta_log" / f"{3:020}.checkpoint.parquet"
     (in_the_way / "x").mkdir(parents=True)
@@ -155,13 +156,13 @@ def test_a_lost_answer_is_no_refusal(folder: Path) -> None:
     assert_intact(folder, 0, 1, 2)
     archive(target, [event()])
     assert_intact(folder, 0, 1, 2, 3)
-    assert leftovers(folder, target.mine(0)) == []
+    assert leftovers(folder, lambda _: True) == []
 
 
 def test_files_of_a_commit_are_never_given_up(folder: Path) -> None:
     """Whatever fails after a commit was tried, its files stay until the log tells whether they belong to the table."""
     target = Archive(str(folder))
-    attempt = target.begin(0)
+    attempt = batch_of(target, 0)
     place(attempt, [event()], 0)
     commit(attempt, 0, 1)
     attempt.discard()
@@ -185,7 +186,7 @@ def test_the_next_run_cleans_up_behind_a_killed_one(folder: Path, steps: tuple[s
     with RemoteRun(folder, lane=0) as run:
         run.do("begin", *steps)
     assert_intact(folder, *range(archived))
-    attempt = target.begin(0)
+    attempt = batch_of(target, 0)
     assert len(attempt.leftovers) == ("clean" not in steps)
     place(attempt, [event()], archived)
     commit(attempt, archived, archived + 1, messages=1)
@@ -202,11 +203,11 @@ def test_a_run_with_nothing_to_archive_can_clean_up(folder: Path) -> None:
     before = target.ledger()
     with RemoteRun(folder, lane=0) as run:
         run.do("begin", "write", "place")
-    attempt = target.begin(0)
+    attempt = batch_of(target, 0)
     attempt.commit([], {})
     assert attempt.clean() == 1
     seen = target.ledger()
-    assert (seen.committed, seen.epoch(0)) == (before.committed, before.epoch(0) + 1)
+    assert (seen.committed, seen.epoch("lane/0")) == (before.committed, before.epoch("lane/0") + 1)
     assert files_in(folder) == listed(folder)
 
 
@@ -224,7 +225,7 @@ def test_a_lane_cleans_behind_itself_only(folder: Path) -> None:
 
 def test_a_lane_that_is_no_more_is_fenced(folder: Path) -> None:
     """A run of a lane that no longer exists, and whose files were removed, can never commit them."""
-    zombie = Archive(str(folder), lanes=4).begin(3)
+    zombie = batch_of(Archive(str(folder), lanes=4), 3)
     place(zombie, [event()], 0, SECOND)
     zombie.staging.release()
     archive(Archive(str(folder), lanes=2), [event()])
@@ -290,4 +291,4 @@ def test_every_reader_gives_back_odd_types(folder: Path) -> None:
     assert len(by_us) == len(ODD_TYPES)
     assert by_us == by_polars == by_duckdb
     assert listed(folder) == files_in(folder)
-    assert Archive(str(folder)).begin(0).types() == by_us
+    assert batch_of(Archive(str(folder)), 0).types() == by_us

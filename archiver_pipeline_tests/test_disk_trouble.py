@@ -10,6 +10,7 @@ import pytest
 
 from archiver_pipeline import view
 from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.errors import StorageError
 from archiver_pipeline_tests.batches import archive, commit, event, files_in, offsets_in, place
 from archiver_pipeline_tests.disk import Disk, mounted
@@ -87,7 +88,7 @@ def test_a_log_that_cannot_be_written_loses_nothing(disk: Disk) -> None:
     """Where only the commit fails, the batch's files are left to the next run, which archives the offsets."""
     target = Archive(str(disk.path / "archive"))
     archive(target, [event()])
-    attempt = target.begin(0)
+    attempt = batch_of(target, 0)
     place(attempt, [event()], 1)
     with disk.read_only("archive/_delta_log"):
         with pytest.raises(StorageError) as refused:

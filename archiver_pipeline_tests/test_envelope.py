@@ -219,7 +219,7 @@ def test_every_path_has_one_form() -> None:
 
 def test_a_file_is_named_after_its_content() -> None:
     """A file's name tells its attempt and the first 16 hex digits of its content's SHA-256."""
-    name = file_name("lane0-0123456789ab", 7, b"abc")
+    name = file_name("lane0-0123456789ab", 7, hashlib.sha256(b"abc").hexdigest())
     assert name == "lane0-0123456789ab-00007-ba7816bf8f01cfea.parquet"
     assert content_hash(f"type=x/{name}") == "ba7816bf8f01cfea"
     assert content_hash("part-00000-foreign.snappy.parquet") is None

@@ -41,7 +41,7 @@ def test_what_is_written_is_read(
     transactions = [
         *(item for at, what in committed.items() for item in ledger.offset_transactions(at, what)),
         *(ledger.gap_transaction(gap) for gap in found),
-        *(Transaction(ledger.lane_app_id(lane), epoch) for lane, epoch in lanes.items()),
+        *(Transaction(ledger.fence_of(f"lane{lane}"), epoch) for lane, epoch in lanes.items()),
     ]
     assert len({item.app_id for item in transactions}) == len(transactions)
     read = ledger.parse(7, transactions)
@@ -49,7 +49,7 @@ def test_what_is_written_is_read(
     assert read.committed == committed
     assert sorted((item.gap for item in read.gaps), key=repr) == sorted(found, key=repr)
     assert read.lanes == lanes
-    assert all(read.epoch(lane) == epoch for lane, epoch in lanes.items())
+    assert all(read.epoch(f"lane/{lane}") == epoch for lane, epoch in lanes.items())
     assert read.numbers == {item.app_id: item.version for item in transactions}
 
 
@@ -62,7 +62,8 @@ def test_the_names_are_the_contracts() -> None:
         Transaction("count/orders/A/3", 5),
     ]
     assert ledger.gap_transaction(Gap(at, 4, 6, RETENTION)) == Transaction("gap/orders/A/3/4/retention", 6)
-    assert ledger.lane_app_id(2) == "lane/2"
+    assert ledger.fence_of("lane2") == "lane/2"
+    assert ledger.fence_of("seal-2019-08-01T03") == "rewrite/2019-08-01T03"
 
 
 def test_gaps_are_in_order_and_have_a_time() -> None:

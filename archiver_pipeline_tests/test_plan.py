@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver_pipeline.errors import KafkaError, RangeRefused
+from archiver_pipeline.fair_share import share_out
 from archiver_pipeline.plan import (
     MADE_AGAIN,
     RETENTION,
@@ -24,7 +25,6 @@ from archiver_pipeline.plan import (
     life_of,
     plan_batch,
     positions_of,
-    share_out,
 )
 
 HUGE = 10**12

@@ -143,7 +143,8 @@ class World:
         read_ranges = {item.at: self._read(item, read) for item in run.plan.ranges}
         if None in read_ranges.values():
             return
-        wanted = {ledger.lane_app_id(run.plan.lane): run.numbers.get(ledger.lane_app_id(run.plan.lane), 0) + 1}
+        fence = ledger.fence_of(f"lane{run.plan.lane}")
+        wanted = {fence: run.numbers.get(fence, 0) + 1}
         rows: list[tuple[TopicPartition, int]] = []
         first: dict[TopicPartition, int] = {}
         for position in run.plan.positions:

@@ -17,14 +17,14 @@ from archiver_pipeline_tests.remote_run import ROOT, RemoteRun
 FOLDER = "type=x/dt=2019-08-01/hr=03"
 
 
-def everyones(_: int) -> bool:
+def everyones(_: str) -> bool:
     """Whose leftovers: those of any lane."""
     return True
 
 
-def placed(archive: Path, lane: int = 0, count: int = 2) -> Staging:
+def placed(archive: Path, scope: str = "lane0", count: int = 2) -> Staging:
     """An attempt that has moved its files into place."""
-    attempt = Staging(archive, lane)
+    attempt = Staging(archive, scope)
     for number in range(count):
         attempt.write(FOLDER, b"%d" % number)
     attempt.sync()
@@ -34,7 +34,7 @@ def placed(archive: Path, lane: int = 0, count: int = 2) -> Staging:
 
 def test_files_are_moved_when_all_are_written(tmp_path: Path) -> None:
     """Until `place` nothing lies where readers look; then every file does, under the name that was promised."""
-    attempt = Staging(tmp_path, 0)
+    attempt = Staging(tmp_path, "lane0")
     paths = [attempt.write(FOLDER, content) for content in (b"one", b"two")]
     assert files_in(tmp_path) == set()
     attempt.sync()
@@ -57,7 +57,7 @@ def test_an_attempt_given_up_leaves_nothing(tmp_path: Path) -> None:
     """`discard` removes files, folders and lock, and only its own."""
     (tmp_path / "type=y").mkdir()
     other = placed(tmp_path)
-    attempt = Staging(tmp_path, 0)
+    attempt = Staging(tmp_path, "lane0")
     attempt.write("type=z/dt=2019-08-01/hr=03", b"")
     attempt.place()
     attempt.discard()
@@ -75,9 +75,9 @@ def test_what_a_killed_run_left_is_found(tmp_path: Path, steps: tuple[str, ...],
         assert leftovers(tmp_path, everyones) == []
         assert len(in_flight(tmp_path)) == files
     (found,) = leftovers(tmp_path, everyones)
-    assert (found.lane, len(found.files)) == (3, files)
+    assert (found.scope, len(found.files)) == ("lane3", files)
     assert set(found.files) == files_in(tmp_path) == in_flight(tmp_path)
-    assert leftovers(tmp_path, lambda lane: lane == 2) == []
+    assert leftovers(tmp_path, lambda scope: scope == "lane2") == []
     assert remove(tmp_path, found, keep=()) == files
     assert leftovers(tmp_path, everyones) == []
     assert list((tmp_path / "_staging").iterdir()) == []
@@ -108,7 +108,7 @@ def watch(event, arguments):
         print(event, sorted(path.suffix for path in root.glob("_staging/*")))
 
 sys.addaudithook(watch)
-kept = Staging(root, 0)
+kept = Staging(root, "lane0")
 """
 
 
@@ -145,7 +145,7 @@ class Kept(set[str]):
 
 def test_staged_files_go_first(tmp_path: Path) -> None:
     """Before a file in place is removed, nothing is left that a process which wakes up now could move there."""
-    attempt = Staging(tmp_path, 0)
+    attempt = Staging(tmp_path, "lane0")
     attempt.write(FOLDER, b"")
     attempt.write("type=y/dt=2019-08-01/hr=03", b"")
     (tmp_path / "type=y" / "dt=2019-08-01").mkdir(parents=True)
@@ -166,7 +166,7 @@ def test_removing_may_be_interrupted(tmp_path: Path) -> None:
     (tmp_path / found.files[0]).unlink()
     (tmp_path / "_staging" / found.attempt / "manifest").unlink()
     (tmp_path / "_staging" / found.attempt).rmdir()
-    assert leftovers(tmp_path, everyones) == [Leftover(found.lane, found.attempt, ())]
+    assert leftovers(tmp_path, everyones) == [Leftover(found.scope, found.attempt, ())]
     assert remove(tmp_path, found, keep=()) == 1
     assert remove(tmp_path, found, keep=()) == 0
     assert files_in(tmp_path) == set()
@@ -175,7 +175,7 @@ def test_removing_may_be_interrupted(tmp_path: Path) -> None:
 
 def test_the_manifest_is_there_before_the_first_move(tmp_path: Path) -> None:
     """A run killed between two moves has written down where all of its files go."""
-    attempt = Staging(tmp_path, 0)
+    attempt = Staging(tmp_path, "lane0")
     paths = [attempt.write(f"type={number}/dt=2019-08-01/hr=03", b"") for number in range(3)]
     (tmp_path / "type=1" / "dt=2019-08-01").mkdir(parents=True)
     (tmp_path / "type=1" / "dt=2019-08-01" / "hr=03").write_bytes(b"in the way")
@@ -190,9 +190,9 @@ def test_the_manifest_is_there_before_the_first_move(tmp_path: Path) -> None:
 
 def test_a_run_whose_files_were_removed_moves_none(tmp_path: Path) -> None:
     """A run taken for dead by mistake learns of it when it moves its files, and places nothing."""
-    attempt = Staging(tmp_path, 0)
+    attempt = Staging(tmp_path, "lane0")
     attempt.write(FOLDER, b"")
-    remove(tmp_path, Leftover(0, attempt.attempt, manifest(tmp_path, attempt.attempt)), keep=())
+    remove(tmp_path, Leftover("lane0", attempt.attempt, manifest(tmp_path, attempt.attempt)), keep=())
     with pytest.raises(Superseded, match="another run removed this attempt's files"):
         attempt.place()
     assert files_in(tmp_path) == set()
@@ -200,9 +200,9 @@ def test_a_run_whose_files_were_removed_moves_none(tmp_path: Path) -> None:
 
 def test_files_placed_after_they_were_listed_are_removed(tmp_path: Path) -> None:
     """A run taken for dead before it moved its files leaves none behind when it moves them before it is cleaned."""
-    attempt = Staging(tmp_path, 0)
+    attempt = Staging(tmp_path, "lane0")
     attempt.write(FOLDER, b"")
-    listed = Leftover(0, attempt.attempt, manifest(tmp_path, attempt.attempt))
+    listed = Leftover("lane0", attempt.attempt, manifest(tmp_path, attempt.attempt))
     attempt.place()
     assert remove(tmp_path, listed, keep=()) == 1
     assert files_in(tmp_path) == set()
@@ -218,7 +218,7 @@ def test_a_refused_write_names_path_and_remedy(tmp_path: Path) -> None:
     """Where the folder cannot be made, the error names it and says what to do."""
     (tmp_path / "archive").write_bytes(b"a file where the folder ought to be")
     with pytest.raises(StorageError) as refused:
-        Staging(tmp_path / "archive", 0)
+        Staging(tmp_path / "archive", "lane0")
     assert str(tmp_path / "archive") in str(refused.value)
     assert "make the folder writable" in str(refused.value)
 

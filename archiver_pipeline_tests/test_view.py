@@ -18,6 +18,7 @@ import pytest
 
 from archiver_pipeline import fields, view
 from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import Replaced, batch_of, rewrite_of
 from archiver_pipeline.errors import StorageError
 from archiver_pipeline.kafka import Look
 from archiver_pipeline.ledger import offset_transactions
@@ -46,6 +47,9 @@ COLUMNS = {
     "batches": ["version", "time", "run_id", "lane", "ranges", "messages", "bytes", "files", "seconds"],
     "gaps": ["time", "topic", "topic_id", "partition", "start", "end", "reason"],
     "hours": ["type", "dt", "hr", "files", "messages", "bytes", "sealed"],
+    "fields": [
+        *("type", "dt", "hr", "field", "types", "messages", "present", "share", "first_seen", "last_seen"),
+    ],
     "types": ["type", "view"],
 }
 LIMIT_SECONDS = 60
@@ -100,6 +104,11 @@ def viewed(tmp_path: Path) -> Viewed:
     return Viewed(tmp_path)
 
 
+def test_the_names_of_the_contract_are_taken() -> None:
+    """Also of those views that come with what follows the archive, so that no type's view has to make way later."""
+    assert set(view.PUBLIC) == {*COLUMNS, "events_per_minute", "page_views"}
+
+
 def test_an_empty_archive_has_every_view_with_its_columns(viewed: Viewed) -> None:
     """A dashboard made before the first message works; what is added later has the same columns."""
     assert viewed.refresh() == 0
@@ -150,6 +159,9 @@ def test_names_of_types_never_collide(viewed: Viewed) -> None:
         "Messages",
         "offsets",
         "hours",
+        "fields",
+        "events_per_minute",
+        "page_views",
         "types",
         "select",
         "sqlite_master",
@@ -160,7 +172,7 @@ def test_names_of_types_never_collide(viewed: Viewed) -> None:
     views = viewed.views()
     archived = {"_" + name if name.startswith("_") else name for name in types} | {"late.a.b", "A_B"}
     assert set(views) == archived
-    assert len({name.lower() for name in views.values()} - set(COLUMNS)) == len(archived)
+    assert len({name.lower() for name in views.values()} - set(view.PUBLIC)) == len(archived)
     for number, (type_name,) in enumerate(viewed.sql('SELECT type FROM messages ORDER BY "offset"')[: len(types)]):
         assert viewed.column("n", views[type_name]) == [number]
     assert viewed.sql("SELECT count(*) FROM messages") == [(len(types) + 2,)]
@@ -316,7 +328,7 @@ def test_the_end_of_a_topic_made_again_is_not_that_of_the_old_one(viewed: Viewed
 
 def test_gaps_are_named_with_place_and_reason(viewed: Viewed) -> None:
     """They stay, and their time is that of the commit that found them."""
-    attempt = viewed.archive.begin(0)
+    attempt = batch_of(viewed.archive, 0)
     place(attempt, [event()], 5)
     commit(attempt, 5, 6, messages=1, gaps=[Gap(ORDERS, 2, 5, RETENTION)])
     viewed.refresh()
@@ -494,6 +506,137 @@ def test_what_a_killed_refresh_left_is_used_by_nobody(viewed: Viewed) -> None:
     assert viewed.files() == {"archive.duckdb", "archive.duckdb.lock"}
 
 
+def broken_by(viewed: Viewed, caplog: pytest.LogCaptureFixture) -> str:
+    """Bring the file up to date and return what the log says of files that cannot be read."""
+    caplog.clear()
+    viewed.refresh()
+    return "\n".join(record.message for record in caplog.records if "cannot be read" in record.message)
+
+
+def refused(viewed: Viewed, query: str) -> str:
+    """The error that a query meets with."""
+    with pytest.raises(duckdb.Error) as refusal:
+        viewed.sql(query)
+    return str(refusal.value)
+
+
+@pytest.fixture
+def two_hours(viewed: Viewed) -> dict[str, Path]:
+    """A type with a file in hour 03 and one in hour 04; the files by hour."""
+    hours = [AUGUST_FIRST_AT_THREE, AUGUST_FIRST_AT_THREE + HOUR_MS]
+    viewed.add(event(n=3), event(n=4), milliseconds=hours)
+    return {path.parent.name.removeprefix("hr="): path for path in viewed.archive.path.glob("type=*/**/*.parquet")}
+
+
+def damage(path: Path, how: str) -> None:
+    """Take a file away, or make it unreadable from its start or from its end."""
+    content = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.write_bytes(b"PAR1" + b"\xa5" * (len(content) - 500) + content[4 - 500 :])
+
+
+DAMAGES = ("missing", "empty", "cut", "scribbled on")
+
+
+@pytest.mark.parametrize("hour", ["03", "04"])
+def test_a_lost_file_keeps_nobody_from_all_the_others(
+    viewed: Viewed, two_hours: dict[str, Path], hour: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Runs go on, the log names the file and who knows more, and only queries that need the file fail and name it."""
+    kept, lost = two_hours[hour].read_bytes(), two_hours[hour]
+    lost.unlink()
+    archive(viewed.archive, [event("other", n=1), event(n=7, m="x")], milliseconds=AUGUST_FIRST_AT_THREE + 2 * HOUR_MS)
+    said = broken_by(viewed, caplog)
+    assert str(lost) in said
+    assert "archiver verify" in said
+    for name in ("messages", "object_one"):
+        for what in ("count(*)", "*", 'max("offset")', "hr", "1"):
+            assert len(viewed.sql(f"SELECT {what} FROM {name} WHERE hr <> '{hour}'")) >= 1
+            for part in ("", f"WHERE hr = '{hour}'", 'WHERE "offset" = 3', "WHERE key IS NULL", "GROUP BY ALL"):
+                if what != 'max("offset")' or "GROUP" not in part:
+                    error = refused(viewed, f"SELECT {what} FROM {name} {part}")
+                    assert f"{lost} is missing or damaged. Run `archiver verify`" in error
+    assert viewed.sql("SELECT n FROM other") == [(1,)]
+    assert viewed.sql("SELECT n, m FROM object_one WHERE hr = '05'") == [(7, "x")]
+    assert viewed.sql("SELECT sum(messages)::BIGINT FROM hours") == [(4,)]
+    lost.write_bytes(kept)
+    assert broken_by(viewed, caplog) == ""
+    assert sorted(viewed.sql("SELECT n FROM object_one")) == [(3,), (4,), (7,)]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_file_that_is_damaged_later_is_named_by_the_query(
+    viewed: Viewed, two_hours: dict[str, Path], how: str
+) -> None:
+    """Whether a refresh noticed it or not: no query gives less than there is, and other hours are there."""
+    damage(two_hours["03"], how)
+    assert refused(viewed, "SELECT max(value) FROM messages")
+    viewed.add(event(n=5), milliseconds=AUGUST_FIRST_AT_THREE + 2 * HOUR_MS)
+    for name in ("messages", "object_one"):
+        error = refused(viewed, f"SELECT max(value) FROM {name}")
+        assert two_hours["03"].name in error or how == "scribbled on"  # Of which DuckDB does not say where it is.
+        assert viewed.sql(f"SELECT count(value) FROM {name} WHERE hr > '03'") == [(2,)]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_new_file_that_is_lost_before_it_was_seen(
+    viewed: Viewed, two_hours: dict[str, Path], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its type has a view all the same, and its fields come with the file."""
+    archive(viewed.archive, [event("new", f=1), event(g=2)], milliseconds=AUGUST_FIRST_AT_THREE + 2 * HOUR_MS)
+    (path,) = viewed.archive.path.glob("type=new/**/*.parquet")
+    kept = path.read_bytes()
+    damage(path, how)
+    said = broken_by(viewed, caplog)
+    assert str(path) in said
+    assert viewed.columns("new") == MESSAGE_COLUMNS
+    assert path.name in refused(viewed, "SELECT count(*) FROM new")
+    assert path.name in refused(viewed, "FROM new WHERE hr = '05' AND \"offset\" = 0")
+    assert path.name in refused(viewed, "SELECT count(*) FROM messages")
+    assert viewed.sql("SELECT count(*) FROM messages WHERE type = 'object.one'") == [(3,)]
+    assert viewed.column("g") == [None, None, 2]
+    assert str(path) in broken_by(viewed, caplog) or viewed.refresh() == 2
+    path.write_bytes(kept)
+    assert broken_by(viewed, caplog) == ""
+    assert viewed.column("f", "new") == [1]
+    assert viewed.sql("SELECT count(*) FROM messages") == [(4,)]
+
+
+def test_a_file_that_is_lost_for_good_goes_with_its_commit(
+    viewed: Viewed, two_hours: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once the table lists another one in its place, nothing speaks of it any more."""
+    two_hours["03"].unlink()
+    archive(viewed.archive, [event(n=5)], milliseconds=AUGUST_FIRST_AT_THREE)
+    assert str(two_hours["03"]) in broken_by(viewed, caplog)
+    attempt = rewrite_of(viewed.archive, "mend", "2019-08-01T03")
+    values = {"type": "object.one", "dt": "2019-08-01", "hr": "03"}
+    lost = Replaced(str(two_hours["03"].relative_to(viewed.archive.path)), 1, values)
+    attempt.commit([], {}, [lost])
+    attempt.clean()
+    assert broken_by(viewed, caplog) == ""
+    assert viewed.column("n") == [4, 5]
+
+
+def test_many_lost_files_are_said_in_one_line(viewed: Viewed, caplog: pytest.LogCaptureFixture) -> None:
+    """With a few names and their number: `archiver verify` has them all."""
+    stamps = [AUGUST_FIRST_AT_THREE + number * HOUR_MS for number in range(9)]
+    archive(viewed.archive, [event(n=number) for number in range(9)], milliseconds=stamps)
+    for path in viewed.archive.path.glob("type=*/**/*.parquet"):
+        path.unlink()
+    said = broken_by(viewed, caplog)
+    assert said.count(".parquet") == 3
+    assert "and 6 more" in said
+    assert "\n" not in said
+    assert viewed.sql("SELECT sum(messages)::BIGINT FROM hours") == [(9,)]
+
+
 def test_a_file_that_cannot_be_written_is_an_error_with_path_and_remedy(viewed: Viewed) -> None:
     """The archive itself is complete, and the error says so."""
     archive(viewed.archive, [event()])
@@ -508,7 +651,7 @@ def test_a_file_that_cannot_be_written_is_an_error_with_path_and_remedy(viewed: 
 def test_a_commit_without_files_moves_the_offsets_on(viewed: Viewed) -> None:
     """A range of transaction markers alone has offsets and no message."""
     viewed.add(event())
-    attempt = viewed.archive.begin(0)
+    attempt = batch_of(viewed.archive, 0)
     attempt.commit(offset_transactions(ORDERS, Committed(9, 0, 1)), {"lane": "0"})
     attempt.clean()
     assert viewed.refresh() == 2

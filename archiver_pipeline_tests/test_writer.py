@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from archiver_pipeline import envelope
 from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.envelope import FIRST_MS, LAST_MS, MAX_TIMESTAMP_MS, TypeRule, parse_type_rule
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.writer import BatchWriter
@@ -246,7 +247,7 @@ def test_headers_are_kept_in_order_with_repeats() -> None:
 def test_a_name_ends_in_the_hash_of_the_content(tmp_path: Any) -> None:
     """The first 16 hex digits of the SHA-256: `verify` finds a changed byte without a second ledger."""
     archive = Archive(str(tmp_path))
-    attempt = archive.begin(0)
+    attempt = batch_of(archive, 0)
     writer = BatchWriter([ORDERS], lambda _: parse_type_rule("$.type"), set(), 10, attempt.write)
     writer.add(raw_frame([event("a"), event("a"), event("b")]))
     writer.close()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from archiver_pipeline.cli import generate, sql, status, tail, verify
+from archiver_pipeline.cli import backfill, generate, sql, status, tail, verify
 from archiver_pipeline.cli.shell import SqlError
 from archiver_pipeline.errors import ArchiverError, SettingsError
 
@@ -108,6 +108,7 @@ def options(
 
 app.command("status")(status.command)
 app.command("verify")(verify.command)
+app.command("backfill")(backfill.command)
 app.command("generate")(generate.command)
 app.command("sql")(sql.command)
 app.command("tail")(tail.command)

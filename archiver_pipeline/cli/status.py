@@ -22,10 +22,10 @@ def command(
     the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types. Where the broker
     does not answer, what the archive knows is shown all the same, and the exit code is 1.
 
-    **JSON**: archive, time, version, messages, files, bytes, types, lag, partitions (topic, topic_id, partition,
-    first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds, run_id,
-    messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps (time,
-    topic, topic_id, partition, start, end, reason), warnings, broker_error. What is not known is null.
+    **JSON**: archive, time, version, messages, files, bytes, types, hours, sealed_hours, lag, partitions (topic,
+    topic_id, partition, first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds,
+    run_id, messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps
+    (time, topic, topic_id, partition, start, end, reason), warnings, broker_error. What is not known is null.
 
     **Examples**
 
@@ -56,7 +56,7 @@ def _print(found: Status) -> None:
     else:
         print(
             f"archive {found.archive}: table version {found.version}, {found.messages:,} messages in {found.files:,} "
-            f"files of {found.types:,} types, {size(found.bytes)}"
+            f"files of {found.types:,} types, {size(found.bytes)}; {found.hours:,} hours, {found.sealed_hours:,} sealed"
         )
     _print_partitions(found.partitions)
     if found.lag is not None:

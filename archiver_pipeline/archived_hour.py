@@ -1,0 +1,153 @@
+"""An hour as the archive has it: which of its files are sound, their messages, and what is missing of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from archiver_pipeline import envelope
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import Attempt, Replaced
+from archiver_pipeline.classifier import Classifier
+from archiver_pipeline.errors import ArchiveError
+from archiver_pipeline.files import COLUMNS, Fault, ListedFile, check_file
+from archiver_pipeline.frames import raw_frame
+from archiver_pipeline.hour_rows import Tally
+from archiver_pipeline.hours import Hour
+from archiver_pipeline.parquet import frames_of
+from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.runs import Runs
+from archiver_pipeline.sealed_files import Expected
+from archiver_pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What the comparison with Kafka leaves open.
+
+    Attributes:
+        lost: messages of damaged or missing files that neither side has.
+        filled: messages from before the start that the archive never had: how many, and the lowest offset.
+    """
+
+    lost: int
+    filled: dict[TopicPartition, tuple[int, int]]
+
+
+class ArchivedHour:
+    """The files of an hour in the snapshot of an attempt, each checked.
+
+    Attributes:
+        files: all of them.
+        bad: those that are missing, damaged, or not what the table's log says.
+    """
+
+    def __init__(self, archive: Archive, attempt: Attempt, hour: Hour) -> None:
+        """Check the files of the hour, content and all."""
+        self._path = archive.path
+        self._places = sorted(attempt.ledger.committed)
+        listed = archive.files(attempt.table, hour).sort("type", "path")
+        columns = listed.select("path", "type", "dt", "hr", "messages", "bytes")
+        self.files = [ListedFile(*row) for row in columns.iter_rows()]
+        self._added = dict(listed.group_by("type").agg(added=listed["added"].min()).iter_rows()) if self.files else {}
+        version = attempt.table.version()
+        self.bad = [file for file in self.files if isinstance(check_file(archive.path, file, version), Fault)]
+
+    def read(self, folder: Path, settings: Settings, types: set[str], on_frame: Callable[[], None]) -> Runs:
+        """Read the messages of the sound files: the archive's columns, `type` by the present rules, and `was`, the
+        type under which the archive has them. Erased ones stay erased.
+
+        Args:
+            folder: where to keep what does not fit into memory.
+            settings: with the type rules.
+            types: the types that the archive has, for the limit on their number.
+            on_frame: called now and then.
+        """
+        runs = Runs(folder)
+        by_type: defaultdict[str, list[ListedFile]] = defaultdict(list)
+        for file in self.files:
+            if file not in self.bad:
+                by_type[file.type].append(file)
+        for was, files in by_type.items():
+            self._read_type(was, files, runs, settings, types, on_frame)
+        runs.close()
+        return runs
+
+    def _read_type(
+        self,
+        was: str,
+        files: Iterable[ListedFile],
+        runs: Runs,
+        settings: Settings,
+        types: set[str],
+        on_frame: Callable[[], None],
+    ) -> None:
+        import polars as pl
+
+        classifier = Classifier(self._places, settings.type_rule, types, settings.max_types)
+        for file in files:
+            for frame in frames_of(self._path / file.path):
+                on_frame()
+                if was == envelope.ERASED:
+                    runs.add(frame.with_columns(type=pl.lit(was), was=pl.lit(was)))
+                    continue
+                raw = raw_frame(frame, self._places)
+                if raw["range"].null_count():
+                    raise ArchiveError(
+                        "a file holds messages of a partition that the archive does not know",
+                        path=str(self._path / file.path),
+                        hint="Only the archiver may write to the archive: the table's history tells what else did",
+                    )
+                for typed in classifier.add(raw):
+                    runs.add(typed.select(*COLUMNS, "type", was=pl.lit(was)))
+        for typed in classifier.close():
+            runs.add(typed.select(*COLUMNS, "type", was=pl.lit(was)))
+
+    def missing(self, tally: Tally) -> Missing:
+        """Tell how many messages of the bad files Kafka did not make good, and which of the added ones are new."""
+        below = sum(count for count, _ in tally.before_start.values())
+        open_ones = max(0, sum(file.messages for file in self.bad) - (tally.added - below))
+        filled = {}
+        for at, (count, lowest) in sorted(tally.before_start.items()):
+            # Put in by an earlier backfill and lost with its file, as far as any are still open.
+            again = min(open_ones, count)
+            open_ones -= again
+            if count > again:
+                filled[at] = count - again, lowest
+        return Missing(open_ones, filled)
+
+    def fault(self, lost: int, *, accept_loss: bool) -> str | None:
+        """Say why the hour has to be left as it is, if it has."""
+        names = ", ".join(str(self._path / file.path) for file in self.bad)
+        if any(file.type == envelope.ERASED for file in self.bad):
+            return (
+                f"a file of erased messages is damaged or missing, and Kafka may still have what was erased: {names}. "
+                "Restore it from a copy of the archive"
+            )
+        if lost and not accept_loss:
+            count = sum(file.messages for file in self.bad)
+            return (
+                f"Kafka no longer has {lost:,} of the {count:,} messages of damaged or missing files: {names}. Restore "
+                "the files from a copy of the archive, or give these messages up: `archiver backfill --accept-loss`"
+            )
+        return None
+
+    def expected(self, types: Iterable[str], tally: Tally) -> dict[str, Expected]:
+        """What the files of these types will have."""
+        sizes: defaultdict[str, int] = defaultdict(int)
+        for file in self.files:
+            sizes[file.type] += file.bytes
+        return {
+            name: Expected(tally.types[name], sizes[name], self._added.get(name)) for name in types if tally.types[name]
+        }
+
+    def replaced(self, types: Iterable[str]) -> list[Replaced]:
+        """The files of these types, to be taken off the table's list."""
+        wanted = set(types)
+        return [
+            Replaced(file.path, file.bytes, {"type": file.type, "dt": file.dt, "hr": file.hr})
+            for file in self.files
+            if file.type in wanted
+        ]

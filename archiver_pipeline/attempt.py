@@ -1,0 +1,275 @@
+"""An attempt to commit: files written against one snapshot of the table, and one commit with offsets and fence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archiver_pipeline import envelope, ledger
+from archiver_pipeline.archive import STORAGE, Archive, one_line
+from archiver_pipeline.errors import ArchiveError, Superseded
+from archiver_pipeline.ledger import Transaction, fence_of
+from archiver_pipeline.schema import delta_schema
+from archiver_pipeline.staging import Staging, leftovers, remove
+
+if TYPE_CHECKING:
+    from deltalake.transaction import AddAction, RemoveAction
+
+log = logging.getLogger(__name__)
+
+_COMMIT_TRIES = 20
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A Parquet file of an attempt.
+
+    Attributes:
+        path: where it will lie, below the archive.
+        size: bytes.
+        values: its partition values.
+        stats: the statistics that let readers skip it.
+        added: since when its messages are in the archive, in milliseconds since 1970; None for now.
+    """
+
+    path: str
+    size: int
+    values: Mapping[str, str]
+    stats: Mapping[str, Any]
+    added: int | None = None
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A file of the table that a rewrite takes off the list: path, size in bytes, partition values."""
+
+    path: str
+    size: int
+    values: Mapping[str, str]
+
+
+def batch_of(archive: Archive, lane: int) -> Attempt:
+    """Begin a batch of a lane, which cleans behind dead ones of its own lane, and of lanes that no longer exist."""
+
+    def mine(scope: str) -> bool:
+        other = scope.removeprefix("lane")
+        return other.isdigit() and (int(other) == lane or int(other) >= archive.lanes)
+
+    return Attempt(archive, f"lane{lane}", mine)
+
+
+def rewrite_of(archive: Archive, kind: str, hour: str) -> Attempt:
+    """Begin a rewrite of an hour, `seal` or `mend`, which cleans behind dead rewrites of that hour."""
+    scope = f"{kind}-{hour}"
+    return Attempt(archive, scope, lambda other: fence_of(other) == fence_of(scope))
+
+
+class Attempt:
+    """One attempt to commit: a snapshot of the table, the files written against it, and one commit.
+
+    The order is: list what others left, write, place, commit, remove what was listed. After a refusal the attempt is
+    over and its files are removed; the next one starts from a fresh snapshot.
+    """
+
+    def __init__(self, archive: Archive, scope: str, mine: Callable[[str], bool]) -> None:
+        self._archive = archive
+        self.table = archive.table()
+        # Read after the table: what was committed in between is refused as a conflict, never overlooked.
+        self.ledger = archive.ledger()
+        self.scope = scope
+        self.leftovers = leftovers(archive.path, mine)
+        self.files: list[StagedFile] = []
+        self._staging: Staging | None = None
+        self._name = ""
+        self._commit_tried = False
+
+    @property
+    def staging(self) -> Staging:
+        """The staging folder, made when it is first needed."""
+        if self._staging is None:
+            self._staging = Staging(self._archive.path, self.scope)
+            self._name = self._staging.attempt
+        return self._staging
+
+    def types(self) -> set[str]:
+        """The types that the archive has files of, the reserved ones not counted."""
+        return set(self._archive.files(self.table)["type"].unique()) - envelope.RESERVED
+
+    def write(self, values: Mapping[str, str], content: bytes, stats: Mapping[str, Any]) -> None:
+        """Stage one Parquet file of the partition `values`."""
+        path = self.staging.write(envelope.folder(values), content)
+        self.files.append(StagedFile(path, len(content), values, stats))
+
+    def take(
+        self, written: Path, values: Mapping[str, str], stats: Mapping[str, Any], added: int | None = None
+    ) -> StagedFile:
+        """Take a Parquet file of the partition `values` that was written to the scratch folder."""
+        size = written.stat().st_size
+        file = StagedFile(self.staging.take(envelope.folder(values), written), size, values, stats, added)
+        self.files.append(file)
+        return file
+
+    def commit(
+        self,
+        transactions: Iterable[Transaction],
+        metadata: Mapping[str, str],
+        replaced: Sequence[Replaced] = (),
+        *,
+        data_change: bool = True,
+    ) -> int:
+        """Commit files, transactions and fence in one step and return the table's version.
+
+        Args:
+            transactions: application transactions, offsets for example.
+            metadata: what the commit says of itself.
+            replaced: files that leave the table with this commit.
+            data_change: False for a rewrite that leaves every message as it was (Delta protocol, "Add File").
+
+        Raises:
+            Superseded: another run committed one of these transactions or this fence first, or took one of the files.
+            StorageError: the log cannot be written.
+        """
+        import deltalake
+
+        now = int(time.time() * 1000)
+        fences = sorted({fence_of(self.scope), *(fence_of(leftover.scope) for leftover in self.leftovers)})
+        wanted = [*transactions, *(Transaction(fence, self.ledger.epoch(fence) + 1, now) for fence in fences)]
+        properties = deltalake.CommitProperties(
+            custom_metadata={**metadata, "attempt": self.staging.attempt},
+            app_transactions=[deltalake.Transaction(item.app_id, item.version, now) for item in wanted],
+        )
+        actions = self._actions(replaced, now, data_change)
+        before = self.table.version()
+        self._commit_tried = True
+        for attempt in range(_COMMIT_TRIES):
+            try:
+                self.table.create_write_transaction(
+                    actions,
+                    mode="append",
+                    schema=delta_schema(),
+                    partition_by=list(envelope.PARTITION_COLUMNS),
+                    commit_properties=properties,
+                )
+            except (deltalake.exceptions.DeltaError, OSError) as error:
+                self._after_refusal(error, before, wanted, replaced, attempt)
+            version = self._version_of_own_commit(before)
+            if version is not None:
+                ledger.make_durable(self._archive.path, version)
+                return version
+        raise ArchiveError(
+            f"the commit was refused {_COMMIT_TRIES} times because others kept committing",
+            path=str(self._archive.path),
+            hint="Run again, or use fewer lanes",
+        )
+
+    def _actions(self, replaced: Iterable[Replaced], now: int, data_change: bool) -> list[AddAction | RemoveAction]:
+        from deltalake.transaction import AddAction, RemoveAction
+
+        return [
+            *(
+                RemoveAction(file.path, data_change, now, size=file.size, partition_values=dict(file.values))
+                for file in replaced
+            ),
+            *(
+                AddAction(
+                    file.path, file.size, dict(file.values), file.added or now, data_change, json.dumps(file.stats)
+                )
+                for file in self.files
+            ),
+        ]
+
+    @contextmanager
+    def reading(self, paths: Iterable[str]) -> Iterator[None]:
+        """Read files of the snapshot: what goes wrong with them is Superseded if one has been replaced meanwhile."""
+        try:
+            yield
+        except (ArchiveError, OSError) as error:
+            self.check_listed(paths, error)
+            raise
+
+    def check_listed(self, paths: Iterable[str], error: Exception | None = None) -> None:
+        """Raise Superseded, with `error` as its cause, where another rewrite has taken one of the files off the list.
+
+        Once that has happened files may be gone from the disk, too, and no missing one is to be taken for damage.
+        """
+        if not set(paths) <= set(self._archive.files()["path"]):
+            raise self._superseded() from error
+
+    def clean(self) -> int:
+        """Remove what dead attempts left, now that the commit fences them, and return how many files went."""
+        removed = 0
+        if self.leftovers:
+            # A killed run's committed file may have been replaced since: it stays as long as any other replaced file.
+            # Listed ones first: one that is replaced between the two looks is found among the removed ones.
+            known = set(self._archive.files()["path"]) | self._archive.removed()
+            removed = sum(remove(self._archive.path, leftover, known) for leftover in self.leftovers)
+            log.info("removed %d files that %d killed runs left behind", removed, len(self.leftovers))
+        if self._staging is not None:
+            self._staging.finish()
+        return removed
+
+    def discard(self) -> None:
+        """Give up: remove the files of this attempt.
+
+        Once a commit was tried they may be part of the archive whatever the answer was, so then they are left for the
+        next run, which looks in the log before it removes anything.
+        """
+        if self._staging is not None and self._commit_tried:
+            self._staging.release()
+        elif self._staging is not None:
+            self._staging.discard()
+
+    def _after_refusal(
+        self,
+        error: Exception,
+        before: int,
+        wanted: Iterable[Transaction],
+        replaced: Iterable[Replaced],
+        attempt: int,
+    ) -> None:
+        """Look whether a refusal hides our own commit; return to look for it or to try again, else raise."""
+        import deltalake
+
+        if self._version_of_own_commit(before) is not None:
+            return
+        if not isinstance(error, deltalake.exceptions.CommitFailedError) and STORAGE.search(str(error)):
+            raise self._archive.translated(error) from error
+        self.table = self._archive.table()
+        now, then = self._archive.ledger().numbers, self.ledger.numbers
+        taken = {file.path for file in replaced}
+        if any(now.get(item.app_id) != then.get(item.app_id) for item in wanted) or (
+            taken and not taken <= set(self._archive.files(self.table)["path"])
+        ):
+            raise self._superseded() from error
+        if attempt == _COMMIT_TRIES - 1:
+            raise ArchiveError(
+                f"the commit failed: {one_line(error)}", path=str(self._archive.path), hint="Run again"
+            ) from error
+        time.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))
+
+    def _superseded(self) -> Superseded:
+        return Superseded(
+            f"another run of {fence_of(self.scope).replace('/', ' ')} committed first",
+            path=str(self._archive.path),
+            hint="Nothing is lost: the next run goes on from what it committed",
+        )
+
+    def _version_of_own_commit(self, before: int) -> int | None:
+        """Find this attempt's commit in the log by its name."""
+        wanted = f'"attempt":"{self._name}"'.encode()
+        version = before + 1
+        while (path := self._log_file(version)).exists():
+            if wanted in path.read_bytes():
+                return version
+            version += 1
+        return None
+
+    def _log_file(self, version: int) -> Path:
+        return self._archive.path / "_delta_log" / f"{version:020}.json"

@@ -1,0 +1,103 @@
+"""`archiver backfill`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from archiver_pipeline.backfill import Backfilled
+    from archiver_pipeline.hours import Hour
+
+_STEPS = {"Kafka": "offsets read from Kafka"}
+
+
+def command(
+    start: Annotated[str, typer.Option("--from", metavar="TIME", help="Start of the first hour, ISO time; UTC.")],
+    end: Annotated[str, typer.Option("--to", metavar="TIME", help="End of the last hour, not included.")],
+    accept_loss: Annotated[
+        bool,
+        typer.Option("--accept-loss", help="Give up messages of damaged or missing files that Kafka no longer has."),
+    ] = False,
+    from_archive: Annotated[
+        bool, typer.Option("--from-archive", help="Leave Kafka alone; apply the present type rules to the archive.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Read hours from Kafka again and mend what differs: damaged or deleted files, types by the present rules, hours
+    from before the archive began.
+
+    Each hour is compared message by message with what Kafka still has, and changed in one commit or not at all. What
+    Kafka no longer has is kept from the archive. A damaged or missing file whose messages are not all in Kafka any
+    more leaves its hour as it is, unless --accept-loss is given; the exit code is then 1. Batches go on meanwhile, and
+    nothing that is still to be archived is touched.
+
+    **JSON**: good, hours (hour, read, added, changed, retyped, kept, lost, mended, messages, files_before,
+    files_after, seconds, version, fault).
+
+    **Examples**
+
+        archiver backfill --from 2019-08-01T03:00 --to 2019-08-01T04:00
+        archiver backfill --from 2019-08-01 --to 2019-08-02 --json | jq '.hours[] | select(.added > 0)'
+        archiver verify || archiver backfill --from 2019-08-01T03:00Z --to 2019-08-01T05:00Z
+    """
+    from archiver_pipeline import view
+    from archiver_pipeline.backfill import Backfiller
+    from archiver_pipeline.cli.output import print_json, progress
+    from archiver_pipeline.seal import Sealer
+    from archiver_pipeline.settings import load
+
+    hours = _hours(start, end)
+    settings = load()
+    done: list[Backfilled] = []
+    with progress(_STEPS) as on_progress:
+        backfiller = Backfiller(
+            settings, "", on_progress=on_progress, accept_loss=accept_loss, from_kafka=not from_archive
+        )
+        try:
+            for item in backfiller.run(hours):
+                done.append(item)
+                if not as_json:
+                    print(item.sentence(), flush=True)
+        finally:
+            if done:
+                view.refresh(settings.view_path, backfiller.archive)
+                Sealer(settings).clean()
+    faults = sum(item.fault is not None for item in done)
+    if as_json:
+        print_json({"good": not faults, "hours": [_row(item) for item in done]})
+    else:
+        _sum_up(done, faults)
+    if faults:
+        raise typer.Exit(1)
+
+
+def _hours(start: str, end: str) -> list[Hour]:
+    from archiver_pipeline.hours import hours_between
+    from archiver_pipeline.settings import parse_time
+
+    times = []
+    for option, text in (("--from", start), ("--to", end)):
+        try:
+            times.append(parse_time(text))
+        except (ValueError, OverflowError):
+            raise typer.BadParameter(f"{text!r} is no ISO time such as 2019-08-01T03:00", param_hint=option) from None
+    try:
+        return hours_between(*times)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}: {start} to {end}", param_hint="--from --to") from None
+
+
+def _row(item: Backfilled) -> dict[str, Any]:
+    return {**asdict(item), "hour": item.hour.name, "seconds": round(item.seconds, 3)}
+
+
+def _sum_up(done: list[Backfilled], faults: int) -> None:
+    changed = sum(item.version is not None for item in done)
+    text = f"{len(done):,} hours read again, {changed:,} changed" + (
+        f", {faults:,} left with a fault" if faults else ""
+    )
+    print(text, file=sys.stderr)

@@ -1,0 +1,132 @@
+"""An hour as Kafka has it beside the hour as the archive has it: which message counts, and what is different."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING
+
+from archiver_pipeline import envelope
+from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.runs import ORDER, PLACE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import polars as pl
+
+_CONTENT = ("timestamp", "timestamp_type", "key", "value", "value_bytes", "headers")
+
+
+@dataclass
+class Tally:
+    """What the comparison of an hour came to.
+
+    Attributes:
+        read: messages that Kafka still has.
+        added: of these, messages that the archive did not have.
+        changed: messages that the archive had with another content, or more than once.
+        retyped: messages that belong to another type by the present rules.
+        kept: messages that only the archive has, and erased ones.
+        types: how many messages each type has in the end.
+        dirty: the types whose files have to be written anew.
+        before_start: of the added, those below the offset at which archiving began: how many, and the lowest.
+    """
+
+    read: int = 0
+    added: int = 0
+    changed: int = 0
+    retyped: int = 0
+    kept: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+    dirty: set[str] = field(default_factory=set)
+    before_start: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
+
+
+def judge(frame: pl.DataFrame) -> pl.DataFrame:
+    """Judge the messages of `merged(kafka, archive)` and add the columns `stays` (Boolean) and `verdict` (String).
+
+    Kafka's message counts before the archive's, but an erased one stays erased. Of a message that the archive has more
+    than once the first stays.
+
+    Args:
+        frame: the archive's columns, `type` (by the present rules), and `was`: the type under which the archive has
+            the message, null where it comes from Kafka. All that has one identity is next to each other, Kafka's first.
+
+    Returns:
+        The frame; verdicts are `added`, `changed`, `retyped`, `same`, `kept`, and null where another row speaks for it.
+    """
+    import polars as pl
+
+    following = [pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in ORDER]
+    previous = [pl.col(name).eq_missing(pl.col(name).shift(1)) for name in ORDER]
+    content = [pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in _CONTENT]
+    marked = frame.with_columns(
+        kafka=pl.col("was").is_null(),
+        paired=reduce(and_, following).fill_null(False),
+        second=reduce(and_, previous).fill_null(False),
+        equal=reduce(and_, content).fill_null(False),
+        other=pl.col("was").shift(-1),
+    ).with_columns(other=pl.when("paired").then("other"))
+    moved = pl.col("type") != pl.coalesce(pl.col("was"), pl.col("other"))
+    return marked.with_columns(
+        verdict=pl.when("kafka")
+        .then(
+            pl.when(~pl.col("paired"))
+            .then(pl.lit("added"))
+            .when(pl.col("other") == envelope.ERASED)
+            .then(None)
+            .when(~pl.col("equal"))
+            .then(pl.lit("changed"))
+            .when(moved)
+            .then(pl.lit("retyped"))
+            .otherwise(pl.lit("same"))
+        )
+        .when((pl.col("was") == envelope.ERASED) & (~pl.col("second") | pl.col("kafka").shift(1)))
+        .then(pl.lit("kept"))
+        .when(pl.col("second"))
+        .then(None)
+        .when(moved)
+        .then(pl.lit("retyped"))
+        .otherwise(pl.lit("kept"))
+    ).with_columns(stays=pl.col("verdict").is_not_null())
+
+
+def compare(frames: Iterator[pl.DataFrame], first: Mapping[TopicPartition, int]) -> Tally:
+    """Compare a whole hour.
+
+    Args:
+        frames: those of `merged(kafka, archive)`, as `judge` takes them.
+        first: where archiving began in each partition.
+    """
+    tally = Tally()
+    for frame in frames:
+        _count(tally, judge(frame), first)
+    return tally
+
+
+def _count(tally: Tally, judged: pl.DataFrame, first: Mapping[TopicPartition, int]) -> None:
+    import polars as pl
+
+    verdicts = dict(judged["verdict"].value_counts().iter_rows())
+    tally.read += int(judged["kafka"].sum())
+    tally.added += verdicts.get("added", 0)
+    tally.retyped += verdicts.get("retyped", 0)
+    tally.kept += verdicts.get("kept", 0)
+    # A row of the archive behind another one of the archive with the same identity.
+    doubled = ~pl.col("kafka") & pl.col("second") & ~pl.col("kafka").shift(1, fill_value=False) & ~pl.col("stays")
+    tally.changed += verdicts.get("changed", 0) + int(judged.select(doubled.sum()).item())
+    tally.types.update(dict(judged.filter("stays")["type"].value_counts().iter_rows()))
+    differs = pl.col("verdict").is_in(["added", "changed", "retyped"])
+    for column in ("type", "other", "was"):
+        tally.dirty.update(judged.filter(differs)[column].drop_nulls().unique())
+    tally.dirty.update(judged.filter(doubled)["was"].unique())
+    new = judged.filter(pl.col("verdict") == "added")
+    for part in new.partition_by(PLACE):
+        at = TopicPartition(*part.select(PLACE).row(0))
+        early = part.filter(pl.col("offset") < first.get(at, 0))
+        if early.height:
+            count, lowest = tally.before_start.get(at, (0, int(early["offset"][0])))
+            tally.before_start[at] = count + early.height, min(lowest, int(early["offset"].min()))  # type: ignore[arg-type]

@@ -1,0 +1,288 @@
+"""Sealing: the small files of a closed hour become one sorted file per type, and no message changes by it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from archiver_pipeline import envelope
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import Attempt, Replaced, rewrite_of
+from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, KafkaError, Superseded
+from archiver_pipeline.files import Fault, ListedFile, check_file
+from archiver_pipeline.hours import DueHour, Hour, HourFile, due, parse_hour, to_put_together
+from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.ledger import Ledger, Transaction
+from archiver_pipeline.parquet import frames_of_all
+from archiver_pipeline.plan import lane_of, positions_of
+from archiver_pipeline.runs import Runs, merged
+from archiver_pipeline.sealed_files import Expected, SealedWriter
+from archiver_pipeline.settings import Settings
+from archiver_pipeline.staging import leftovers, remove_empty_folders, translated
+from archiver_pipeline.steps import Clock, OnStep
+
+log = logging.getLogger(__name__)
+
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """An hour that was sealed; numbers are those of the types that were written anew.
+
+    Attributes:
+        hour: the hour.
+        types: the types.
+        files_before, files_after, bytes_before, bytes_after: their files, before and after.
+        messages: their messages.
+        seconds: how long it took.
+        version: the table version that it made.
+    """
+
+    hour: Hour
+    types: tuple[str, ...]
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    messages: int
+    seconds: float
+    version: int
+
+
+class Sealer:
+    """Seals closed hours, beside batches and other seals."""
+
+    def __init__(self, settings: Settings, run_id: str = "", on_step: OnStep = lambda _: None) -> None:
+        self.settings = settings
+        self.archive = Archive(settings.archive_uri, settings.lanes)
+        self._run_id = run_id
+        self._on_step = on_step
+
+    def due(self, *, patient: bool = True) -> list[DueHour]:
+        """The closed hours that have something to seal, in order.
+
+        Args:
+            patient: let late messages of a sealed hour gather, instead of sealing them at once.
+        """
+        if not self.archive.exists():
+            return []
+        table, ledger = self.archive.snapshot()
+        now_ms = int(time.time() * 1000)
+        grace_ms = self.settings.seal_grace_minutes * 60_000
+        return due(self.archive.files(table), min(now_ms, self.caught_up_ms(ledger)), now_ms, grace_ms, patient=patient)
+
+    def seal(self, hour: Hour, *, whole: bool = False) -> Sealed | None:
+        """Seal an hour, or return None where nothing is to be done.
+
+        Args:
+            hour: the hour; it is not asked whether it is closed.
+            whole: put all files of a type together, whatever that costs.
+
+        Raises:
+            ArchiveDamaged: a file of the hour is missing or changed; nothing was done.
+            StorageError: the disk is full or refused; nothing was done.
+        """
+        for number in range(_TRIES):
+            try:
+                return self._attempt(hour, whole)
+            except Superseded as error:
+                if number == _TRIES - 1:
+                    raise
+                log.info("%s; looking at hour %s again", error, hour)
+        return None
+
+    def clean(self) -> int:
+        """Remove what killed rewrites left, and files that were replaced longer ago than ARCHIVER_KEEP_REPLACED_HOURS.
+
+        The view has to be brought up to date before: one of an older version would name the files that go. Returns how
+        many files went.
+        """
+        if not self.archive.exists():
+            return 0
+        removed = 0
+        for hour in sorted({dead.scope.partition("-")[2] for dead in leftovers(self.archive.path, _is_rewrite)}):
+            removed += self._clean_behind(parse_hour(hour))
+        keep = math.ceil(self.settings.keep_replaced_hours)
+        for path in self.archive.table().vacuum(keep, dry_run=True, enforce_retention_duration=False):
+            file = self.archive.path / path
+            with translated(file):
+                # Their tombstones stay in the log for a while: most have gone before.
+                if file.exists():
+                    file.unlink(missing_ok=True)
+                    remove_empty_folders(self.archive.path, file.parent)
+                    removed += 1
+        return removed
+
+    def _clean_behind(self, hour: Hour) -> int:
+        attempt = rewrite_of(self.archive, envelope.SEAL, hour.name)
+        try:
+            attempt.commit([], self._metadata(hour))
+            return attempt.clean()
+        except Superseded:
+            attempt.discard()
+            return 0
+        except BaseException:
+            attempt.discard()
+            raise
+
+    def caught_up_ms(self, ledger: Ledger) -> int:
+        """When the archive last had all that Kafka had: right now, but for lanes that are behind, or if Kafka does not
+        tell, as the lanes' newest full batches tell."""
+        lanes = self.settings.lanes
+        cluster = Cluster(self.settings)
+        try:
+            look = cluster.look()
+            behind = {
+                lane_of(item.at.topic, item.at.partition, lanes)
+                for state in look.topics
+                for item in positions_of(state, ledger.committed, cluster.start_offset)
+                if item.lag
+            }
+            now_ms = look.asked_ms
+        except KafkaError as error:
+            log.warning("hours are closed by what the archive knows, because the broker did not tell: %s", error)
+            behind, now_ms = {lane_of(at.topic, at.partition, lanes) for at in ledger.committed}, 0
+        return min((ledger.caught_up.get(lane, 0) for lane in behind), default=now_ms)
+
+    def _attempt(self, hour: Hour, whole: bool) -> Sealed | None:
+        clock = Clock(self._on_step)
+        clock.step("plan")
+        attempt = rewrite_of(self.archive, envelope.SEAL, hour.name)
+        chosen = {
+            type_name: together
+            for type_name, files in _files_by_type(self.archive, attempt, hour).items()
+            if (together := to_put_together(files, whole=whole))
+        }
+        if not chosen:
+            return None
+        expected = {
+            type_name: Expected(
+                sum(file.messages for file in files),
+                sum(file.bytes for file in files),
+                min(file.added for file in files),
+            )
+            for type_name, files in chosen.items()
+        }
+        try:
+            writer = SealedWriter(attempt, hour, expected)
+            try:
+                with attempt.reading(file.path for files in chosen.values() for file in files):
+                    for type_name, files in chosen.items():
+                        self._write(attempt, hour, type_name, files, writer, clock)
+                with translated(self.archive.path):
+                    writer.close()
+            except BaseException:
+                writer.abandon()
+                raise
+            replaced = [
+                Replaced(file.path, file.bytes, _values(hour, type_name))
+                for type_name, files in chosen.items()
+                for file in files
+            ]
+            version = finish(attempt, clock, self._metadata(hour), replaced)
+        except BaseException:
+            attempt.discard()
+            raise
+        return Sealed(
+            hour=hour,
+            types=tuple(sorted(chosen)),
+            files_before=len(replaced),
+            files_after=writer.files,
+            bytes_before=sum(file.size for file in replaced),
+            bytes_after=writer.bytes,
+            messages=writer.messages,
+            seconds=clock.elapsed(),
+            version=version,
+        )
+
+    def _write(
+        self,
+        attempt: Attempt,
+        hour: Hour,
+        type_name: str,
+        files: list[HourFile],
+        writer: SealedWriter,
+        clock: Clock,
+    ) -> None:
+        """Sort the messages of one type, and count that none is lost on the way."""
+        clock.step("read")
+        folder = attempt.staging.scratch / "runs"
+        runs = Runs(folder)
+        with translated(self.archive.path):
+            for frame in frames_of_all(self._checked(attempt, hour, type_name, files)):
+                clock.step("frame")
+                runs.add(frame)
+            runs.close()
+            clock.step("write")
+            for frame in merged(runs):
+                clock.step("frame")
+                writer.add(type_name, frame)
+            shutil.rmtree(folder, ignore_errors=True)
+        if runs.rows != sum(file.messages for file in files):
+            raise ArchiveError(
+                f"type {type_name} of hour {hour} has {runs.rows:,} messages in files that are said to have others",
+                path=str(self.archive.path),
+                hint="Run `archiver verify`; the hour was left as it was",
+            )
+
+    def _checked(self, attempt: Attempt, hour: Hour, type_name: str, files: Iterable[HourFile]) -> Iterator[Path]:
+        """Yield files that are as they were written: sealing must not give a damaged one a good name."""
+        for file in files:
+            listed = ListedFile(file.path, type_name, hour.dt, hour.hr, file.messages, file.bytes)
+            found = check_file(self.archive.path, listed, attempt.table.version())
+            if isinstance(found, Fault):
+                raise ArchiveDamaged(
+                    f"hour {hour} cannot be sealed: {found.what}",
+                    path=found.path,
+                    hint=f"The hour was left as it was. {found.hint}",
+                )
+            yield self.archive.path / file.path
+
+    def _metadata(self, hour: Hour) -> dict[str, str]:
+        return {"run_id": self._run_id, "rewrite": envelope.SEAL, "hour": hour.name}
+
+
+def finish(
+    attempt: Attempt,
+    clock: Clock,
+    metadata: dict[str, str],
+    replaced: list[Replaced],
+    transactions: Sequence[Transaction] = (),
+    *,
+    changes: bool = False,
+) -> int:
+    """Place, commit and clean a rewrite, which `changes` messages or does not; return the table's version."""
+    clock.step("sync")
+    attempt.staging.sync()
+    clock.step("place")
+    attempt.staging.place()
+    clock.step("commit")
+    version = attempt.commit(transactions, metadata, replaced, data_change=changes)
+    clock.step("clean")
+    attempt.clean()
+    clock.step("done")
+    return version
+
+
+def _is_rewrite(scope: str) -> bool:
+    return "-" in scope
+
+
+def _values(hour: Hour, type_name: str) -> dict[str, str]:
+    return {"type": type_name, "dt": hour.dt, "hr": hour.hr}
+
+
+def _files_by_type(archive: Archive, attempt: Attempt, hour: Hour) -> dict[str, list[HourFile]]:
+    """The files of an hour in the attempt's snapshot."""
+    found: defaultdict[str, list[HourFile]] = defaultdict(list)
+    frame = archive.files(attempt.table, hour).select("type", "path", "messages", "bytes", "added").sort("type", "path")
+    for type_name, *file in frame.iter_rows():
+        found[type_name].append(HourFile(*file))
+    return dict(found)

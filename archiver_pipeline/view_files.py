@@ -1,0 +1,170 @@
+"""The files of the archive as the views read them, and what becomes of those that cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from archiver_pipeline import envelope, fields
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+
+log = logging.getLogger(__name__)
+
+COLUMNS = {
+    "topic": "VARCHAR",
+    "topic_id": "VARCHAR",
+    "partition": "INTEGER",
+    "offset": "BIGINT",
+    "timestamp": "TIMESTAMPTZ",
+    "timestamp_type": "VARCHAR",
+    "key": "BLOB",
+    "value": "VARCHAR",
+    "value_bytes": "BLOB",
+    "headers": 'STRUCT("key" VARCHAR, "value" BLOB)[]',
+    "type": "VARCHAR",
+    "dt": "VARCHAR",
+    "hr": "VARCHAR",
+}
+"""The columns of a message and their types in DuckDB."""
+
+_NAMED = 3
+
+Answer = TypeVar("Answer")
+
+
+class ViewFiles:
+    """The archive's files, asked in a transaction of their own, so that one that is damaged undoes nothing.
+
+    Attributes:
+        broken: files, as paths below the archive, that are known to be missing or damaged.
+        mended: files that were so at the last refresh and can be read again.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, archive: Path) -> None:
+        self._archive = archive
+        self._cursor = connection.cursor()
+        known = [path for (path,) in self._cursor.execute("SELECT path FROM meta.broken").fetchall()]
+        self.broken = {path for path in known if not self._can_be_read(path)}
+        self.mended = set(known) - self.broken
+
+    def close(self) -> None:
+        """End the transaction."""
+        self._cursor.close()
+
+    def keep_to(self, listed: pl.DataFrame) -> None:
+        """Forget broken files that the table no longer lists."""
+        self.broken &= set(listed["path"]) if self.broken else set()
+
+    def select(self, paths: Iterable[str], columns: Iterable[str] = COLUMNS) -> str:
+        """The SELECT over a list of files; over none, the same columns without rows.
+
+        A broken file stands in it for an error that names it, which strikes whoever asks for its type and hour.
+        """
+        wanted, every = list(columns), list(paths)
+        listed = ", ".join(fields.literal(self._pattern(path)) for path in every if path not in self.broken)
+        names = ", ".join(f'"{name}"' for name in wanted)
+        parts = []
+        if listed:
+            options = "hive_partitioning = true, hive_types_autocast = false"
+            parts.append(f"SELECT {names} FROM read_parquet([{listed}], {options})")
+        if lost := [path for path in every if path in self.broken]:
+            parts.append(self._select_broken(lost, wanted))
+        if not parts:
+            parts.append(
+                "SELECT " + ", ".join(f'NULL::{COLUMNS[name]} AS "{name}"' for name in wanted) + " WHERE false"
+            )
+        return " UNION ALL ".join(parts)
+
+    def ask(self, paths: Sequence[str], query: Callable[[duckdb.DuckDBPyConnection, list[str]], Answer]) -> Answer:
+        """Ask files something (paths below the archive), and pass over those that cannot be read.
+
+        Raises:
+            duckdb.Error: it is not a file that is the trouble.
+        """
+        import duckdb
+
+        try:
+            return query(self._cursor, self._sound(paths))
+        except duckdb.Error:
+            for path in self._sound(paths):
+                try:
+                    query(self._cursor, [path])
+                except duckdb.OutOfMemoryException:
+                    raise
+                except duckdb.Error:
+                    self.broken.add(path)
+            return query(self._cursor, self._sound(paths))
+
+    def absolute(self, path: str) -> str:
+        """The whole path of a file."""
+        return f"{self._archive}/{path}"
+
+    def look_for_broken(self, listed: pl.DataFrame) -> bool:
+        """Find the files that keep a view from being made: those missing, and the damaged ones that come first."""
+        import polars as pl
+
+        before = len(self.broken)
+        self.broken |= {path for path in listed["path"] if not Path(self.absolute(path)).is_file()}
+        for _, paths in listed.group_by("type").agg(pl.col("path")).iter_rows():
+            for path in self._sound(paths):
+                if self._can_be_read(path):
+                    break
+                self.broken.add(path)
+        return len(self.broken) > before
+
+    def broken_types(self) -> set[str]:
+        """The types that have a broken file."""
+        return {envelope.partition_values(path)["type"] for path in self.broken}
+
+    def warn(self) -> None:
+        """Name the broken files, if there are any."""
+        if self.broken:
+            named = ", ".join(self.absolute(path) for path in sorted(self.broken)[:_NAMED])
+            more = f" and {len(self.broken) - _NAMED} more" if len(self.broken) > _NAMED else ""
+            log.warning(
+                "the views are up to date, but a file of the archive cannot be read: %s%s. Queries for its hour fail. "
+                "Run `archiver verify`: it names every file that is missing or changed",
+                named,
+                more,
+            )
+
+    def _sound(self, paths: Iterable[str]) -> list[str]:
+        return [path for path in paths if path not in self.broken]
+
+    def _pattern(self, path: str) -> str:
+        return fields.no_glob(self.absolute(path))
+
+    def _can_be_read(self, path: str) -> bool:
+        """Whether its footer is right, and its column `value`, which is all that the views themselves read."""
+        import duckdb
+
+        pattern = fields.literal(self._pattern(path))
+        try:
+            self._cursor.execute(f'SELECT max(strlen("value")) FROM read_parquet([{pattern}])').fetchall()
+        except duckdb.OutOfMemoryException:
+            return True
+        except duckdb.Error:
+            return False
+        return True
+
+    def _select_broken(self, paths: Collection[str], columns: Iterable[str]) -> str:
+        """Rows of which every column, and whether there are any, is an error; only type and hour are known."""
+        rows = []
+        for path in paths:
+            values = envelope.partition_values(path)
+            text = f"{self.absolute(path)} is missing or damaged. Run `archiver verify`"
+            known = (*(values[column] for column in envelope.PARTITION_COLUMNS), text)
+            rows.append("(" + ", ".join(map(fields.literal, known)) + ")")
+        names = (
+            f'"{name}"' if name in envelope.PARTITION_COLUMNS else f'error(what)::{COLUMNS[name]} AS "{name}"'
+            for name in columns
+        )
+        return (
+            f"SELECT {', '.join(names)} FROM (VALUES {', '.join(rows)}) AS broken(type, dt, hr, what) "
+            "WHERE error(what)::BOOLEAN"
+        )

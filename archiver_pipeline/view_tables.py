@@ -1,0 +1,204 @@
+"""The tables of the DuckDB file: its files, offsets, gaps, batches, and the fields of sealed hours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archiver_pipeline import envelope, fields, hour_fields
+from archiver_pipeline.hour_fields import HourFields
+from archiver_pipeline.kafka import Look
+from archiver_pipeline.ledger import Ledger
+from archiver_pipeline.plan import life_of
+from archiver_pipeline.view_files import ViewFiles
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+
+LAYOUT = """
+CREATE SCHEMA meta;
+CREATE TABLE meta.state (format INTEGER, table_id VARCHAR, version BIGINT);
+CREATE TABLE meta.files (path VARCHAR, type VARCHAR, dt VARCHAR, hr VARCHAR, messages BIGINT, bytes BIGINT,
+                         sealed BOOLEAN);
+CREATE TABLE meta.broken (path VARCHAR);
+CREATE TABLE meta.fields (type VARCHAR, field VARCHAR, "column" VARCHAR, kind VARCHAR);
+CREATE TABLE types (type VARCHAR, "view" VARCHAR);
+CREATE TABLE offsets (topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "first" BIGINT, "next" BIGINT,
+                      messages BIGINT, "end" BIGINT, lag BIGINT);
+CREATE TABLE gaps ("time" TIMESTAMPTZ, topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "start" BIGINT,
+                   "end" BIGINT, reason VARCHAR);
+CREATE TABLE batches (version BIGINT, "time" TIMESTAMPTZ, run_id VARCHAR, lane INTEGER,
+                      ranges STRUCT(topic VARCHAR, topic_id VARCHAR, "partition" INTEGER,
+                                    "start" BIGINT, "end" BIGINT)[],
+                      messages BIGINT, bytes BIGINT, files BIGINT, seconds DOUBLE);
+CREATE TABLE fields (type VARCHAR, dt VARCHAR, hr VARCHAR, field VARCHAR, types VARCHAR[], messages BIGINT,
+                     present BIGINT, share DOUBLE, first_seen TIMESTAMPTZ, last_seen TIMESTAMPTZ);
+CREATE VIEW hours AS SELECT type, dt, hr, count(*) AS files, sum(messages)::BIGINT AS messages,
+    sum(bytes)::BIGINT AS bytes, bool_and(sealed) AS sealed FROM meta.files GROUP BY ALL ORDER BY ALL;
+"""
+
+_FOOTERS_AT_ONCE = 1_000
+_HOUR = envelope.PARTITION_COLUMNS
+
+
+def replace_files(
+    connection: duckdb.DuckDBPyConnection, listed: pl.DataFrame, files: ViewFiles
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Store the file list; return the files that are new and those that are gone (path, type, dt, hr, sealed).
+
+    A file that could not be read at the last refresh counts as new.
+    """
+    import polars as pl
+
+    sealed = pl.Series("sealed", [envelope.is_sealed(path) for path in listed["path"]], dtype=pl.Boolean)
+    wanted = listed.with_columns(sealed).select("path", *_HOUR, "messages", "bytes", "sealed")
+    connection.register("listed", wanted.to_arrow())
+    added, gone = (
+        pl.DataFrame(
+            connection.execute(
+                f"SELECT path, type, dt, hr, sealed FROM {one} ANTI JOIN {other} USING (path) ORDER BY path"
+            ).fetchall(),
+            schema={**dict.fromkeys(("path", *_HOUR), pl.String), "sealed": pl.Boolean},
+            orient="row",
+        )
+        for one, other in (("listed", "(FROM meta.files ANTI JOIN meta.broken USING (path))"), ("meta.files", "listed"))
+    )
+    connection.execute("DELETE FROM meta.files")
+    connection.execute("INSERT INTO meta.files FROM listed")
+    connection.unregister("listed")
+    return added, gone
+
+
+def store_broken(connection: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
+    """Keep the names of the files that cannot be read, for the next refresh to look at them again."""
+    connection.execute("DELETE FROM meta.broken")
+    if files.broken:
+        connection.executemany("INSERT INTO meta.broken VALUES (?)", [[path] for path in sorted(files.broken)])
+
+
+def replace_fields(
+    connection: duckdb.DuckDBPyConnection, files: ViewFiles, added: pl.DataFrame, gone: pl.DataFrame
+) -> tuple[set[str], dict[str, dict[str, str]]]:
+    """Bring `fields` up to date for the hours whose sealed files changed.
+
+    Returns:
+        The new files that a report speaks for, and by type the fields (name to kind) that new reports have.
+    """
+    import polars as pl
+
+    hours = pl.concat([added, gone]).filter("sealed").select(_HOUR).unique()
+    if hours.is_empty():
+        return set(), {}
+    connection.register("hours_to_do", hours.to_arrow())
+    connection.execute("DELETE FROM fields USING hours_to_do AS h WHERE (fields.type, fields.dt, fields.hr) = "
+                       "(h.type, h.dt, h.hr)")  # fmt: skip
+    every = connection.execute(
+        "SELECT type, dt, hr, list(path ORDER BY path) FROM meta.files JOIN hours_to_do USING (type, dt, hr) "
+        "WHERE sealed GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    connection.unregister("hours_to_do")
+    new, reported, found = set(added["path"]), set[str](), dict[str, dict[str, str]]()
+    for start in range(0, len(every), _FOOTERS_AT_ONCE):
+        some = every[start : start + _FOOTERS_AT_ONCE]
+        reports = _reports(files, [path for *_, paths in some for path in paths])
+        rows = []
+        for type_name, dt, hr, paths in some:
+            own = {path: reports[path] for path in paths if path in reports}
+            rows += _rows((type_name, dt, hr), hour_fields.together(own.values()))
+            for path in own.keys() & new:
+                _widen(found.setdefault(type_name, {}), own[path])
+            if own:  # It speaks for the hour, which may have been cut into several files.
+                reported |= new & set(paths)
+        _insert_fields(connection, rows)
+    return reported, found
+
+
+def _reports(files: ViewFiles, paths: list[str]) -> dict[str, HourFields]:
+    """The reports in the footers of files, by path below the archive."""
+    by_path = {files.absolute(path): path for path in paths}
+    read = files.ask(paths, lambda cursor, some: hour_fields.read(cursor, [files.absolute(path) for path in some]))
+    return {by_path[path]: report for path, report in read.items()}
+
+
+def _widen(known: dict[str, str], report: HourFields) -> None:
+    for item in report.fields:
+        known[item.field] = reduce(fields.widen, item.kinds, known.get(item.field, fields.UNKNOWN))
+
+
+def _rows(hour: tuple[str, str, str], report: HourFields) -> list[tuple[Any, ...]]:
+    return [
+        (*hour, item.field, list(item.kinds), report.looked_at, item.present, hour_fields.share(item, report),
+         item.first, item.last)
+        for item in report.fields
+    ]  # fmt: skip
+
+
+def _insert_fields(connection: duckdb.DuckDBPyConnection, rows: list[tuple[Any, ...]]) -> None:
+    import polars as pl
+
+    text = dict.fromkeys(("type", "dt", "hr", "field"), pl.String)
+    numbers = dict.fromkeys(("messages", "present"), pl.Int64)
+    schema: Mapping[str, Any] = {
+        **text, "types": pl.List(pl.String), **numbers, "share": pl.Float64, "first": pl.Int64, "last": pl.Int64
+    }  # fmt: skip
+    connection.register("rows", pl.DataFrame(rows, schema=schema, orient="row").to_arrow())
+    connection.execute(
+        "INSERT INTO fields "
+        "SELECT * REPLACE (make_timestamptz(first) AS first, make_timestamptz(last) AS last) FROM rows"
+    )
+    connection.unregister("rows")
+
+
+def replace_offsets(connection: duckdb.DuckDBPyConnection, ledger: Ledger, look: Look | None) -> None:
+    """Store how far each partition is archived; without a look, the end seen last stays."""
+    rows = connection.execute('SELECT topic, topic_id, "partition", "end" FROM offsets').fetchall()
+    ends: dict[tuple[str, str, int], int | None] = {(row[0], row[1], row[2]): row[3] for row in rows}
+    present = {} if look is None else {state.topic: state for state in look.topics}
+    connection.execute("DELETE FROM offsets")
+    for at, what in sorted(ledger.committed.items()):
+        state = present.get(at.topic)
+        end = ends.get((at.topic, at.topic_id, at.partition))
+        if state is not None and life_of(at.topic_id)[0] == state.topic_id and at.partition in state.partitions:
+            end = state.partitions[at.partition].end
+        lag = None if end is None else max(0, end - what.next)
+        row = [at.topic, at.topic_id, at.partition, what.first, what.next, what.total, end, lag]
+        connection.execute("INSERT INTO offsets VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def replace_gaps(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> None:
+    """Store the gaps that were found."""
+    connection.execute("DELETE FROM gaps")
+    for found in ledger.gaps:
+        gap = found.gap
+        row = [found.time, gap.at.topic, gap.at.topic_id, gap.at.partition, gap.start, gap.end, gap.reason]
+        connection.execute("INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before: int, after: int) -> None:
+    """Add the commits since the last time, and drop those that the log no longer has."""
+    kept = sorted(int(path.stem) for path in log_folder.glob("*.json") if path.stem.isdigit())
+    for number in kept:
+        if before < number <= after and (info := commit_info(log_folder / f"{number:020}.json")):
+            row = [number, info["timestamp"], info["run_id"], int(info["lane"]), info["ranges"]]
+            numbers = [int(info[name]) for name in ("messages", "bytes", "files")]
+            connection.execute(
+                "INSERT INTO batches SELECT ?, to_timestamp(? / 1000.0), ?, ?, from_json(?::JSON, "
+                '\'[{"topic": "VARCHAR", "topic_id": "VARCHAR", "partition": "INTEGER", "start": "BIGINT", '
+                '"end": "BIGINT"}]\'), ?, ?, ?, ?',
+                [*row, *numbers, float(info["seconds"])],
+            )
+    connection.execute("DELETE FROM batches WHERE version < ?", [kept[0] if kept else after])
+
+
+def commit_info(path: Path) -> dict[str, Any] | None:
+    """The metadata of a commit if it is that of a batch."""
+    with open(path, "rb") as lines:
+        for line in lines:
+            if line.startswith(b'{"commitInfo"'):
+                info: dict[str, Any] = json.loads(line)["commitInfo"]
+                return info if "ranges" in info else None
+    return None
