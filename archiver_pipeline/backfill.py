@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
 from archiver_pipeline.archive import Archive
@@ -24,6 +25,9 @@ from archiver_pipeline.sealed_files import SealedWriter
 from archiver_pipeline.settings import Settings
 from archiver_pipeline.staging import Staging, translated
 from archiver_pipeline.steps import Clock, OnStep
+
+if TYPE_CHECKING:
+    import polars as pl
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +185,12 @@ class Backfiller:
         with translated(self.archive.path):
             ranges = ranges_of(cluster, ledger, cluster.look(), hours, highest)
             log.info("reading %s", ", ".join(map(str, ranges)) or "nothing, for Kafka has nothing of these hours")
-            read.read(cluster, self.settings, ranges, types, self._on_progress)
+            read.read(cluster, self.settings, ranges, types, self._tell)
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        """Say how far the reading is, and that the run is alive."""
+        self._on_step("frame")
+        self._on_progress(what, done, total)
 
     def _mend(self, hour: Hour, kafka: Runs, types: set[str], *, closed: bool) -> Backfilled:
         for number in range(_TRIES):
@@ -213,7 +222,8 @@ class Backfiller:
         scratch = attempt.staging.scratch
         with attempt.reading(paths), translated(self.archive.path):
             rows = archived.read(scratch / "archived", self.settings, types, partial(clock.step, "frame"))
-            tally = compare(merged(kafka, rows), {at: what.first for at, what in attempt.ledger.committed.items()})
+            frames = _each(merged(kafka, rows), partial(clock.step, "frame"))
+            tally = compare(frames, {at: what.first for at, what in attempt.ledger.committed.items()})
         missing = archived.missing(tally)
         outcome = partial(
             Backfilled,
@@ -273,6 +283,13 @@ class Backfiller:
             "hour": hour.name,
             **{name: str(count) for name, count in counts.items()},
         }
+
+
+def _each(frames: Iterator[pl.DataFrame], told: Callable[[], None]) -> Iterator[pl.DataFrame]:
+    """Hand frames on, and tell of each."""
+    for frame in frames:
+        told()
+        yield frame
 
 
 def _numbers(ledger: Ledger, hour: Hour, missing: Missing) -> list[Transaction]:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import dagster as dg
 
 from archiver_pipeline.defs.assets import archive_assets, topic_assets
-from archiver_pipeline.defs.jobs import archive_job
+from archiver_pipeline.defs.hours import sealed_hours
+from archiver_pipeline.defs.jobs import archive_job, backfill_job
+from archiver_pipeline.defs.partitions import hour_partitions
 from archiver_pipeline.defs.resources import ArchiverResource
+from archiver_pipeline.defs.seal import seal_job
+from archiver_pipeline.defs.seal_sensor import seal_sensor
 from archiver_pipeline.defs.sensors import archive_sensor
 
 topics = topic_assets()
+hours = hour_partitions()
 archive = archive_job()
+seal = seal_job(hours)
 
 defs = dg.Definitions(
-    assets=[*topics, archive_assets(topics)],
-    jobs=[archive],
-    sensors=[archive_sensor(archive)],
+    assets=[*topics, archive_assets(topics), sealed_hours(hours)],
+    jobs=[archive, seal, backfill_job()],
+    sensors=[archive_sensor(archive), seal_sensor(seal, hours)],
     resources={"archiver": ArchiverResource()},
+    # What is materialized in the UI runs in one process, too: another one is three seconds of imports.
+    executor=dg.in_process_executor,
 )

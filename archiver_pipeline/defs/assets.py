@@ -1,6 +1,5 @@
 """The assets: topics, the archive and its DuckDB file. One run, one step, one process: a batch costs no start-up."""
 
-import time
 from collections.abc import Iterator
 
 import dagster as dg
@@ -9,10 +8,10 @@ from archiver_pipeline import view
 from archiver_pipeline.batch import Archiver, Batch, Targets
 from archiver_pipeline.defs import checks, metadata
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
+from archiver_pipeline.defs.runs import heartbeat
 from archiver_pipeline.errors import ArchiveError, ArchiverError, RangeRefused, SettingsError
 from archiver_pipeline.follow import drain, stay
 from archiver_pipeline.plan import OffsetRange, TopicPartition
-from archiver_pipeline.steps import OnStep
 
 GROUP = "archive"
 OP = "archive_batches"
@@ -20,8 +19,6 @@ OP = "archive_batches"
 
 PASS_SECONDS = 600.0
 """After this long a run of the sensor begins no further batch; the next tick starts another."""
-
-_HEARTBEAT_SECONDS = 30.0
 
 
 class Range(dg.Config):
@@ -98,7 +95,9 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
         lanes = range(settings().lanes) if config.lane < 0 else (config.lane,)
         try:
             for lane in lanes:
-                _run_lane(context, config, archiver.archiver(lane, context.run.run_id, _heartbeat(context, lane)))
+                _run_lane(
+                    context, config, archiver.archiver(lane, context.run.run_id, heartbeat(context, f"lane {lane}"))
+                )
         except ArchiverError as error:
             may_retry = not isinstance(error, RangeRefused | SettingsError)
             raise dg.Failure(settings().mask(str(error)), allow_retries=may_retry) from error
@@ -142,16 +141,3 @@ def _report(context: dg.AssetExecutionContext, batch: Batch, archiver: Archiver)
         context.log_event(event)
     for evaluation in checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages):
         context.log_event(evaluation)
-
-
-def _heartbeat(context: dg.AssetExecutionContext, lane: int) -> OnStep:
-    """Log a line now and then during long steps: the sensor takes a run that says nothing for dead."""
-    last = time.monotonic()
-
-    def on_step(name: str) -> None:
-        nonlocal last
-        if time.monotonic() - last > _HEARTBEAT_SECONDS:
-            last = time.monotonic()
-            context.log.info(f"lane {lane}: at work ({name})")
-
-    return on_step

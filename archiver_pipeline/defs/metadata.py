@@ -35,9 +35,13 @@ def events(batch: Batch, view: Path) -> Iterator[dg.AssetMaterialization | dg.As
     for topic, metadata in _topics(batch).items():
         yield dg.AssetObservation(topic_key(topic), metadata=metadata)
     yield dg.AssetMaterialization(MESSAGES, description=_sentence(batch), metadata=_messages(batch))
-    yield dg.AssetMaterialization(
-        ARCHIVE_VIEW,
-        metadata={"path": MetadataValue.path(str(view)), "table version": MetadataValue.int(batch.version)},
+    yield view_made(view, batch.version)
+
+
+def view_made(view: Path, version: int) -> dg.AssetMaterialization:
+    """The DuckDB file shows a version of the table."""
+    return dg.AssetMaterialization(
+        ARCHIVE_VIEW, metadata={"path": MetadataValue.path(str(view)), "table version": MetadataValue.int(version)}
     )
 
 

@@ -9,25 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster import DagsterRunStatus, RunsFilter
 
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.resources import archive, cluster, settings
+from archiver_pipeline.defs.runs import under_way
 from archiver_pipeline.errors import ArchiverError
+from archiver_pipeline.kafka import Look
 from archiver_pipeline.plan import Position, lane_of, positions_of
 from archiver_pipeline.settings import Settings
 
 LANE_TAG = "archiver/lane"
-SILENT_SECONDS = 300.0
-"""A run under way that has said nothing for this long is taken for dead. Should it live, its commit is refused."""
-
-_IN_FLIGHT = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
 _RUN_LIMIT_SECONDS = 1800
 
 
@@ -98,13 +89,12 @@ def archive_sensor(job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
 def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     current = settings()
     look = cluster().look()
-    committed = archive().ledger().committed
-    positions = [item for state in look.topics for item in positions_of(state, committed, cluster().start_offset)]
+    found = positions(look)
     busy = _busy_lanes(context.instance, current.lanes)
     now = time.time()
     since = _waiting_since(context.cursor)
     requests, reasons, waiting = [], list(look.warnings), {}
-    for state in lane_states(positions, current.lanes):
+    for state in lane_states(found, current.lanes):
         if state.lag and not state.records:
             waiting[state.lane] = since.get(state.lane, now)
         waited = now - waiting.get(state.lane, now)
@@ -120,12 +110,18 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             )
         else:
             reasons.append(f"lane {state.lane}: lag 0")
-    counted = f"{len(positions)} partitions of {len(look.topics)} topics"
+    counted = f"{len(found)} partitions of {len(look.topics)} topics"
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else f"{counted}; {'; '.join(reasons)}",
         cursor=json.dumps(waiting),
     )
+
+
+def positions(look: Look) -> list[Position]:
+    """Where archiving stands in every partition that the broker showed."""
+    committed = archive().ledger().committed
+    return [item for state in look.topics for item in positions_of(state, committed, cluster().start_offset)]
 
 
 def _waiting_since(cursor: str | None) -> dict[int, float]:
@@ -157,17 +153,9 @@ def _request(state: LaneState, current: Settings) -> dg.RunRequest:
 def _busy_lanes(instance: dg.DagsterInstance, lanes: int) -> Mapping[int, str]:
     """The lanes that have a run under way, and its id; a run started by hand without a lane holds them all."""
     busy: dict[int, str] = {}
-    for record in instance.get_run_records(RunsFilter(job_name="archive", statuses=_IN_FLIGHT)):
+    for record in under_way(instance, job_name="archive"):
         run = record.dagster_run
-        if time.time() - _last_sign(instance, run.run_id, record.create_timestamp.timestamp()) > SILENT_SECONDS:
-            continue
         lane = run.tags.get(LANE_TAG)
         for number in range(lanes) if lane is None else (int(lane),):
             busy.setdefault(number, run.run_id)
     return busy
-
-
-def _last_sign(instance: dg.DagsterInstance, run_id: str, created: float) -> float:
-    """When a run last logged anything, in seconds since 1970."""
-    records = instance.get_records_for_run(run_id, limit=1, ascending=False).records
-    return records[0].event_log_entry.timestamp if records else created

@@ -12,6 +12,7 @@ import pytest
 
 from archiver_pipeline.defs import resources
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
+from archiver_pipeline_tests.dagster_side.ticks import MakeTicks, Ticks
 from archiver_pipeline_tests.processes import Processes, is_taken
 
 MakeDeployment = Callable[..., Deployment]
@@ -56,3 +57,10 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
 def _forget() -> None:
     resources.settings.cache_clear()
     resources.cluster.cache_clear()
+
+
+@pytest.fixture
+def ticks(load: Load) -> Iterator[MakeTicks]:
+    """Asks a sensor of a deployment, with a Dagster database of its own."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield lambda deployment, job="archive": Ticks(load(deployment), instance, job)

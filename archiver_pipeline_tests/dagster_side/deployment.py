@@ -11,11 +11,14 @@ from typing import Any
 import dagster as dg
 
 from archiver_pipeline.defs.assets import OP
+from archiver_pipeline.defs.hour_metadata import SEALED_HOURS
+from archiver_pipeline.defs.seal import SEAL_OP
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.processes import CHECKOUT, Ended, Processes, environment
 
 MESSAGES = dg.AssetKey("messages")
-JOB = ["-m", "dagster", "job", "execute", "-m", "archiver_pipeline.definitions", "-j", "archive"]
+EXECUTE = ["-m", "dagster", "job", "execute", "-m", "archiver_pipeline.definitions", "-j"]
+JOB = [*EXECUTE, "archive"]
 
 
 class Deployment:
@@ -62,10 +65,21 @@ class Deployment:
 
     def execute(self, **config: Any) -> Ended:
         """Run the job `archive` by `dagster job execute`, with this run config if any."""
-        arguments = [*JOB]
+        return self._execute("archive", OP, config)
+
+    def seal(self, **config: Any) -> Ended:
+        """Run the job `seal` by `dagster job execute`, with this run config if any."""
+        return self._execute("seal", SEAL_OP, config)
+
+    def dagster(self, *arguments: str, seconds: float = 120) -> Ended:
+        """Run `dagster` with these arguments."""
+        return self._processes.run(["-m", "dagster", *arguments], self.variables, seconds)
+
+    def _execute(self, job: str, op: str, config: dict[str, Any]) -> Ended:
+        arguments = [*EXECUTE, job]
         if config:
             path = self.base / "run.json"
-            path.write_text(json.dumps(run_config(**config)))
+            path.write_text(json.dumps({"ops": {op: {"config": config}}}))
             arguments += ["-c", str(path)]
         return self._processes.run(arguments, self.variables)
 
@@ -81,10 +95,20 @@ class Deployment:
             records = instance.fetch_materializations(MESSAGES, limit=1000, ascending=True).records
         return [plain(record.asset_materialization) for record in records]
 
+    def hours(self) -> dict[str, list[dict[str, Any]]]:
+        """Metadata of every materialization of `sealed_hours` by partition, the oldest first."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        with self.instance() as instance:
+            for record in instance.fetch_materializations(SEALED_HOURS, limit=1000, ascending=True).records:
+                event = record.asset_materialization
+                assert event is not None
+                assert event.partition is not None
+                found.setdefault(event.partition, []).append({"sentence": event.description, **plain(event)})
+        return found
+
     def load(self) -> Ended:
         """Load the definitions as Dagster does, from `workspace.yaml`."""
-        arguments = ["-m", "dagster", "definitions", "validate", "-w", str(CHECKOUT / "workspace.yaml")]
-        return self._processes.run(arguments, self.variables)
+        return self.dagster("definitions", "validate", "-w", str(CHECKOUT / "workspace.yaml"))
 
     def holds(self, text: str) -> list[str]:
         """The files of the whole deployment in which a text is found."""

@@ -14,7 +14,14 @@ from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
 from archiver_pipeline_tests.processes import Processes
 
 NO_BROKER = "127.0.0.1:1"
-CHECKS = {"offsets_are_contiguous", "nothing_was_lost", "types_are_known", "lag_is_bounded"}
+CHECKS = {
+    ("messages", "offsets_are_contiguous"),
+    ("messages", "nothing_was_lost"),
+    ("messages", "types_are_known"),
+    ("messages", "lag_is_bounded"),
+    ("sealed_hours", "fields_are_stable"),
+}
+OWN = {"messages", "archive_view", "sealed_hours"}
 
 
 @pytest.fixture
@@ -29,24 +36,30 @@ def asset_names(definitions: dg.Definitions) -> set[str]:
 
 
 def test_the_names_are_those_of_the_contract(unconnected: Deployment, load: Load) -> None:
-    """Assets, job, sensor and checks have their promised names, with no broker and no archive yet."""
+    """Assets, jobs, sensors and checks have their promised names, with no broker and no archive yet."""
     definitions = load(unconnected)
     dg.Definitions.validate_loadable(definitions)
-    assert asset_names(definitions) == {"kafka/orders", "kafka/a.b-c_d", "messages", "archive_view"}
+    assert asset_names(definitions) == {"kafka/orders", "kafka/a.b-c_d", *OWN}
     graph = definitions.resolve_asset_graph()
-    assert {key.name for key in graph.asset_check_keys} == CHECKS
-    assert {key.asset_key for key in graph.asset_check_keys} == {dg.AssetKey("messages")}
+    assert {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys} == CHECKS
+    assert isinstance(graph.get(dg.AssetKey("sealed_hours")).partitions_def, dg.HourlyPartitionsDefinition)
+    for job in ("seal", "backfill"):
+        assert definitions.resolve_job_def(job).tags["archiver/kind"] == "rewrite"
+    assert definitions.resolve_job_def("backfill").partitions_def is not None
+    assert definitions.resolve_job_def("seal").partitions_def is None
+    assert definitions.resolve_sensor_def("seal_sensor").minimum_interval_seconds == 60
     assert definitions.resolve_job_def("archive").name == "archive"
     assert definitions.resolve_sensor_def("archive_sensor").minimum_interval_seconds == 10
 
 
 def test_topics_are_external_and_lead_to_messages_and_on_to_the_view(unconnected: Deployment, load: Load) -> None:
-    """The asset graph goes from the topics, which nobody can materialize, to `messages` and to `archive_view`."""
+    """The asset graph goes from the topics, which nobody can materialize, to `messages`, and on from there."""
     graph = load(unconnected).resolve_asset_graph()
     topics = {dg.AssetKey(["kafka", "orders"]), dg.AssetKey(["kafka", "a.b-c_d"])}
     assert not any(graph.get(topic).is_executable for topic in topics)
     assert graph.get(dg.AssetKey("messages")).parent_keys == topics
-    assert graph.get(dg.AssetKey("archive_view")).parent_keys == {dg.AssetKey("messages")}
+    for name in ("archive_view", "sealed_hours"):
+        assert graph.get(dg.AssetKey(name)).parent_keys == {dg.AssetKey("messages")}
 
 
 def test_topics_whose_names_differ_in_punctuation_only_are_assets_of_their_own(
@@ -67,9 +80,9 @@ def test_a_topic_that_a_regex_has_found_is_an_asset_once_it_is_archived(
     """A regex names no topic; the archive does, as soon as it has met one."""
     deployment = deploy(rf"^{topic_name}\..*")
     create_topic(deployment.bootstrap_servers, f"{topic_name}.a")
-    assert asset_names(load(deployment)) == {"messages", "archive_view"}
+    assert asset_names(load(deployment)) == OWN
     deployment.archived.run()
-    assert asset_names(load(deployment)) == {f"kafka/{topic_name}.a", "messages", "archive_view"}
+    assert asset_names(load(deployment)) == {f"kafka/{topic_name}.a", *OWN}
 
 
 def test_a_damaged_archive_does_not_keep_the_definitions_from_loading(
@@ -80,7 +93,7 @@ def test_a_damaged_archive_does_not_keep_the_definitions_from_loading(
     log = deployment.archived.path / "_delta_log"
     log.mkdir(parents=True)
     (log / f"{0:020}.json").write_text('{"txn"')
-    assert asset_names(load(deployment)) == {f"kafka/{topic_name}", "messages", "archive_view"}
+    assert asset_names(load(deployment)) == {f"kafka/{topic_name}", *OWN}
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
-from archiver_pipeline.defs.sensors import SILENT_SECONDS
+from archiver_pipeline.defs.runs import SILENT_SECONDS
 from archiver_pipeline.plan import lane_of
-from archiver_pipeline_tests.dagster_side.conftest import Load, MakeDeployment
+from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
+from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
 from archiver_pipeline_tests.kafka.produce import (
     Sent,
     add_partitions,
@@ -28,75 +28,6 @@ from archiver_pipeline_tests.processes import Processes
 
 IN_FLIGHT = ["NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
 OVER = ["SUCCESS", "FAILURE", "CANCELED"]
-
-
-class Ticks:
-    """The sensor of a deployment, asked tick by tick, and the runs that it finds in flight.
-
-    Attributes:
-        cursor: what the last tick left for the next one.
-        seconds: how long the last tick took.
-    """
-
-    def __init__(self, deployment: Deployment, load: Load, instance: dg.DagsterInstance) -> None:
-        self._definitions = load(deployment)
-        self._instance = instance
-        self.cursor: str | None = None
-        self.seconds = 0.0
-
-    def tick(self) -> tuple[list[dg.RunRequest], str]:
-        """The run requests and the reason for none of one tick."""
-        sensor = self._definitions.resolve_sensor_def("archive_sensor")
-        began = time.monotonic()
-        with dg.build_sensor_context(instance=self._instance, cursor=self.cursor) as context:
-            result = sensor(context)
-        self.seconds = time.monotonic() - began
-        assert isinstance(result, dg.SensorResult)
-        self.cursor = result.cursor
-        reason = result.skip_reason
-        return list(result.run_requests or []), str(
-            reason.skip_message if isinstance(reason, dg.SkipReason) else reason
-        )
-
-    def skips(self) -> str:
-        """The reason of a tick that asks for no run."""
-        requests, reason = self.tick()
-        assert requests == []
-        assert reason
-        return reason
-
-    def requests(self) -> list[dg.RunRequest]:
-        """The requests of a tick that asks for runs."""
-        requests, reason = self.tick()
-        assert requests, reason
-        return requests
-
-    def begin_run(self, status: str, tags: Mapping[str, str], silent_seconds: float = 0) -> str:
-        """Put a run on record that last said something so long ago, and return its id."""
-        job = self._definitions.resolve_job_def("archive")
-        run = self._instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus[status])
-        said = time.time() - silent_seconds
-        # The run's latest event, of whatever kind, is the last sign of life that the sensor goes by.
-        entry = dg.EventLogEntry(  # type: ignore[no-untyped-call]
-            error_info=None, level=20, user_message="at work", run_id=run.run_id, timestamp=said, job_name="archive"
-        )
-        self._instance.handle_new_event(entry)
-        return run.run_id
-
-    def run(self, request: dg.RunRequest) -> None:
-        """Do what a request asks for, in this process."""
-        job = self._definitions.resolve_job_def("archive")
-        assert job.execute_in_process(run_config=request.run_config, instance=self._instance).success
-
-
-@pytest.fixture
-def ticks(load: Load) -> Iterator[Callable[[Deployment], Ticks]]:
-    """Asks the sensor of a deployment, with a Dagster database of its own."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield lambda deployment: Ticks(deployment, load, instance)
-
-
-MakeTicks = Callable[[Deployment], Ticks]
 
 
 def messages(count: int, partition: int = 0) -> list[Sent]:

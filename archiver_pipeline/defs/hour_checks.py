@@ -1,0 +1,103 @@
+"""The check on `sealed_hours`: whether the fields of an hour are those of the hour that was sealed before it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+
+import dagster as dg
+
+from archiver_pipeline import envelope, hour_fields
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.defs.hour_metadata import MAX_ROWS, SEALED_HOURS
+from archiver_pipeline.hour_fields import Change, HourFields
+from archiver_pipeline.hours import Hour
+
+SPEC = dg.AssetCheckSpec(
+    "fields_are_stable",
+    asset=SEALED_HOURS,
+    description="No JSON field of a type has appeared, disappeared or changed its type since the hour sealed before.",
+)
+
+
+@dataclass(frozen=True)
+class TypeHour:
+    """The fields of one type in one sealed hour, and in the one before it that has the type, if there is one."""
+
+    type: str
+    hour: Hour
+    fields: HourFields
+    before: HourFields | None = None
+
+    @property
+    def changes(self) -> list[Change]:
+        """What is different."""
+        return [] if self.before is None else hour_fields.changes(self.before, self.fields, self.type)
+
+
+def look(archive: Archive, hours: Iterable[Hour]) -> Mapping[Hour, list[TypeHour]]:
+    """Read what the sealed files of these hours, and of the ones before them, say of their fields; types in order."""
+    sealed = _sealed_files(archive)
+    pairs = _pairs(sealed, set(hours))
+    places = {(name, at) for name, *both in pairs for at in both if at is not None}
+    reports = _read(archive, {(name, at): sealed[name][at] for name, at in places})
+    found: defaultdict[Hour, list[TypeHour]] = defaultdict(list)
+    for name, hour, before in pairs:
+        if (name, hour) in reports:
+            past = None if before is None else reports.get((name, before))
+            found[hour].append(TypeHour(name, hour, reports[name, hour], past))
+    return found
+
+
+def fields_are_stable(looked: Sequence[TypeHour]) -> dg.AssetCheckEvaluation:
+    """The answer of the check for the hours of a run; of several answers a run gives, Dagster keeps the last one."""
+    lines = [f"{item.hour}: {change.sentence()}" for item in looked for change in item.changes]
+    compared = sum(item.before is not None for item in looked)
+    told = f"{compared:,} types and hours have the fields of the hour before"
+    return dg.AssetCheckEvaluation(
+        asset_key=SEALED_HOURS,
+        check_name=SPEC.name,
+        passed=not lines,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(lines[:20]) + (f"; and {len(lines) - 20:,} more" if len(lines) > 20 else "") or told,
+        metadata={"changes": len(lines), "compared": compared, "sentences": "\n".join(lines[:MAX_ROWS])},
+    )
+
+
+def _sealed_files(archive: Archive) -> Mapping[str, Mapping[Hour, list[str]]]:
+    """The sealed files of each type, by hour."""
+    found: defaultdict[str, defaultdict[Hour, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for path, type_name, dt, hr in archive.files().select("path", "type", "dt", "hr").iter_rows():
+        if envelope.is_sealed(path):
+            found[type_name][Hour(dt, hr)].append(path)
+    return found
+
+
+def _pairs(sealed: Mapping[str, Mapping[Hour, list[str]]], wanted: set[Hour]) -> list[tuple[str, Hour, Hour | None]]:
+    """Each type and hour that is wanted, and the hour sealed before it; `_unknown` comes after none."""
+    return [
+        (name, hour, None if hour.number is None else before)
+        for name, by_hour in sorted(sealed.items())
+        for before, hour in pairwise([None, *sorted(by_hour)])
+        if hour in wanted
+    ]
+
+
+def _read(archive: Archive, paths: Mapping[tuple[str, Hour], list[str]]) -> dict[tuple[str, Hour], HourFields]:
+    """The reports in the files of types and hours; a file that cannot be read has none, others say what is wrong."""
+    import duckdb
+
+    every = {path: str(archive.path / path) for files in paths.values() for path in files}
+    with duckdb.connect() as connection:
+        try:
+            reports = hour_fields.read(connection, list(every.values()))
+        except duckdb.Error:
+            reports = {}
+            for path in every.values():
+                with suppress(duckdb.Error):
+                    reports |= hour_fields.read(connection, [path])
+    found = {at: [reports[every[path]] for path in files if every[path] in reports] for at, files in paths.items()}
+    return {at: hour_fields.together(those) for at, those in found.items() if those}

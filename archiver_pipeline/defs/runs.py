@@ -1,0 +1,89 @@
+"""Runs: which are under way, when each last said something, and how one that may wait steps aside."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunRecord, RunsFilter
+
+from archiver_pipeline.steps import OnStep
+
+SILENT_SECONDS = 300.0
+"""A run under way that has said nothing for this long is taken for dead. Should it live, its commit is refused."""
+
+DEAD_SECONDS = 900.0
+"""After so long a silent rewrite counts as failed, and those that wait for it go on."""
+
+KIND_TAG = "archiver/kind"
+REWRITE = "rewrite"
+BACKFILL_TAG = "dagster/backfill"
+"""Runs with one of these tags wait for each other, and keep none that archives waiting: see deploy/dagster.yaml."""
+
+_IN_FLIGHT = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+_HEARTBEAT_SECONDS = 30.0
+_NICE = 10
+
+
+def under_way(instance: dg.DagsterInstance, **wanted: Any) -> list[RunRecord]:
+    """The runs under way that are not taken for dead; a queue may be long, so waiting in it is no sign of death.
+
+    Args:
+        instance: Dagster's own record.
+        wanted: what else `RunsFilter` takes, such as `job_name`.
+    """
+    now = time.time()
+    return [
+        record
+        for record in instance.get_run_records(RunsFilter(statuses=_IN_FLIGHT, **wanted))
+        if record.dagster_run.status is DagsterRunStatus.QUEUED or now - last_sign(instance, record) <= SILENT_SECONDS
+    ]
+
+
+def bury(instance: dg.DagsterInstance) -> list[str]:
+    """Fail the rewrites that died with the machine or their code server: nobody else reports them. Return their ids.
+
+    A backfill is then tried again by Dagster. Should such a run live, it goes on, and nothing that it does is wrong.
+    """
+    started = [status for status in _IN_FLIGHT if status is not DagsterRunStatus.QUEUED]
+    buried = []
+    for record in instance.get_run_records(RunsFilter(statuses=started)):
+        run, silent = record.dagster_run, time.time() - last_sign(instance, record)
+        if silent > DEAD_SECONDS and (run.tags.get(KIND_TAG) == REWRITE or BACKFILL_TAG in run.tags):
+            told = f"This run has said nothing for {silent / 60:.0f} minutes and is taken for dead."
+            instance.report_run_failed(run, told)
+            buried.append(run.run_id)
+    return buried
+
+
+def last_sign(instance: dg.DagsterInstance, record: RunRecord) -> float:
+    """When a run last logged anything, in seconds since 1970."""
+    records = instance.get_records_for_run(record.dagster_run.run_id, limit=1, ascending=False).records
+    return records[0].event_log_entry.timestamp if records else record.create_timestamp.timestamp()
+
+
+def heartbeat(context: dg.OpExecutionContext | dg.AssetExecutionContext, what: str) -> OnStep:
+    """Log a line now and then during long steps: the sensors take a run that says nothing for dead."""
+    last = time.monotonic()
+
+    def on_step(name: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > _HEARTBEAT_SECONDS:
+            last = time.monotonic()
+            context.log.info(f"{what}: at work ({name})")
+
+    return on_step
+
+
+def step_aside() -> None:
+    """Give way to runs that archive: new messages wait for the processor before old hours do."""
+    # Before Polars and DuckDB start their threads, which take over the priority of the one that starts them.
+    os.nice(max(0, _NICE - os.nice(0)))

@@ -1,0 +1,86 @@
+"""A sensor asked tick by tick, without a daemon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import dagster as dg
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+
+
+class Ticks:
+    """The sensor of a deployment, asked tick by tick, and the runs that it finds in flight.
+
+    Attributes:
+        cursor: what the last tick left for the next one.
+        seconds: how long the last tick took.
+    """
+
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, job: str) -> None:
+        self._definitions = definitions
+        self._instance = instance
+        self._job = job
+        self.cursor: str | None = None
+        self.seconds = 0.0
+
+    def tick(self) -> tuple[list[dg.RunRequest], str]:
+        """The run requests and the reason for none of one tick."""
+        sensor = self._definitions.resolve_sensor_def(f"{self._job}_sensor")
+        began = time.monotonic()
+        with dg.build_sensor_context(instance=self._instance, cursor=self.cursor) as context:
+            result = sensor(context)
+        self.seconds = time.monotonic() - began
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        reason = result.skip_reason
+        return list(result.run_requests or []), str(
+            reason.skip_message if isinstance(reason, dg.SkipReason) else reason
+        )
+
+    def skips(self) -> str:
+        """The reason of a tick that asks for no run."""
+        requests, reason = self.tick()
+        assert requests == []
+        assert reason
+        return reason
+
+    def requests(self) -> list[dg.RunRequest]:
+        """The requests of a tick that asks for runs."""
+        requests, reason = self.tick()
+        assert requests, reason
+        return requests
+
+    def begin_run(self, status: str, tags: Mapping[str, str], silent_seconds: float = 0) -> str:
+        """Put a run on record that last said something so long ago, and return its id."""
+        job = self._definitions.resolve_job_def(self._job)
+        place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("archiver"), "__repository__")
+        run = self._instance.create_run_for_job(
+            job,
+            tags=tags,
+            status=dg.DagsterRunStatus[status],
+            # A run that is queued has to say from where it can be started.
+            remote_job_origin=RemoteJobOrigin(place, self._job),
+        )
+        said = time.time() - silent_seconds
+        # The run's latest event, of whatever kind, is the last sign of life that the sensor goes by.
+        entry = dg.EventLogEntry(  # type: ignore[no-untyped-call]
+            error_info=None, level=20, user_message="at work", run_id=run.run_id, timestamp=said, job_name=self._job
+        )
+        self._instance.handle_new_event(entry)
+        return run.run_id
+
+    def status(self, run_id: str) -> str:
+        """The status of a run."""
+        run = self._instance.get_run_by_id(run_id)
+        assert run is not None
+        return run.status.value
+
+    def run(self, request: dg.RunRequest) -> None:
+        """Do what a request asks for, in this process."""
+        job = self._definitions.resolve_job_def(self._job)
+        assert job.execute_in_process(run_config=request.run_config, instance=self._instance).success
+
+
+MakeTicks = Callable[..., Ticks]
+"""Makes the ticks of a deployment; the job is `archive` unless another one is named."""
