@@ -108,7 +108,7 @@ class Archive:
             ].drop_nulls()
             found.update(removed.struct.field("path").drop_nulls())
         for commit in log.glob("*.json"):
-            if int(commit.stem) > version:
+            if commit.stem.isdigit() and int(commit.stem) > version:
                 with open(commit, "rb") as lines:
                     found.update(json.loads(line)["remove"]["path"] for line in lines if line.startswith(b'{"remove"'))
         return {unquote(path) for path in found}

@@ -48,7 +48,7 @@ class ArchivedHour:
         """Check the files of the hour, content and all."""
         self._path = archive.path
         self._places = sorted(attempt.ledger.committed)
-        listed = archive.files(attempt.table, hour).sort("type", "path")
+        listed = archive.files(attempt.table, hour).sort("type", "added", "path")  # Nearly in the order of offsets.
         columns = listed.select("path", "type", "dt", "hr", "messages", "bytes")
         self.files = [ListedFile(*row) for row in columns.iter_rows()]
         self._added = dict(listed.group_by("type").agg(added=listed["added"].min()).iter_rows()) if self.files else {}

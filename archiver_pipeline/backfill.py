@@ -53,7 +53,8 @@ class Backfilled:
         kept: messages that only the archive has.
         lost: messages of damaged or missing files that neither has.
         mended: the files that were damaged or missing and are replaced.
-        messages, files_before, files_after: of the types that were written anew.
+        messages: how many the hour has in the end.
+        files_before, files_after: of the types that were written anew.
         seconds: how long it took, the reading not counted.
         version: the table version that it made, None where nothing differed.
         fault: why the hour was left as it was although something is wrong with it, and what to do.
@@ -82,7 +83,8 @@ class Backfilled:
         if self.version is None:
             return f"hour {self.hour} is as it should be: {told}"
         done = [f"{self.added:,} added", f"{self.changed:,} changed", f"{self.retyped:,} given another type"]
-        done += [f"{len(self.mended)} damaged or missing files replaced", f"{self.lost:,} lost and given up"]
+        files = f"damaged or missing file{'s' * (len(self.mended) != 1)}"
+        done += [f"{len(self.mended)} {files} replaced", f"{self.lost:,} lost and given up"]
         return f"hour {self.hour}: {', '.join(item for item in done if not item.startswith('0 '))}; {told}"
 
 
@@ -163,7 +165,7 @@ class Backfiller:
             types = set(self.archive.files(table)["type"].unique()) - envelope.RESERVED
             if self._from_kafka:
                 self._read(hours, read, types)
-            caught_up_ms = self._sealer.caught_up_ms(ledger)
+            caught_up_ms = self._sealer.caught_up_ms(ledger, ask=self._from_kafka)
             grace_ms = self.settings.seal_grace_minutes * 60_000
             for hour in hours:
                 closed = is_closed(hour, caught_up_ms, grace_ms)
@@ -225,16 +227,9 @@ class Backfiller:
             frames = _each(merged(kafka, rows), partial(clock.step, "frame"))
             tally = compare(frames, {at: what.first for at, what in attempt.ledger.committed.items()})
         missing = archived.missing(tally)
-        outcome = partial(
-            Backfilled,
-            hour=hour,
-            read=tally.read,
-            added=tally.added,
-            changed=tally.changed,
-            retyped=tally.retyped,
-            kept=tally.kept,
-            lost=missing.lost,
-        )
+        counts = {name: getattr(tally, name) for name in ("read", "added", "changed", "retyped", "kept")}
+        messages = sum(tally.types.values())
+        outcome = partial(Backfilled, hour=hour, lost=missing.lost, messages=messages, **counts)
         fault = archived.fault(missing.lost, accept_loss=self._accept_loss)
         dirty = tally.dirty | {file.type for file in archived.bad}
         if fault is not None or not dirty:
@@ -254,7 +249,6 @@ class Backfiller:
         )
         return outcome(
             mended=tuple(str(self.archive.path / file.path) for file in archived.bad),
-            messages=writer.messages,
             files_before=len(replaced),
             files_after=writer.files,
             seconds=clock.elapsed(),

@@ -23,6 +23,8 @@ SAMPLE_BYTES = 16 * 1024**2
 MAX_FIELDS = 500
 """Columns of a typed view; an object with ids as keys would make one of each. The rest is in `value`."""
 
+_GLOB = frozenset("*?[")
+
 UNKNOWN = "NULL"
 _WHOLE = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "INTEGER", "UINTEGER"})
 _SCALAR = frozenset({"BIGINT", "DOUBLE", "BOOLEAN", "VARCHAR"})
@@ -70,7 +72,7 @@ def pointer(field: str) -> str:
 
 def no_glob(path: str) -> str:
     """Keep DuckDB from taking a character of a path for a wildcard."""
-    return re.sub(r"([*?\[])", r"[\1]", path)
+    return re.sub(r"([*?\[])", r"[\1]", path) if _GLOB & set(path) else path
 
 
 def widen(one: str, other: str) -> str:

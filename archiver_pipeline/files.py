@@ -139,10 +139,10 @@ def _sound(path: Path, file: ListedFile) -> SoundFile:
     names = metadata.schema.to_arrow_schema().names
     if absent := [name for name in COLUMNS if name not in names]:
         raise _Damage(f"it has no column {', '.join(absent)}")
-    for stamp in _bounds(metadata, "timestamp"):
+    for stamp in _bounds(metadata, names.index("timestamp")):
         if _hour(stamp) != (file.dt, file.hr):
             raise _Damage(f"it holds messages of hour {'T'.join(_hour(stamp))}")
-    offsets = _bounds(metadata, "offset")
+    offsets = _bounds(metadata, names.index("offset"))
     return SoundFile(str(path), file.type, file.messages, min(offsets, default=0), max(offsets, default=2**63 - 1))
 
 
@@ -168,9 +168,8 @@ def _metadata(path: Path, decode: bool) -> FileMetaData:
         raise _Damage(f"it is no readable Parquet file: {' '.join(str(error).split())}") from error
 
 
-def _bounds(metadata: FileMetaData, name: str) -> list[int]:
+def _bounds(metadata: FileMetaData, index: int) -> list[int]:
     """The least and the greatest value of an INT64 column in each row group, as far as the footer has them."""
-    index = metadata.schema.to_arrow_schema().names.index(name)
     found: list[int] = []
     for number in range(metadata.num_row_groups):
         statistics: Any = metadata.row_group(number).column(index).statistics

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from archiver_pipeline.fields import no_glob
 from archiver_pipeline.files import RESTORE, Fault, OnProgress, SoundFile
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.fields import no_glob
 
 if TYPE_CHECKING:
     import duckdb

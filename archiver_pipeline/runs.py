@@ -22,7 +22,7 @@ ORDER = (*PLACE, "offset")
 """The order of messages: by topic, its life, partition, and offset."""
 
 BUFFER_BYTES = 64 * 1024**2
-_PIECE_BYTES, _FRAME_BYTES = 4 * 1024**2, 16 * 1024**2
+_PIECE_BYTES, _FRAME_BYTES = 1024**2, 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -125,19 +125,43 @@ def _in_order(pieces: Iterable[tuple[int, Piece]]) -> Iterator[pl.DataFrame]:
     import polars as pl
 
     todo = sorted(pieces, key=lambda item: (item[1].at, item[1].low, item[0]))
-    held: pl.DataFrame | None = None
+    held: list[tuple[pl.DataFrame, float]] = []
+    ready: list[pl.DataFrame] = []
+    size = 0.0
     for number, (rank, piece) in enumerate(todo):
-        frame = piece.load().with_columns(_rank=pl.lit(rank, pl.Int32))
-        held = frame if held is None else pl.concat([held, frame]).sort("offset", "_rank", maintain_order=True)
+        frame = piece.load()
+        # A slice counts as large as what it was cut from: so the size of a message is taken while the piece is whole.
+        held.append((frame.with_columns(_rank=pl.lit(rank, pl.Int32)), frame.estimated_size() / frame.height))
         following = todo[number + 1][1] if number + 1 < len(todo) else None
-        if following is None or following.at != piece.at:
-            ready, held = held, None
-        else:
-            # Pieces of one partition hardly ever overlap: then this is all there is.
-            cut = int(held["offset"].search_sorted(following.low, side="left"))
-            ready, held = held[:cut], held[cut:]
-        if ready.height:
-            yield ready.drop("_rank")
+        last = following is None or following.at != piece.at
+        rest = []
+        for frame, each in held:
+            cut = (
+                frame.height
+                if following is None or last
+                else int(frame["offset"].search_sorted(following.low, side="left"))
+            )
+            ready.append(frame[:cut])
+            size += cut * each
+            if cut < frame.height:
+                rest.append((frame[cut:], each))
+        held = rest
+        if last or size >= _FRAME_BYTES:
+            yield _one_frame([part for part in ready if part.height])
+            ready, size = [], 0.0
+
+
+def _one_frame(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """Put parts in order that are sorted each by itself."""
+    import polars as pl
+
+    frame = pl.concat(parts)
+    # As a rule no part overlaps with another one.
+    if not (frame["offset"].diff().drop_nulls() > 0).all():
+        frame = frame.sort("offset", "_rank", maintain_order=True)
+    # By way of Arrow, which lets go of what the parts were cut from.
+    whole = frame.drop("_rank").rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    return cast("pl.DataFrame", pl.from_arrow(whole))
 
 
 def _piece(part: pl.DataFrame, load: Callable[[], pl.DataFrame]) -> Piece:

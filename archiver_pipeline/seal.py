@@ -132,24 +132,27 @@ class Sealer:
             attempt.discard()
             raise
 
-    def caught_up_ms(self, ledger: Ledger) -> int:
+    def caught_up_ms(self, ledger: Ledger, *, ask: bool = True) -> int:
         """When the archive last had all that Kafka had: right now, but for lanes that are behind, or if Kafka does not
-        tell, as the lanes' newest full batches tell."""
-        lanes = self.settings.lanes
+        tell or is not to be asked, as the lanes' newest full batches tell."""
+        if ask:
+            try:
+                return self._asked_ms(ledger)
+            except KafkaError as error:
+                log.warning("hours are closed by what the archive knows, because the broker did not tell: %s", error)
+        lanes = {lane_of(at.topic, at.partition, self.settings.lanes) for at in ledger.committed}
+        return min((ledger.caught_up.get(lane, 0) for lane in lanes), default=0)
+
+    def _asked_ms(self, ledger: Ledger) -> int:
         cluster = Cluster(self.settings)
-        try:
-            look = cluster.look()
-            behind = {
-                lane_of(item.at.topic, item.at.partition, lanes)
-                for state in look.topics
-                for item in positions_of(state, ledger.committed, cluster.start_offset)
-                if item.lag
-            }
-            now_ms = look.asked_ms
-        except KafkaError as error:
-            log.warning("hours are closed by what the archive knows, because the broker did not tell: %s", error)
-            behind, now_ms = {lane_of(at.topic, at.partition, lanes) for at in ledger.committed}, 0
-        return min((ledger.caught_up.get(lane, 0) for lane in behind), default=now_ms)
+        look = cluster.look()
+        behind = {
+            lane_of(item.at.topic, item.at.partition, self.settings.lanes)
+            for state in look.topics
+            for item in positions_of(state, ledger.committed, cluster.start_offset)
+            if item.lag
+        }
+        return min((ledger.caught_up.get(lane, 0) for lane in behind), default=look.asked_ms)
 
     def _attempt(self, hour: Hour, whole: bool) -> Sealed | None:
         clock = Clock(self._on_step)
@@ -280,9 +283,9 @@ def _values(hour: Hour, type_name: str) -> dict[str, str]:
 
 
 def _files_by_type(archive: Archive, attempt: Attempt, hour: Hour) -> dict[str, list[HourFile]]:
-    """The files of an hour in the attempt's snapshot."""
+    """The files of an hour in the attempt's snapshot, the oldest first: so their offsets come nearly in order."""
     found: defaultdict[str, list[HourFile]] = defaultdict(list)
-    frame = archive.files(attempt.table, hour).select("type", "path", "messages", "bytes", "added").sort("type", "path")
-    for type_name, *file in frame.iter_rows():
+    listed = archive.files(attempt.table, hour).sort("type", "added", "path")
+    for type_name, *file in listed.select("type", "path", "messages", "bytes", "added").iter_rows():
         found[type_name].append(HourFile(*file))
     return dict(found)

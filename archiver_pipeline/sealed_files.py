@@ -112,7 +112,7 @@ class SealedWriter:
 
         if not state.stride:
             size = frame.estimated_size() / frame.height * state.expected.messages
-            share = _SAMPLE_BYTES / min(len(self._open), 32)
+            share = _SAMPLE_BYTES / len(self._open)
             state.stride = int(max(1, -(-state.expected.messages // _SAMPLE_ROWS), -(-size // share)))
         picked = frame if state.stride == 1 else frame.filter(frame["offset"].hash() % state.stride == 0)
         # As Arrow it is a copy: a frame would keep the memory of all that it was picked from.

@@ -60,6 +60,11 @@ def files_of(archived: Archived, hour: Hour, kind: str = "") -> list[Path]:
     return sorted(archived.path / name for name in archived.listed_files() if folder in name and f"type={kind}" in name)
 
 
+def oldest(archived: Archived, hour: Hour, kind: str) -> Path:
+    """The first file that was archived of a type and hour."""
+    return min(files_of(archived, hour, kind), key=lambda path: path.stat().st_mtime_ns)
+
+
 def flip(path: Path) -> None:
     """Change one byte in the middle of a file."""
     content = bytearray(path.read_bytes())
@@ -93,7 +98,7 @@ def test_a_good_hour_is_left_as_it_is(archived: Archived) -> None:
 
 def test_damage_is_mended(archived: Archived) -> None:
     """One file deleted and one byte changed in another: verify names both, a backfill mends both, verify says good."""
-    gone, changed = files_of(archived, HOURS[0])[0], files_of(archived, HOURS[1])[1]
+    gone, changed = oldest(archived, HOURS[0], "t0"), oldest(archived, HOURS[1], "t1")
     gone.unlink()
     flip(changed)
     found = {(fault.kind, fault.path) for fault in verify(archived.settings).faults}
@@ -101,7 +106,7 @@ def test_damage_is_mended(archived: Archived) -> None:
     one, two, three = backfill(archived, HOURS)
     assert (one.mended, two.mended, three.mended) == ((str(gone),), (str(changed),), ())
     assert (one.added, one.lost, two.added, two.lost) == (10, 0, 10, 0)
-    assert "1 damaged or missing files replaced" in one.sentence()
+    assert "1 damaged or missing file replaced" in one.sentence()
     assert_good(archived)
 
 
@@ -182,7 +187,7 @@ def test_what_kafka_has_lost_is_kept(archived: Archived) -> None:
 def test_a_loss_is_said_and_given_up_only_on_request(archived: Archived) -> None:
     """With a file and half of its messages gone for good, the hour stays as it is until somebody accepts the loss."""
     topic = archived.settings.topics[0]
-    gone = min(files_of(archived, HOURS[0], "t0"), key=lambda path: path.stat().st_mtime_ns)
+    gone = oldest(archived, HOURS[0], "t0")
     delete_records(archived.bootstrap_servers, topic, {0: 8, 1: 8})
     gone.unlink()
     version = archived.version()

@@ -1,4 +1,7 @@
-"""`make bench`: a run over a backlog, against a bare `consume()` loop over the same topic, in turns."""
+"""`make bench`: a run over a backlog, against a bare `consume()` loop over the same topic, in turns.
+
+`python -m bench.sealing` measures sealing, `python -m bench.flights` archives real input.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,5 @@ def _row(item: Backfilled) -> dict[str, Any]:
 
 def _sum_up(done: list[Backfilled], faults: int) -> None:
     changed = sum(item.version is not None for item in done)
-    text = f"{len(done):,} hours read again, {changed:,} changed" + (
-        f", {faults:,} left with a fault" if faults else ""
-    )
-    print(text, file=sys.stderr)
+    hours = f"{len(done):,} hour{'s' * (len(done) != 1)} read again"
+    print(f"{hours}, {changed:,} changed" + (f", {faults:,} left with a fault" if faults else ""), file=sys.stderr)
