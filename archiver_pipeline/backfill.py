@@ -170,11 +170,20 @@ class Backfiller:
             for hour in hours:
                 closed = is_closed(hour, caught_up_ms, grace_ms)
                 done = self._mend(hour, read.of(hour), types | read.types, closed=closed)
-                if closed and done.fault is None:
-                    self._sealer.seal(hour, whole=True)
+                failed = self._seal(hour) if closed and done.fault is None else None
                 yield done
+                if failed is not None:
+                    raise failed
         finally:
             staging.discard()
+
+    def _seal(self, hour: Hour) -> ArchiveError | None:
+        """Seal what is left of a mended hour; that it was mended is to be told even if this fails."""
+        try:
+            self._sealer.seal(hour, whole=True)
+        except ArchiveError as error:
+            return error
+        return None
 
     def _read(self, hours: Sequence[Hour], read: HoursRead, types: set[str]) -> None:
         """Read what Kafka still has of the hours, whatever `ARCHIVER_TOPICS` names now."""
@@ -196,23 +205,17 @@ class Backfiller:
 
     def _mend(self, hour: Hour, kafka: Runs, types: set[str], *, closed: bool) -> Backfilled:
         for number in range(_TRIES):
+            clock = Clock(self._on_step)
+            clock.step("plan")
+            attempt = rewrite_of(self.archive, envelope.SEAL if closed else MEND, hour.name)
             try:
-                return self._attempt(hour, kafka, types, envelope.SEAL if closed else MEND)
-            except Superseded as error:
-                if number == _TRIES - 1:
+                return self._compared(attempt, hour, kafka, types, clock)
+            except BaseException as error:
+                attempt.discard()
+                if not isinstance(error, Superseded) or number == _TRIES - 1:
                     raise
                 log.info("%s; looking at hour %s again", error, hour)
         raise AssertionError("unreachable")
-
-    def _attempt(self, hour: Hour, kafka: Runs, types: set[str], kind: str) -> Backfilled:
-        clock = Clock(self._on_step)
-        clock.step("plan")
-        attempt = rewrite_of(self.archive, kind, hour.name)
-        try:
-            return self._compared(attempt, hour, kafka, types, clock)
-        except BaseException:
-            attempt.discard()
-            raise
 
     def _compared(self, attempt: Attempt, hour: Hour, kafka: Runs, types: set[str], clock: Clock) -> Backfilled:
         """Compare both sides, and commit what differs."""

@@ -124,7 +124,10 @@ class SealedWriter:
 
         if self._connection is None:
             threads = min(2, os.cpu_count() or 1)
-            self._connection = duckdb.connect(config={"threads": threads, "memory_limit": "300MB"})
+            scratch = str(self._attempt.staging.scratch)
+            self._connection = duckdb.connect(
+                config={"threads": threads, "memory_limit": "300MB", "temp_directory": scratch}
+            )
         self._connection.register("sampled", pa.concat_tables(state.sample))
         state.sample = []
         try:

@@ -1,9 +1,12 @@
 """One run of the archiver as a process of its own, which may end or freeze itself at a named step.
 
 Settings come from the environment as always. On standard output each step is named as it begins, with a monotonic time
-in seconds: the steps of a batch, then `view` and `shown` around the refresh of the DuckDB file. Arguments:
-`LANE [SIGNAL STEP NUMBER DELAY]`; the process sends itself the signal (`KILL` or `STOP`) when that step begins for the
-NUMBER-th time, or DELAY seconds later.
+in seconds: the steps of a batch or rewrite, then `view` and `shown` around the refresh of the DuckDB file, and for
+rewrites `remove` and `removed` around the removal of old files. Arguments: `WORK LANE [SIGNAL STEP NUMBER DELAY]`.
+
+WORK is `archive`, or `seal` or `backfill` with hours behind it: `seal:2019-08-01T03,2019-08-01T04`; without hours it is
+done to all that there are. The process sends itself the signal (`KILL` or `STOP`) when that step begins for the
+NUMBER-th time, or DELAY seconds later. The exit code is 1 where an hour could not be mended.
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ import time
 from collections import Counter
 
 from archiver_pipeline import view
+from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.batch import Archiver
 from archiver_pipeline.follow import drain
-from archiver_pipeline.settings import load
+from archiver_pipeline.hours import Hour, parse_hour
+from archiver_pipeline.seal import Sealer
+from archiver_pipeline.settings import Settings, load
 
 
 class Steps:
@@ -45,14 +51,24 @@ class Steps:
         os.kill(os.getpid(), self._signal)
 
 
-def main(lane: str, *trap: str) -> None:
-    """Do one pass of a lane, as a run does it."""
+def main(work: str, lane: str, *trap: str) -> None:
+    """Do one pass of a lane, or rewrite hours, as a run does it."""
     logging.basicConfig(level=logging.WARNING)
     # A thread that is to kill this process in the midst of a step must not wait long for its turn.
     sys.setswitchinterval(0.0001)
     steps = Steps(signal.Signals[f"SIG{trap[0]}"], trap[1], int(trap[2]), float(trap[3])) if trap else Steps()
     settings = load()
-    archiver = Archiver(settings, int(lane), f"child-{os.getpid()}", steps)
+    kind, _, names = work.partition(":")
+    hours = [parse_hour(name) for name in names.split(",") if name]
+    if kind == "archive":
+        archive(settings, int(lane), steps)
+    else:
+        rewrite(settings, kind, hours, steps)
+
+
+def archive(settings: Settings, lane: int, steps: Steps) -> None:
+    """Do one pass of a lane."""
+    archiver = Archiver(settings, lane, f"child-{os.getpid()}", steps)
     done = False
     for batch in drain(archiver):
         steps("view")
@@ -63,6 +79,28 @@ def main(lane: str, *trap: str) -> None:
         steps("view")
         view.refresh(settings.view_path, archiver.archive)
         steps("shown")
+
+
+def rewrite(settings: Settings, kind: str, hours: list[Hour], steps: Steps) -> None:
+    """Seal or backfill hours, and remove what is no longer needed."""
+    sealer = Sealer(settings, f"child-{os.getpid()}", steps)
+    rows = sealer.archive.files().select("dt", "hr").unique().sort("dt", "hr").iter_rows()
+    hours = hours or [Hour(*row) for row in rows]
+    faults = []
+    if kind == "seal":
+        for hour in hours:
+            sealer.seal(hour)
+    elif hours:
+        backfiller = Backfiller(settings, f"child-{os.getpid()}", steps)
+        faults = [item.fault for item in backfiller.run(hours) if item.fault]
+    steps("view")
+    view.refresh(settings.view_path, sealer.archive)
+    steps("shown")
+    steps("remove")
+    sealer.clean()
+    steps("removed")
+    if faults:
+        sys.exit("\n".join(faults))
 
 
 if __name__ == "__main__":

@@ -41,9 +41,10 @@ class Trap:
 
 
 class Run:
-    """A child process that does one pass.
+    """A child process that does one pass, or rewrites hours.
 
     Attributes:
+        work: what it does, as `child` takes it.
         lane: its lane.
         started: when it was started, in seconds of the monotonic clock.
         steps: the steps that it has named, in order, as far as they were read.
@@ -51,8 +52,11 @@ class Run:
         errors: what it wrote to standard error, known once `wait` or `kill` is over.
     """
 
-    def __init__(self, environment: Mapping[str, str], lane: int = 0, trap: Trap | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], lane: int = 0, trap: Trap | None = None, work: str = "archive"
+    ) -> None:
         """Start it with the settings in `environment`."""
+        self.work = work
         self.lane = lane
         self.started = time.monotonic()
         self.steps: list[str] = []
@@ -60,7 +64,8 @@ class Run:
         self.errors = ""
         self._rest = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, it outlasts this function
-        command = [sys.executable, "-m", f"{__package__}.child", str(lane), *(trap.arguments() if trap else ())]
+        arguments = [work, str(lane), *(trap.arguments() if trap else ())]
+        command = [sys.executable, "-m", f"{__package__}.child", *arguments]
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("ARCHIVER_", "KAFKA_"))}
         self._process = subprocess.Popen(
             command, env={**clean, **environment}, cwd=_ROOT, stdout=subprocess.PIPE, stderr=self._errors
