@@ -14,8 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -36,13 +35,12 @@ from archiver_pipeline.steps import Clock
 from archiver_pipeline.writer import BatchWriter
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HEADERS, HOUR_MS, commit
 from bench.process import Measured, measure
+from bench.queries import QUERIES, by_duckdb, by_parquet, by_polars
 
 AT = TopicPartition("events", "AAAAAAAAAAAAAAAAAAAAAQ", 0)
 TYPES = ("object.one", "object.two", "object.three", "page.view", "page.click")
 AGENTS = [f"Mozilla/5.0 (X11; Linux x86_64; rv:{n}.0) Gecko/20100101 Firefox/{n}.0" for n in range(60, 70)]
 COUNTRIES = ["DE", "FR", "NL", "PL", "US"]
-DAY, HOUR = "2019-08-02", "07"
-QUERIES = ("count(*)", "an hour: count(*), sum(offset)", "a day of a type: avg(amount)", "a day of a type: users")
 READERS = {"duckdb": "DuckDB, archive.duckdb", "polars": "Polars, scan_delta", "parquet": "DuckDB, Parquet by glob"}
 REFRESH_SECONDS = 30
 """How often the DuckDB file is brought up to date while hours are sealed, as in the job `seal`."""
@@ -187,81 +185,6 @@ def _content(settings: Settings, given: argparse.Namespace) -> Report:
     return {"found": [*sums.totals()[0], hours.rows()]}
 
 
-def _duckdb(settings: Settings, given: argparse.Namespace) -> Report:
-    """The queries through the views of the DuckDB file."""
-    import duckdb
-
-    typed = f"FROM {TYPES[0].replace('.', '_')} WHERE dt = '{DAY}'"
-    queries = [
-        "SELECT count(*) FROM messages",
-        f"""SELECT count(*), sum("offset")::BIGINT FROM messages WHERE dt = '{DAY}' AND hr = '{HOUR}'""",
-        f"SELECT avg(amount) {typed}",
-        f"SELECT count(DISTINCT uid) {typed}",
-    ]
-    return _asked(lambda: duckdb.connect(str(settings.view_path), read_only=True), queries, given.turns)
-
-
-def _parquet(settings: Settings, given: argparse.Namespace) -> Report:
-    """The queries over the Parquet files, as DuckDB finds them below their Hive folders."""
-    import duckdb
-
-    pattern = f"{settings.archive_uri}/type=*/dt=*/hr=*/*.parquet"
-    files = f"FROM read_parquet('{pattern}', hive_partitioning = true, hive_types_autocast = false)"
-    typed = f"{files} WHERE type = '{TYPES[0]}' AND dt = '{DAY}'"
-    queries = [
-        f"SELECT count(*) {files}",
-        f"""SELECT count(*), sum("offset")::BIGINT {files} WHERE dt = '{DAY}' AND hr = '{HOUR}'""",
-        f"SELECT avg((value->>'$.amount')::DOUBLE) {typed}",
-        f"SELECT count(DISTINCT value->>'$.uid') {typed}",
-    ]
-    return _asked(duckdb.connect, queries, given.turns)
-
-
-def _asked(connect: Callable[[], Any], queries: list[str], turns: int) -> Report:
-    """Ask each query again and again on a connection of its own; opening that belongs to the first time."""
-
-    def rows(query: str) -> Iterator[Sequence[Any]]:
-        with closing(connect()) as connection:
-            while True:
-                yield connection.execute(query).fetchone()
-
-    return _repeated((rows(query) for query in queries), turns)
-
-
-def _repeated(queries: Iterable[Iterator[Sequence[Any]]], turns: int) -> Report:
-    """Take the answer of each query once, and `turns` times more: seconds of the first, median, median of the CPU's."""
-    seconds, found = [], []
-    for query in queries:
-        answer: Sequence[Any] = ()
-        taken = []
-        for _ in range(turns + 1):
-            began, used = time.monotonic(), time.process_time()
-            answer = next(query)
-            taken.append((time.monotonic() - began, time.process_time() - used))
-        again = [statistics.median(each) for each in zip(*taken[1:], strict=True)]
-        seconds.append((taken[0][0], *again))
-        found.append([round(float(number), 6) for number in answer])
-    return {"seconds": seconds, "found": found}
-
-
-def _polars(settings: Settings, given: argparse.Namespace) -> Report:
-    """The queries over the Delta table."""
-    hour = (pl.col("dt") == DAY) & (pl.col("hr") == HOUR)
-    typed = (pl.col("type") == TYPES[0]) & (pl.col("dt") == DAY)
-    asked: list[tuple[pl.Expr, list[pl.Expr]]] = [
-        (pl.lit(True), [pl.len()]),
-        (hour, [pl.len(), pl.col("offset").sum()]),
-        (typed, [pl.col("value").str.json_path_match("$.amount").cast(pl.Float64).mean()]),
-        (typed, [pl.col("value").str.json_path_match("$.uid").n_unique()]),
-    ]
-
-    def rows(condition: pl.Expr, wanted: list[pl.Expr]) -> Iterator[Sequence[Any]]:
-        while True:
-            yield pl.scan_delta(settings.archive_uri).filter(condition).select(wanted).collect().row(0)
-
-    return _repeated((rows(*query) for query in asked), given.turns)
-
-
 def _seal(settings: Settings, given: argparse.Namespace) -> Report:
     """Seal every hour, bring the DuckDB file up to date now and then and at the end, and remove the small files."""
     clock = Clock(lambda _: None)
@@ -301,9 +224,9 @@ PARTS: Mapping[str, Callable[[Settings, argparse.Namespace], Report]] = {
     "fill": _fill,
     "batch": _batch,
     "state": _state,
-    "duckdb": _duckdb,
-    "polars": _polars,
-    "parquet": _parquet,
+    "duckdb": lambda settings, given: by_duckdb(settings, TYPES[0], given.turns),
+    "polars": lambda settings, given: by_polars(settings, TYPES[0], given.turns),
+    "parquet": lambda settings, given: by_parquet(settings, TYPES[0], given.turns),
     "content": _content,
     "seal": _seal,
 }
