@@ -1,10 +1,9 @@
-"""An hour as the archive has it: which of its files are sound, their messages, and what is missing of it."""
+"""An hour as the archive has it: which of its files are sound, their messages, and why it may have to stay as it is."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from archiver_pipeline import envelope
@@ -17,23 +16,9 @@ from archiver_pipeline.frames import raw_frame
 from archiver_pipeline.hour_rows import Tally
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.parquet import frames_of
-from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.runs import Runs
 from archiver_pipeline.sealed_files import Expected
 from archiver_pipeline.settings import Settings
-
-
-@dataclass(frozen=True)
-class Missing:
-    """What the comparison with Kafka leaves open.
-
-    Attributes:
-        lost: messages of damaged or missing files that neither side has.
-        filled: messages from before the start that the archive never had: how many, and the lowest offset.
-    """
-
-    lost: int
-    filled: dict[TopicPartition, tuple[int, int]]
 
 
 class ArchivedHour:
@@ -105,32 +90,35 @@ class ArchivedHour:
         for typed in classifier.close():
             runs.add(typed.select(*COLUMNS, "type", was=pl.lit(was)))
 
-    def missing(self, tally: Tally) -> Missing:
-        """Tell how many messages of the bad files Kafka did not make good, and which of the added ones are new."""
-        below = sum(count for count, _ in tally.before_start.values())
-        open_ones = max(0, sum(file.messages for file in self.bad) - (tally.added - below))
-        filled = {}
-        for at, (count, lowest) in sorted(tally.before_start.items()):
-            # Put in by an earlier backfill and lost with its file, as far as any are still open.
-            again = min(open_ones, count)
-            open_ones -= again
-            if count > again:
-                filled[at] = count - again, lowest
-        return Missing(open_ones, filled)
+    @property
+    def damaged(self) -> int:
+        """How many messages the damaged and missing files had."""
+        return sum(file.messages for file in self.bad)
 
-    def fault(self, lost: int, *, accept_loss: bool) -> str | None:
-        """Say why the hour has to be left as it is, if it has."""
+    def fault(self, lost: int, unread: Sequence[str], *, accept_loss: bool) -> str | None:
+        """Say why the hour has to be left as it is, if it has.
+
+        Args:
+            lost: messages of damaged and missing files that Kafka did not hand out.
+            unread: what of Kafka could not be asked, a sentence each.
+            accept_loss: whether to give up what Kafka has no more.
+        """
         names = ", ".join(str(self._path / file.path) for file in self.bad)
+        messages = f"{lost:,} of the {self.damaged:,} messages of damaged or missing files"
         if any(file.type == envelope.ERASED for file in self.bad):
             return (
                 f"a file of erased messages is damaged or missing, and Kafka may still have what was erased: {names}. "
                 "Restore it from a copy of the archive"
             )
-        if lost and not accept_loss:
-            count = sum(file.messages for file in self.bad)
+        if lost and unread:
             return (
-                f"Kafka no longer has {lost:,} of the {count:,} messages of damaged or missing files: {names}. Restore "
-                "the files from a copy of the archive, or give these messages up: `archiver backfill --accept-loss`"
+                f"Kafka may still have {messages}: {names}. But {'; '.join(unread)}. Backfill the hour again when all "
+                "of Kafka can be read, or restore the files from a copy of the archive"
+            )
+        if lost and not accept_loss:
+            return (
+                f"Kafka no longer has {messages}: {names}. Restore the files from a copy of the archive, or give these "
+                "messages up: `archiver backfill --accept-loss`"
             )
         return None
 

@@ -80,9 +80,8 @@ class Attempt:
 
     def __init__(self, archive: Archive, scope: str, mine: Callable[[str], bool]) -> None:
         self._archive = archive
-        self.table = archive.table()
-        # Read after the table: what was committed in between is refused as a conflict, never overlooked.
-        self.ledger = archive.ledger()
+        # Of one version: what is committed after it is refused as a conflict, never overlooked.
+        self.table, self.ledger = archive.snapshot()
         self.scope = scope
         self.leftovers = leftovers(archive.path, mine)
         self.files: list[StagedFile] = []

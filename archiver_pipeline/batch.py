@@ -13,8 +13,9 @@ from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.batch_info import BatchInfo
 from archiver_pipeline.errors import ArchiveError, KafkaError, RangeRefused, Superseded, TopicChanged
-from archiver_pipeline.kafka import Cluster, Look
+from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger, Transaction, caught_up_transaction, gap_transaction, offset_transactions
+from archiver_pipeline.look import Look
 from archiver_pipeline.plan import (
     Committed,
     Gap,

@@ -58,10 +58,9 @@ class Classifier:
         self._duckdb.close()
         if self._refused_types:
             log.warning(
-                "%d new types were archived as _other, because the archive may have %d types (ARCHIVER_MAX_TYPES): "
+                "%d new types were archived as _other, because the archive has as many as ARCHIVER_MAX_TYPES allows: "
                 "a type field that is really an id? One of them: %.100s",
                 len(self._refused_types),
-                self._max_types,
                 min(self._refused_types),
             )
         return left

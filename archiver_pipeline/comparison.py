@@ -13,9 +13,10 @@ from archiver_pipeline.digest import BUCKET, EMPTY, Sums, hashes
 from archiver_pipeline.errors import AccessDenied
 from archiver_pipeline.files import COLUMNS, OnProgress, SoundFile, quietly
 from archiver_pipeline.frames import envelope_frame
-from archiver_pipeline.kafka import Cluster, Look
+from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.lives import present_life
+from archiver_pipeline.look import Look
 from archiver_pipeline.plan import OffsetRange, TopicPartition
 from archiver_pipeline.reader import RangeReader
 

@@ -22,8 +22,7 @@ def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.Data
     import polars as pl
 
     ms = pl.col("timestamp_ms")
-    timed = (pl.col("timestamp_type") != "none") & (ms != -1)
-    known = timed & ms.is_between(envelope.FIRST_MS, envelope.LAST_MS)
+    timed = _timed()
     value, value_bytes = _decoded(frame["payload"])
     index = frame["range"]
 
@@ -44,8 +43,23 @@ def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.Data
         value.alias("value"),
         value_bytes.alias("value_bytes"),
         "headers",
-        pl.when(known).then(ms.floordiv(envelope.HOUR_MS)).alias("hour"),
+        hour_of_frame().alias("hour"),
     )
+
+
+def _timed() -> pl.Expr:
+    import polars as pl
+
+    return (pl.col("timestamp_type") != "none") & (pl.col("timestamp_ms") != -1)
+
+
+def hour_of_frame() -> pl.Expr:
+    """The hour of each message of `RangeReader.frames`: hours since 1970 (Int64), null where no calendar holds it."""
+    import polars as pl
+
+    ms = pl.col("timestamp_ms")
+    known = _timed() & ms.is_between(envelope.FIRST_MS, envelope.LAST_MS)
+    return pl.when(known).then(ms.floordiv(envelope.HOUR_MS))
 
 
 def raw_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame:

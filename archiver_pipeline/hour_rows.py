@@ -33,6 +33,7 @@ class Tally:
         types: how many messages each type has in the end.
         dirty: the types whose files have to be written anew.
         before_start: of the added, those below the offset at which archiving began: how many, and the lowest.
+        early: all messages below that offset that the hour has in the end.
     """
 
     read: int = 0
@@ -43,6 +44,7 @@ class Tally:
     types: Counter[str] = field(default_factory=Counter)
     dirty: set[str] = field(default_factory=set)
     before_start: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
+    early: int = 0
 
 
 def judge(frame: pl.DataFrame) -> pl.DataFrame:
@@ -101,13 +103,20 @@ def compare(frames: Iterator[pl.DataFrame], first: Mapping[TopicPartition, int])
         frames: those of `merged(kafka, archive)`, as `judge` takes them.
         first: where archiving began in each partition.
     """
+    import polars as pl
+
     tally = Tally()
+    rows = [(at.topic, at.topic_id, at.partition, start) for at, start in first.items() if start > 0]
+    starts = pl.DataFrame(rows, schema=[*PLACE, "start"], orient="row")
     for frame in frames:
-        _count(tally, judge(frame), first)
+        judged = judge(frame)
+        _count(tally, judged)
+        if rows:
+            _count_early(tally, judged, starts.cast({"partition": judged.schema["partition"]}))
     return tally
 
 
-def _count(tally: Tally, judged: pl.DataFrame, first: Mapping[TopicPartition, int]) -> None:
+def _count(tally: Tally, judged: pl.DataFrame) -> None:
     import polars as pl
 
     verdicts = dict(judged["verdict"].value_counts().iter_rows())
@@ -123,10 +132,23 @@ def _count(tally: Tally, judged: pl.DataFrame, first: Mapping[TopicPartition, in
     for column in ("type", "other", "was"):
         tally.dirty.update(judged.filter(differs)[column].drop_nulls().unique())
     tally.dirty.update(judged.filter(doubled)["was"].unique())
-    new = judged.filter(pl.col("verdict") == "added")
-    for part in new.partition_by(PLACE):
-        at = TopicPartition(*part.select(PLACE).row(0))
-        early = part.filter(pl.col("offset") < first.get(at, 0))
-        if early.height:
-            count, lowest = tally.before_start.get(at, (0, int(early["offset"][0])))
-            tally.before_start[at] = count + early.height, min(lowest, int(early["offset"].min()))  # type: ignore[arg-type]
+
+
+def _count_early(tally: Tally, judged: pl.DataFrame, starts: pl.DataFrame) -> None:
+    """Count what lies below the offset at which archiving began.
+
+    Args:
+        tally: counted on.
+        judged: the answer of `judge`.
+        starts: that offset as `start` (Int64) for topic, topic_id and partition, above 0.
+    """
+    import polars as pl
+
+    low = judged.filter("stays", pl.col("offset") < starts["start"].max())
+    early = low.join(starts, on=PLACE).filter(pl.col("offset") < pl.col("start"))
+    tally.early += early.height
+    added = early.filter(pl.col("verdict") == "added").group_by(PLACE).agg(pl.len(), pl.col("offset").min())
+    for topic, topic_id, partition, more, first in added.iter_rows():
+        at = TopicPartition(topic, topic_id, partition)
+        count, lowest = tally.before_start.get(at, (0, first))
+        tally.before_start[at] = count + more, min(lowest, first)

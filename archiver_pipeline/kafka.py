@@ -7,11 +7,11 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.errors import AccessDenied, BrokerUnavailable, KafkaError, TopicChanged
+from archiver_pipeline.look import Look
 from archiver_pipeline.plan import NO_TOPIC_ID, TopicPartition, TopicState, Watermarks, life_of
 from archiver_pipeline.settings import Settings
 
@@ -31,25 +31,6 @@ _NO_ACCESS = {
 }
 NO_TOPIC = {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID"}
 _NO_BROKER = {"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "REQUEST_TIMED_OUT", "BROKER_NOT_AVAILABLE"}
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the broker shows of the wanted topics at one moment.
-
-    Attributes:
-        topics: the topics that are there.
-        warnings: a sentence for each topic or partition that cannot be read now; the rest goes on without it.
-        asked_ms: when the broker was asked, in milliseconds since 1970: it has at least what it had then.
-    """
-
-    topics: tuple[TopicState, ...]
-    warnings: tuple[str, ...] = ()
-    asked_ms: int = 0
-
-    def end_offsets(self) -> dict[tuple[str, int], int]:
-        """The last stable offset of each partition."""
-        return {(state.topic, number): marks.end for state in self.topics for number, marks in state.partitions.items()}
 
 
 class Cluster:
@@ -76,7 +57,7 @@ class Cluster:
         """
         asked_ms = int(time.time() * 1000)
         with self.translated("the broker was asked for its topics"):
-            names, warnings = self._wanted()
+            names, idle = self._wanted()
             states, missing = self._described(names)
             marks, unread = self._watermarks(
                 [(topic, number) for topic, (_, numbers) in states.items() for number in numbers]
@@ -90,7 +71,7 @@ class Cluster:
             )
             for topic, (topic_id, numbers) in sorted(states.items())
         )
-        return Look(tuple(state for state in topics if state.partitions), (*warnings, *missing, *unread), asked_ms)
+        return Look(tuple(state for state in topics if state.partitions), (*idle, *missing), unread, asked_ms)
 
     def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
         """Return the present id of each topic; a topic that is gone has none in the answer."""
@@ -117,7 +98,7 @@ class Cluster:
         with self.translated("the broker was asked for an earliest offset", topic, partition):
             marks, unread = self._watermarks([(topic, partition)])
         if (topic, partition) not in marks:
-            raise KafkaError(unread[0], topic=topic, partition=partition)
+            raise KafkaError(unread[topic, partition], topic=topic, partition=partition)
         return marks[topic, partition].earliest
 
     def offsets_at(self, places: Collection[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int | None]:
@@ -217,16 +198,18 @@ class Cluster:
         found = {name: (NO_TOPIC_ID, sorted(present[name].partitions)) for name in names if name in present}
         return found, [f"topic {name} does not exist" for name in names if name not in present]
 
-    def _watermarks(self, places: list[tuple[str, int]]) -> tuple[dict[tuple[str, int], Watermarks], list[str]]:
-        """Ask for earliest and last stable offsets; a partition without a leader is left out with a warning."""
+    def _watermarks(
+        self, places: list[tuple[str, int]]
+    ) -> tuple[dict[tuple[str, int], Watermarks], dict[tuple[str, int], str]]:
+        """Ask for earliest and last stable offsets; a partition without a leader has a sentence instead."""
         from confluent_kafka import IsolationLevel, KafkaException
         from confluent_kafka import TopicPartition as Place
         from confluent_kafka.admin import OffsetSpec
 
         if not places:
-            return {}, []
+            return {}, {}
         answers: list[dict[tuple[str, int], int]] = []
-        warnings = []
+        unread = {}
         for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
             answer = {}
             futures = self._admin.list_offsets(
@@ -240,11 +223,12 @@ class Cluster:
                 except KafkaException as error:
                     if error.args[0].name() in _NO_BROKER | _NO_ACCESS:
                         raise
-                    warnings.append(f"topic {place.topic}, partition {place.partition}: {error.args[0].str()}")
+                    at = place.topic, place.partition
+                    unread[at] = f"topic {place.topic}, partition {place.partition}: {error.args[0].str()}"
             answers.append(answer)
         earliest, end = answers
         both = earliest.keys() & end.keys()
-        return {place: Watermarks(max(0, earliest[place]), end[place]) for place in both}, sorted(set(warnings))
+        return {place: Watermarks(max(0, earliest[place]), end[place]) for place in both}, unread
 
 
 def client_properties(settings: Settings, complain: Callable[[Any], None]) -> dict[str, Any]:

@@ -4,97 +4,151 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
 from archiver_pipeline.classifier import Classifier
 from archiver_pipeline.files import COLUMNS, OnProgress
+from archiver_pipeline.frames import hour_of_frame
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.kafka import Cluster, Look
+from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger
-from archiver_pipeline.lives import present_life
-from archiver_pipeline.plan import NO_TOPIC_ID, OffsetRange, TopicPartition
+from archiver_pipeline.look import Look
+from archiver_pipeline.plan import NO_TOPIC_ID, OffsetRange, TopicPartition, life_of, positions_of
 from archiver_pipeline.reader import RangeReader
-from archiver_pipeline.runs import BUFFER_BYTES, Runs
+from archiver_pipeline.runs import BUFFER_BYTES, PLACE, Runs
 from archiver_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def ranges_of(cluster: Cluster, ledger: Ledger, look: Look, hours: Sequence[Hour], highest: int) -> list[OffsetRange]:
-    """Find the offsets among which the archived messages of some hours lie, as far as Kafka still has them.
+@dataclass(frozen=True)
+class Readable:
+    """A partition of the broker's, whose offsets from `lowest` to `end` the archive knows.
+
+    Attributes:
+        at: the topic partition in its present life.
+        first: where archiving began in this life. What lies below belongs to an earlier life without a topic id if
+            there is one, whose offsets this one has inherited.
+        lowest, end: what archive and broker both know lies between.
+        before: that earlier life.
+    """
+
+    at: TopicPartition
+    first: int
+    lowest: int
+    end: int
+    before: TopicPartition | None = None
+
+
+def readable(cluster: Cluster, ledger: Ledger, look: Look) -> tuple[list[Readable], list[str]]:
+    """Find what Kafka can be asked of the archived offsets.
+
+    What is not there although the broker answered (a topic that is gone or was made again) Kafka has no more.
+
+    Returns:
+        The partitions, and a sentence for each that may have messages of the archive but cannot be read now.
+
+    Raises:
+        KafkaError: the broker was asked without topic ids, but the archive has some.
+    """
+    archived = {(at.topic, at.partition) for at in ledger.committed}
+    unread = [sentence for place, sentence in sorted(look.unread.items()) if place in archived]
+    found = []
+    for state in look.topics:
+        for position in positions_of(state, ledger.committed, cluster.start_offset):
+            at, marks = position.at, state.partitions[position.at.partition]
+            what = ledger.committed.get(at) or position.known
+            if position.began_again:
+                where = f"topic {at.topic}, partition {at.partition}"
+                unread.append(f"{where}: its log seems to have begun again, which the next batch decides")
+            elif what is not None:
+                nameless = [at for at in _lives_of(ledger, at) if life_of(at.topic_id)[0] == NO_TOPIC_ID]
+                before = max(nameless, key=lambda life: life_of(life.topic_id), default=None)
+                found.append(Readable(at, what.first, marks.earliest, what.next, before if before != at else None))
+    return found, unread
+
+
+def _lives_of(ledger: Ledger, at: TopicPartition) -> list[TopicPartition]:
+    return [life for life in ledger.committed if (life.topic, life.partition) == (at.topic, at.partition)]
+
+
+def ranges_of(cluster: Cluster, places: Sequence[Readable], hours: Sequence[Hour], highest: int) -> list[OffsetRange]:
+    """Find the offsets among which the archived messages of some hours lie.
 
     No message before the first one at or past the first hour's start can belong to them, whatever the order of the
     timestamps. A late one may lie anywhere behind it: of what is archived, the table knows the highest offset; of what
-    lies before the start of archiving, nothing is known, so that is read to its end.
+    lies before the start of archiving, nothing is known, so that is read to its end. Messages without a usable time may
+    lie anywhere.
 
     Args:
         cluster: the cluster.
-        ledger, look: archive and broker at one moment; nothing at or past a committed offset is read.
-        hours: hours with a number.
+        places: what can be read.
+        hours: the hours.
         highest: the highest offset that any file of these hours holds, -1 without one.
     """
     numbers = [hour.number for hour in hours if hour.number is not None]
-    if not numbers:
-        return []
-    lives = [item for state in look.topics for item in present_life(ledger, state) or ()]
-    places = [at for at, _, _ in lives]
-    first = cluster.offsets_at(places, min(numbers) * envelope.HOUR_MS)
-    behind = cluster.offsets_at(places, (max(numbers) + 1) * envelope.HOUR_MS)
+    if len(numbers) < len(hours):
+        return [OffsetRange(item.at, item.lowest, item.end) for item in places if item.lowest < item.end]
+    first = cluster.offsets_at([item.at for item in places], min(numbers) * envelope.HOUR_MS)
+    behind = cluster.offsets_at([item.at for item in places], (max(numbers) + 1) * envelope.HOUR_MS)
     found = []
-    for at, what, marks in lives:
-        begin = first[at]
-        # What an earlier life without an id holds, this one has inherited: it is no start.
-        inherited = TopicPartition(at.topic, NO_TOPIC_ID, at.partition) in ledger.committed
-        lowest = max(marks.earliest, what.first if inherited and at.topic_id != NO_TOPIC_ID else 0)
-        if begin is None or marks.end < what.next:
-            continue  # Nothing so late is there, or the log is not the one that was archived.
-        after = behind[at]
-        end = min(what.next, max(what.next if after is None else after, highest + 1, what.first))
-        begin = max(begin, lowest)
+    for item in places:
+        begin, after = first[item.at], behind[item.at]
+        if begin is None:
+            continue  # Nothing so late is there.
+        end = min(item.end, max(item.end if after is None else after, highest + 1, item.first))
+        begin = max(begin, item.lowest)
         if begin < end:
-            found.append(OffsetRange(at, begin, end))
+            found.append(OffsetRange(item.at, begin, end))
     return found
 
 
 class HoursRead:
     """The messages of some hours as Kafka has them: for each hour its runs, with the columns of the archive, `type` by
-    the present rules, and `was` (null)."""
+    the present rules, and `was` (null).
 
-    def __init__(self, hours: Sequence[Hour], folder: Path) -> None:
-        """Keep what does not fit into memory in `folder`."""
-        numbers = {hour.number: hour for hour in hours if hour.number is not None}
+    Attributes:
+        types: the types of archive and Kafka.
+        unread: a sentence for each part of Kafka that could not be asked; until it is read, that is all of it.
+    """
+
+    def __init__(self, hours: Sequence[Hour], folder: Path, types: set[str]) -> None:
+        """Keep what does not fit into memory in `folder`; `types` are those that the archive has."""
         # Each is written as it comes: many buffers of their own would not be bounded.
-        self._runs = {number: Runs(folder / hour.name, buffer_bytes=1) for number, hour in numbers.items()}
+        self._runs = {hour.number: Runs(folder / hour.name, buffer_bytes=1) for hour in hours}
         self._waiting: list[pl.DataFrame] = []
         self._waiting_bytes = 0
-        self.types: set[str] = set()
+        self._inherited: list[Readable] = []
+        self.types = set(types)
+        self.unread: Sequence[str] = ["it was not asked"]
 
     def of(self, hour: Hour) -> Runs:
         """The runs of an hour."""
-        number = hour.number
-        return self._runs[number] if number in self._runs else Runs(Path())
+        return self._runs[hour.number]
 
     def read(
         self,
         cluster: Cluster,
         settings: Settings,
+        places: Sequence[Readable],
         ranges: Sequence[OffsetRange],
-        known_types: set[str],
         on_progress: OnProgress,
     ) -> None:
-        """Read the ranges, and keep what belongs to the hours. Raises KafkaError."""
+        """Read the ranges of the places, and keep what belongs to the hours. Raises KafkaError."""
         import polars as pl
 
         if not ranges:
             return
+        self._inherited = [item for item in places if item.before is not None]
         reader = RangeReader(cluster, ranges, sys.maxsize)
-        classifier = Classifier([item.at for item in ranges], settings.type_rule, known_types, settings.max_types)
+        classifier = Classifier([item.at for item in ranges], settings.type_rule, self.types, settings.max_types)
         total = sum(map(len, ranges))
-        hour = pl.col("timestamp_ms").floordiv(envelope.HOUR_MS)
-        wanted = (pl.col("timestamp_type") != "none") & (pl.col("timestamp_ms") != -1) & hour.is_in(list(self._runs))
+        numbers = pl.Series(list(self._runs), dtype=pl.Int64)
+        wanted = hour_of_frame().is_in(numbers.implode(), nulls_equal=True)
         for frame in reader.frames():
             self._keep(classifier.add(frame.filter(wanted)))
             on_progress("Kafka", sum(item.next - item.range.start for item in reader.progress), total)
@@ -117,6 +171,13 @@ class HoursRead:
             return
         every = pl.concat(self._waiting)
         self._waiting, self._waiting_bytes = [], 0
-        self.types.update(every["type"].unique())
+        for item in self._inherited:
+            assert item.before is not None
+            own = [pl.col(name) == getattr(item.at, name) for name in PLACE]
+            earlier = pl.all_horizontal(*own, pl.col("offset") < item.first)
+            every = every.with_columns(
+                topic_id=pl.when(earlier).then(pl.lit(item.before.topic_id)).otherwise("topic_id")
+            )
+        self.types.update(set(every["type"].unique()) - envelope.RESERVED)
         for (number,), part in every.partition_by("hour", as_dict=True).items():
             self._runs[number].add(part.select(*COLUMNS, "type", was=pl.lit(None, pl.String)))

@@ -14,6 +14,7 @@ with the files and kept in every checkpoint for ever. The names, none of which c
     rewrite/{hour}                                      the epoch: one more with every rewrite of the hour
     changed/{hour}                                      how often a rewrite has changed what the hour holds
     lost/{hour}                                         how many of its messages were lost with a file, and given up
+    early/{hour}                                        how many of its messages lie before the start
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.plan import Committed, Gap, TopicPartition
 
 _OF_PARTITIONS = ("start", "count", "filled", "added")
+_OF_HOURS = ("changed", "lost", "early")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Ledger:
         lanes: the epoch of each lane.
         changed: per hour by its name, how often a rewrite has changed what it holds.
         lost: per hour by its name, messages that were given up.
+        early: per hour by its name, messages that a backfill put in before the start of their partition.
         caught_up: per lane, when it last had all that Kafka had, in milliseconds since 1970.
         numbers: every transaction by its name, as the table has it.
     """
@@ -70,8 +73,19 @@ class Ledger:
     lanes: Mapping[int, int] = field(default_factory=dict)
     changed: Mapping[str, int] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
+    early: Mapping[str, int] = field(default_factory=dict)
     caught_up: Mapping[int, int] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> int:
+        """How many messages the archive holds."""
+        return sum(what.total for what in self.committed.values()) - self.given_up
+
+    @property
+    def given_up(self) -> int:
+        """How many messages it held once that were lost with their files and given up."""
+        return sum(self.lost.values())
 
     def epoch(self, fence: str) -> int:
         """The number of commits that a fence has seen: `lane/0`, `rewrite/2019-08-01T03`."""
@@ -128,13 +142,13 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
     """Read the ledger out of the transactions of a table version; names of others are passed over."""
     offsets: dict[str, dict[TopicPartition, int]] = {kind: {} for kind in ("", *_OF_PARTITIONS)}
     lanes: dict[str, dict[int, int]] = {"lane": {}, "caught_up": {}}
-    hours: dict[str, dict[str, int]] = {"changed": {}, "lost": {}}
+    hours: dict[str, dict[str, int]] = {kind: {} for kind in _OF_HOURS}
     gaps, every = [], {item.app_id: item for item in transactions}
     for item in every.values():
         match item.app_id.split("/"):
             case [("lane" | "caught_up") as kind, lane] if _is_number(lane):
                 lanes[kind][int(lane)] = item.version
-            case [("changed" | "lost") as kind, hour]:
+            case [kind, hour] if kind in _OF_HOURS:
                 hours[kind][hour] = item.version
             case ["gap", topic, topic_id, partition, start, reason] if _is_number(partition) and _is_number(start):
                 at = TopicPartition(topic, topic_id, int(partition))
@@ -150,9 +164,7 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
         committed[at] = Committed(reached, first or 0, messages or 0, filled, added or 0)
     in_order = tuple(sorted(gaps, key=lambda found: (found.gap.at, found.gap.start)))
     numbers = {name: item.version for name, item in every.items()}
-    return Ledger(
-        version, committed, in_order, lanes["lane"], hours["changed"], hours["lost"], lanes["caught_up"], numbers
-    )
+    return Ledger(version, committed, in_order, lanes["lane"], **hours, caught_up=lanes["caught_up"], numbers=numbers)
 
 
 def _is_number(text: str) -> bool:

@@ -171,10 +171,14 @@ class RangeReader:
             }
         )
         size = sum(map(len, filter(None, payloads))) + sum(map(len, filter(None, keys))) + header_bytes(headers)
-        self._mean_bytes = size / len(messages) + 1  # More than zero, also where all are empty.
-        return self._take_down(frame, index, offsets)
+        mean = size / len(messages)
+        # More than zero, also where all are empty; large ones may follow a few that are small.
+        self._mean_bytes = max(mean + 1, self._mean_bytes / 4)
+        return self._take_down(frame, index, offsets, mean)
 
-    def _take_down(self, frame: pl.DataFrame, index: list[int], offsets: list[int | None]) -> pl.DataFrame:
+    def _take_down(
+        self, frame: pl.DataFrame, index: list[int], offsets: list[int | None], mean_bytes: float
+    ) -> pl.DataFrame:
         """Note how far each range came, and return the frame without messages outside their range.
 
         The offsets of a partition come in order, so the first and the last of each tell whether there are any.
@@ -195,7 +199,7 @@ class RangeReader:
             item = self.progress[number]
             item.next = max(item.next, min((offset or 0) + 1, item.range.end))
             item.messages += counts[number]
-            item.bytes += round(counts[number] * (self._mean_bytes - 1))
+            item.bytes += round(counts[number] * mean_bytes)
         return frame
 
     def _handle(self, consumer: Consumer, event: Message) -> None:

@@ -116,7 +116,7 @@ def check_rows(
             on_progress("rows", done, total)
     counted = {n: ledger.committed[at].total for n, at in enumerate(places)}
     # What was given up with a file is missing for good, of whichever partition it was.
-    known = unread + sum(ledger.lost.values())
+    known = unread + ledger.given_up
     missing = sum(max(0, count - found[n]) for n, count in counted.items()) > known
     for n, at in enumerate(places):
         yield from _counted(archive, at, found[n], counted[n], missing=missing)

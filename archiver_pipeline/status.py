@@ -90,6 +90,8 @@ class Status:
         last_batch: the newest batch that the table's log still has.
         rates: for each of `RATE_MINUTES`.
         gaps: every gap ever found.
+        messages: how many messages the archive holds.
+        given_up: how many it held once that were lost with their files and given up, counted for their partitions.
         warnings: a sentence for each topic that cannot be read.
         broker_error: why the broker did not answer.
     """
@@ -106,13 +108,10 @@ class Status:
     last_batch: BatchStatus | None
     rates: tuple[Rate, ...]
     gaps: tuple[RecordedGap, ...]
+    messages: int
+    given_up: int
     warnings: tuple[str, ...]
     broker_error: KafkaError | None
-
-    @property
-    def messages(self) -> int:
-        """How many messages the archive holds."""
-        return sum(item.messages for item in self.partitions)
 
     @property
     def lag(self) -> int | None:
@@ -153,6 +152,7 @@ class Status:
                 }
                 for found in self.gaps
             ],
+            "given_up": self.given_up,
             "warnings": list(self.warnings),
             "broker_error": None if self.broker_error is None else str(self.broker_error),
         }
@@ -198,6 +198,8 @@ def status(settings: Settings) -> Status:
         last_batch=batches[0] if batches else None,
         rates=tuple(_rate(batches, minutes, now) for minutes in RATE_MINUTES),
         gaps=ledger.gaps,
+        messages=ledger.messages,
+        given_up=ledger.given_up,
         warnings=warnings,
         broker_error=error,
     )

@@ -46,6 +46,7 @@ class Report:
         version: the table version that was checked.
         files, bytes: what its log lists.
         messages, partitions: what its ledger counts; a partition for each life of a topic.
+        given_up: messages that were lost with their files and given up; they are none of these.
         seconds: how long it took.
         faults: everything that is not as it has to be.
         kafka: both sides, where Kafka was asked and answered.
@@ -58,6 +59,7 @@ class Report:
     bytes: int
     messages: int
     partitions: int
+    given_up: int
     seconds: float
     faults: tuple[Fault, ...]
     kafka: Comparison | None = None
@@ -94,6 +96,7 @@ class Report:
             "bytes": self.bytes,
             "messages": self.messages,
             "partitions": self.partitions,
+            "given_up": self.given_up,
             "seconds": round(self.seconds, 3),
             "faults": [vars(fault) for fault in self.faults],
             "kafka": compared,
@@ -162,8 +165,9 @@ def _verified(archive: Archive, against: Settings | None, on_progress: OnProgres
         version=table.version(),
         files=len(listed),
         bytes=sum(file.bytes for file in listed),
-        messages=sum(what.total for what in ledger.committed.values()),
+        messages=ledger.messages,
         partitions=len(ledger.committed),
+        given_up=ledger.given_up,
         seconds=time.monotonic() - began,
         faults=tuple(faults),
         kafka=compared,

@@ -17,8 +17,8 @@ from archiver_pipeline.archive import Archive
 from archiver_pipeline.durable import force
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, StorageError
 from archiver_pipeline.fields import Field
-from archiver_pipeline.kafka import Look
 from archiver_pipeline.ledger import Ledger
+from archiver_pipeline.look import Look
 from archiver_pipeline.staging import translated
 from archiver_pipeline.view_files import COLUMNS, ViewFiles
 from archiver_pipeline.view_tables import (
@@ -27,6 +27,7 @@ from archiver_pipeline.view_tables import (
     replace_fields,
     replace_files,
     replace_gaps,
+    replace_losses,
     replace_offsets,
     store_broken,
 )
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3
+_FORMAT = 4
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
-PUBLIC = ("messages", "offsets", "batches", "gaps", "hours", "fields", "types", "events_per_minute", "page_views")
+_OWN = ("messages", "offsets", "batches", "gaps", "losses", "hours", "fields", "types")
+PUBLIC = (*_OWN, "events_per_minute", "page_views")
 """Names that no type's view takes: those of the contract, some of which come with what follows the archive."""
 
 
@@ -160,6 +162,7 @@ def _write(
     store_broken(connection, files)
     replace_offsets(connection, ledger, look)
     replace_gaps(connection, ledger)
+    replace_losses(connection, ledger)
     add_batches(connection, log_folder, before, version)
     connection.execute("UPDATE meta.state SET version = ?", [version])
     connection.execute("COMMIT")

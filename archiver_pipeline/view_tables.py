@@ -1,4 +1,4 @@
-"""The tables of the DuckDB file: its files, offsets, gaps, batches, and the fields of sealed hours."""
+"""The tables of the DuckDB file: its files, offsets, gaps, losses, batches, and the fields of sealed hours."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope, fields, hour_fields
 from archiver_pipeline.hour_fields import HourFields
-from archiver_pipeline.kafka import Look
+from archiver_pipeline.hours import parse_hour
 from archiver_pipeline.ledger import Ledger
+from archiver_pipeline.look import Look
 from archiver_pipeline.plan import life_of
 from archiver_pipeline.view_files import ViewFiles
 
@@ -31,6 +32,7 @@ CREATE TABLE offsets (topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "fir
                       messages BIGINT, "end" BIGINT, lag BIGINT);
 CREATE TABLE gaps ("time" TIMESTAMPTZ, topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "start" BIGINT,
                    "end" BIGINT, reason VARCHAR);
+CREATE TABLE losses (dt VARCHAR, hr VARCHAR, messages BIGINT);
 CREATE TABLE batches (version BIGINT, "time" TIMESTAMPTZ, run_id VARCHAR, lane INTEGER,
                       ranges STRUCT(topic VARCHAR, topic_id VARCHAR, "partition" INTEGER,
                                     "start" BIGINT, "end" BIGINT)[],
@@ -176,6 +178,15 @@ def replace_gaps(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> None:
         gap = found.gap
         row = [found.time, gap.at.topic, gap.at.topic_id, gap.at.partition, gap.start, gap.end, gap.reason]
         connection.execute("INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def replace_losses(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> None:
+    """Store how many messages of which hours were lost with their files and given up."""
+    connection.execute("DELETE FROM losses")
+    for name, messages in sorted(ledger.lost.items()):
+        if messages:
+            hour = parse_hour(name)
+            connection.execute("INSERT INTO losses VALUES (?, ?, ?)", [hour.dt, hour.hr, messages])
 
 
 def add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before: int, after: int) -> None:

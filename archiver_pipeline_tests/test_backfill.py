@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator
+import resource
 from pathlib import Path
-from typing import Any
 
+import deltalake
 import pytest
 
-from archiver_pipeline.backfill import Backfilled, Backfiller
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.errors import RangeRefused
 from archiver_pipeline.hours import Hour, hour_at
-from archiver_pipeline.seal import Sealer
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import FAR_TIMESTAMPS, Sent, create_topic, delete_records, produce
-
-HOUR_MS = 3_600_000
-FIRST_HOUR = 434_619
-"""2019-08-01T03 in hours since 1970."""
-
-HOURS = [hour_at(FIRST_HOUR + number) for number in range(3)]
-
-
-def messages(hour: int, count: int = 60, partitions: int = 2, **fields: int) -> Iterator[Sent]:
-    """Messages of three types, spread over an hour and the partitions."""
-    for number in range(count):
-        value = b'{"type": "t%d", "seq": %d}' % (number % 3, fields.get("first", 0) + number)
-        stamp = (FIRST_HOUR + hour) * HOUR_MS + number * HOUR_MS // count
-        yield Sent(value, b"k%d" % number, (("h", b"x"),), stamp, number % partitions)
+from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
+from archiver_pipeline_tests.mended import (
+    FIRST_HOUR,
+    HOUR_MS,
+    HOURS,
+    assert_good,
+    backfill,
+    files_of,
+    flip,
+    messages,
+    oldest,
+)
 
 
 @pytest.fixture
@@ -44,39 +43,6 @@ def archived(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> Archive
     produce(bootstrap_servers, topic_name, list(messages(0, 4, first=1000)))  # Late by two hours.
     archive.run()
     return archive
-
-
-def backfill(archived: Archived, hours: list[Hour], **options: Any) -> list[Backfilled]:
-    """Backfill hours and bring the view up to date."""
-    done = list(Backfiller(archived.settings, **options).run(hours))
-    archived.run()
-    Sealer(archived.settings).clean()
-    return done
-
-
-def files_of(archived: Archived, hour: Hour, kind: str = "") -> list[Path]:
-    """The files that the table lists for an hour, or for one type of it."""
-    folder = f"dt={hour.dt}/hr={hour.hr}/"
-    return sorted(archived.path / name for name in archived.listed_files() if folder in name and f"type={kind}" in name)
-
-
-def oldest(archived: Archived, hour: Hour, kind: str) -> Path:
-    """The first file that was archived of a type and hour."""
-    return min(files_of(archived, hour, kind), key=lambda path: path.stat().st_mtime_ns)
-
-
-def flip(path: Path) -> None:
-    """Change one byte in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x40
-    path.write_bytes(content)
-
-
-def assert_good(archived: Archived) -> None:
-    """Assert that the archive is what Kafka has, in its own eyes and side by side."""
-    report = verify(archived.settings, against_kafka=True)
-    assert report.good, report.faults
-    archived.assert_equal(*archived.settings.topics)
 
 
 def test_a_good_hour_is_left_as_it_is(archived: Archived) -> None:
@@ -184,27 +150,6 @@ def test_what_kafka_has_lost_is_kept(archived: Archived) -> None:
     assert verify(archived.settings).good
 
 
-def test_a_loss_is_said_and_given_up_only_on_request(archived: Archived) -> None:
-    """With a file and half of its messages gone for good, the hour stays as it is until somebody accepts the loss."""
-    topic = archived.settings.topics[0]
-    gone = oldest(archived, HOURS[0], "t0")
-    delete_records(archived.bootstrap_servers, topic, {0: 8, 1: 8})
-    gone.unlink()
-    version = archived.version()
-    (left,) = list(Backfiller(archived.settings).run(HOURS[:1]))
-    assert left.version is None
-    assert left.lost > 0
-    assert left.fault is not None
-    assert str(gone) in left.fault
-    assert "--accept-loss" in left.fault
-    assert archived.version() == version
-    (done,) = backfill(archived, HOURS[:1], accept_loss=True)
-    assert (done.lost, done.added, done.fault) == (left.lost, 10 - left.lost, None)
-    assert "lost and given up" in done.sentence()
-    assert archived.sql("SELECT count(*) FROM messages") == [(184 - left.lost,)]
-    assert verify(archived.settings).good
-
-
 def test_nothing_past_the_committed_offsets_comes_in(archived: Archived) -> None:
     """Messages that are still to be archived are left to the next batch, and are there once afterwards."""
     produce(archived.bootstrap_servers, archived.settings.topics[0], list(messages(0, 50, first=5000)))
@@ -238,3 +183,87 @@ def test_an_empty_archive_cannot_be_filled(bootstrap_servers: str, topic_name: s
     archived = Archived(tmp_path, bootstrap_servers, topic_name)
     with pytest.raises(RangeRefused, match="Archive something first"):
         list(Backfiller(archived.settings).run(HOURS))
+
+
+def test_two_fills_at_once_fill_once(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
+    """Whenever another backfill of the hour commits, this one starts over: no message comes twice."""
+    create_topic(bootstrap_servers, topic_name, partitions=2)
+    produce(bootstrap_servers, topic_name, list(messages(0, 20)))
+    archived = Archived(tmp_path, bootstrap_servers, topic_name, start="latest", keep_replaced_hours=0)
+    archived.run()
+    produce(bootstrap_servers, topic_name, list(messages(2, 4)))
+    archived.run()
+
+    class Between(Archive):
+        """Lets another backfill commit between two looks of the planned rewrite at the archive."""
+
+        def table(self) -> deltalake.DeltaTable:
+            found = super().table()
+            if planned and not others:
+                others.append(0)
+                others.extend(item.added for item in Backfiller(archived.settings).run(HOURS[:1]))
+            return found
+
+    planned: list[str] = []
+    others: list[int] = []
+    one = Backfiller(archived.settings, on_step=lambda step: planned.append(step) if step == "plan" else None)
+    one.archive = Between(archived.settings.archive_uri)
+    (done,) = one.run(HOURS[:1])
+    assert (others, done.version) == ([0, 20], None)
+    archived.run()
+    assert archived.sql('SELECT count(*), count(DISTINCT ("partition", "offset")) FROM messages') == [(24, 24)]
+    assert verify(archived.settings, against_kafka=True).good
+
+
+def test_a_wrong_rule_is_put_right_at_the_limit_of_types(
+    bootstrap_servers: str, topic_name: str, tmp_path: Path
+) -> None:
+    """Ids taken for types fill the archive up to its limit; with the right rule no message stays in `_other`."""
+    create_topic(bootstrap_servers, topic_name, partitions=2)
+    for hour in range(2):
+        values = [b'{"id": "u%d", "type": "t%d"}' % (100 * hour + number, number % 3) for number in range(100)]
+        stamp = (FIRST_HOUR + hour) * HOUR_MS
+        produce(bootstrap_servers, topic_name, [Sent(value, timestamp_ms=stamp + n) for n, value in enumerate(values)])
+    wrong = Archived(tmp_path, bootstrap_servers, topic_name, type_path="$.id", max_types=50, keep_replaced_hours=0)
+    wrong.run()
+    assert wrong.sql("SELECT count(DISTINCT type) FROM messages") == [(51,)]
+    right = Archived(tmp_path, bootstrap_servers, topic_name, max_types=50, keep_replaced_hours=0)
+    backfill(right, HOURS[:2])
+    assert right.sql("SELECT DISTINCT type FROM messages ORDER BY 1") == [("t0",), ("t1",), ("t2",)]
+    assert_good(right)
+
+
+def test_an_hour_of_more_types_than_files_may_be_open(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
+    """A process may have 256 files open, an hour hundreds of types: it is mended all the same."""
+    create_topic(bootstrap_servers, topic_name)
+    stamp = FIRST_HOUR * HOUR_MS
+    sent = [Sent(b'{"type": "t%d"}' % (number % 500), timestamp_ms=stamp + number) for number in range(1500)]
+    produce(bootstrap_servers, topic_name, sent)
+    archived = Archived(tmp_path, bootstrap_servers, topic_name, keep_replaced_hours=0)
+    archived.run()
+    for path in files_of(archived, HOURS[0]):
+        path.unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 280, hard))
+    try:
+        (done,) = Backfiller(archived.settings).run(HOURS[:1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (done.added, done.files_after) == (1500, 500)
+    archived.run()
+    assert_good(archived)
+
+
+def test_messages_without_a_usable_time_come_back(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
+    """They have no hour by which Kafka could find them, so all of Kafka is read; others are left as they are."""
+    create_topic(bootstrap_servers, topic_name, 1, FAR_TIMESTAMPS)
+    far = [FIRST_HOUR * HOUR_MS * 1000, 300_000_000_000_000_000, -1]
+    produce_raw(bootstrap_servers, topic_name, [RawRecord(b'{"type": "a"}', stamp) for stamp in far])
+    produce(bootstrap_servers, topic_name, list(messages(0, 5, partitions=1)))
+    archived = Archived(tmp_path, bootstrap_servers, topic_name, keep_replaced_hours=0)
+    archived.run()
+    for path in files_of(archived, hour_at(None)):
+        path.unlink()
+    (done,) = backfill(archived, [hour_at(None)])
+    assert (done.read, done.added, done.messages, done.fault) == (3, 3, 3, None)
+    assert_good(archived)

@@ -227,7 +227,7 @@ def test_no_more_types_than_the_limit(
     assert first is not None
     assert (first.files, first.types["_other"], first.types["id-999"]) == (1001, 2000, 1)
     assert [record.getMessage() for record in caplog.records if "ARCHIVER_MAX_TYPES" in record.getMessage()] == [
-        "2000 new types were archived as _other, because the archive may have 1000 types (ARCHIVER_MAX_TYPES): a type "
+        "2000 new types were archived as _other, because the archive has as many as ARCHIVER_MAX_TYPES allows: a type "
         "field that is really an id? One of them: id-1000"
     ]
     send(990, 1010)

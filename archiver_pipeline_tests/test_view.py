@@ -20,8 +20,8 @@ from archiver_pipeline import fields, view
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Replaced, batch_of, rewrite_of
 from archiver_pipeline.errors import StorageError
-from archiver_pipeline.kafka import Look
 from archiver_pipeline.ledger import offset_transactions
+from archiver_pipeline.look import Look
 from archiver_pipeline.plan import RETENTION, Committed, Gap, TopicPartition, TopicState, Watermarks
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, ORDERS, archive, commit, event, place
 from archiver_pipeline_tests.processes import CHECKOUT
@@ -46,6 +46,7 @@ COLUMNS = {
     "offsets": ["topic", "topic_id", "partition", "first", "next", "messages", "end", "lag"],
     "batches": ["version", "time", "run_id", "lane", "ranges", "messages", "bytes", "files", "seconds"],
     "gaps": ["time", "topic", "topic_id", "partition", "start", "end", "reason"],
+    "losses": ["dt", "hr", "messages"],
     "hours": ["type", "dt", "hr", "files", "messages", "bytes", "sealed"],
     "fields": [
         *("type", "dt", "hr", "field", "types", "messages", "present", "share", "first_seen", "last_seen"),

@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from archiver_pipeline.backfill import Backfilled
+    from archiver_pipeline.backfilled import Backfilled
     from archiver_pipeline.hours import Hour
 
 _STEPS = {"Kafka": "offsets read from Kafka"}
 
 
 def command(
-    start: Annotated[str, typer.Option("--from", metavar="TIME", help="Start of the first hour, ISO time; UTC.")],
-    end: Annotated[str, typer.Option("--to", metavar="TIME", help="End of the last hour, not included.")],
+    start: Annotated[str, typer.Option("--from", metavar="TIME", help="Start of the first hour, ISO time; UTC.")] = "",
+    end: Annotated[str, typer.Option("--to", metavar="TIME", help="End of the last hour, not included.")] = "",
+    unknown: Annotated[
+        bool, typer.Option("--unknown-time", help="The messages without a usable time, which have no hour.")
+    ] = False,
     accept_loss: Annotated[
         bool,
         typer.Option("--accept-loss", help="Give up messages of damaged or missing files that Kafka no longer has."),
     ] = False,
     from_archive: Annotated[
-        bool, typer.Option("--from-archive", help="Leave Kafka alone; apply the present type rules to the archive.")
+        bool, typer.Option("--from-archive", help="Do not ask Kafka; only apply the present type rules to the archive.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -50,7 +53,9 @@ def command(
     from archiver_pipeline.seal import Sealer
     from archiver_pipeline.settings import load
 
-    hours = _hours(start, end)
+    if accept_loss and from_archive:
+        raise typer.BadParameter("without asking Kafka nobody knows what is lost", param_hint="--accept-loss")
+    hours = _hours(start, end, unknown=unknown)
     settings = load()
     done: list[Backfilled] = []
     with progress(_STEPS) as on_progress:
@@ -60,7 +65,7 @@ def command(
         try:
             for item in backfiller.run(hours):
                 done.append(item)
-                if not as_json:
+                if not as_json and (item.messages or item.fault or item.version is not None):
                     print(item.sentence(), flush=True)
         finally:
             if done:
@@ -75,10 +80,14 @@ def command(
         raise typer.Exit(1)
 
 
-def _hours(start: str, end: str) -> list[Hour]:
-    from archiver_pipeline.hours import hours_between
+def _hours(start: str, end: str, *, unknown: bool) -> list[Hour]:
+    from archiver_pipeline.hours import hour_at, hours_between
     from archiver_pipeline.settings import parse_time
 
+    if unknown and not start and not end:
+        return [hour_at(None)]
+    if unknown or not start or not end:
+        raise typer.BadParameter("give both times, or --unknown-time alone", param_hint="--from --to")
     times = []
     for option, text in (("--from", start), ("--to", end)):
         try:
@@ -97,5 +106,7 @@ def _row(item: Backfilled) -> dict[str, Any]:
 
 def _sum_up(done: list[Backfilled], faults: int) -> None:
     changed = sum(item.version is not None for item in done)
-    hours = f"{len(done):,} hour{'s' * (len(done) != 1)} read again"
-    print(f"{hours}, {changed:,} changed" + (f", {faults:,} left with a fault" if faults else ""), file=sys.stderr)
+    empty = sum(not item.messages and item.version is None and item.fault is None for item in done)
+    hours = f"{len(done):,} hour{'s' * (len(done) != 1)} read again, {changed:,} changed"
+    counts = f", {empty:,} without any message" * (empty > 0) + f", {faults:,} left with a fault" * (faults > 0)
+    print(hours + counts, file=sys.stderr)

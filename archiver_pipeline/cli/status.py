@@ -25,7 +25,8 @@ def command(
     **JSON**: archive, time, version, messages, files, bytes, types, hours, sealed_hours, lag, partitions (topic,
     topic_id, partition, first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds,
     run_id, messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps
-    (time, topic, topic_id, partition, start, end, reason), warnings, broker_error. What is not known is null.
+    (time, topic, topic_id, partition, start, end, reason), given_up, warnings, broker_error. What is not known is
+    null.
 
     **Examples**
 
@@ -79,6 +80,8 @@ def _print(found: Status) -> None:
         print(f"gap: {gap.at.topic}/{gap.at.partition} offsets [{gap.start}, {gap.end}): {gap.reason}{when}")
     if found.version is not None and not found.gaps:
         print("no gaps")
+    if found.given_up:
+        print(f"{found.given_up:,} messages were lost with their files and given up: the view losses has their hours")
 
 
 def _print_partitions(partitions: tuple[PartitionStatus, ...]) -> None:

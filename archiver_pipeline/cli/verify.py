@@ -32,11 +32,11 @@ def command(
 
     With --against-kafka, the messages that the broker still has are compared with the archive: their number, and a
     digest over partition, offset, key, headers, timestamp and original bytes. Where they differ, offsets and files are
-    named.
+    named. What a backfill put in from before the start of archiving is not compared.
 
-    **JSON**: good, archive, version, files, bytes, messages, partitions, seconds, faults (kind, path, what, hint),
-    kafka (null, or partitions (topic, topic_id, partition, start, end, equal, kafka and archive with messages and
-    digest) and notes), kafka_error.
+    **JSON**: good, archive, version, files, bytes, messages, partitions, given_up, seconds, faults (kind, path, what,
+    hint), kafka (null, or partitions (topic, topic_id, partition, start, end, equal, kafka and archive with messages
+    and digest) and notes), kafka_error.
 
     **Examples**
 
@@ -69,10 +69,11 @@ def _print(report: Report) -> None:
     if report.kafka is not None:
         for note in report.kafka.notes:
             print(f"not compared: {note}", file=sys.stderr)
+    given_up = f" ({report.given_up:,} more were given up)" if report.given_up else ""
     found = f"{len(report.faults)} fault{'s' * (len(report.faults) != 1)} in " if report.faults else "good: "
     summary = (
-        f"{found}{report.files:,} files, {size(report.bytes)}, {report.messages:,} messages of {report.partitions:,} "
-        f"partitions, table version {report.version}, {report.seconds:.1f} s"
+        f"{found}{report.files:,} files, {size(report.bytes)}, {report.messages:,} messages{given_up} of "
+        f"{report.partitions:,} partitions, table version {report.version}, {report.seconds:.1f} s"
     )
     # With faults, standard output is theirs alone: a line each.
     print(summary, file=sys.stderr if report.faults else sys.stdout)

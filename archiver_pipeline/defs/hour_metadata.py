@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 
-from archiver_pipeline.backfill import Backfilled
+from archiver_pipeline.backfilled import Backfilled
 from archiver_pipeline.hour_fields import FieldSeen, HourFields, share
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.seal import Sealed

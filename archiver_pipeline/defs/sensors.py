@@ -14,7 +14,7 @@ from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.resources import archive, cluster, settings
 from archiver_pipeline.defs.runs import under_way
 from archiver_pipeline.errors import ArchiverError
-from archiver_pipeline.kafka import Look
+from archiver_pipeline.look import Look
 from archiver_pipeline.plan import Position, lane_of, positions_of
 from archiver_pipeline.settings import Settings
 

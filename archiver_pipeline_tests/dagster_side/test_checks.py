@@ -12,8 +12,8 @@ import pytest
 
 from archiver_pipeline.batch import Batch
 from archiver_pipeline.defs.checks import evaluations, recent
-from archiver_pipeline.kafka import Look
 from archiver_pipeline.ledger import Ledger, RecordedGap
+from archiver_pipeline.look import Look
 from archiver_pipeline.plan import Committed, Gap, OffsetRange, TopicPartition
 from archiver_pipeline_tests.dagster_side.conftest import Load, MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import MESSAGES
