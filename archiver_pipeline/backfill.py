@@ -104,14 +104,19 @@ class Backfiller:
         staging = Staging(self.archive.path, f"{MEND}-{hours[0].name}")
         try:
             table, ledger = self.archive.snapshot()
-            types, settings = self._types(self.archive.files(table), hours)
+            files = self.archive.files(table)
+            types, settings = self._types(files, hours)
             read = HoursRead(hours, staging.scratch, types)
             if self._from_kafka:
                 self._read(hours, read, settings)
             caught_up_ms = self._sealer.caught_up_ms(ledger, ask=self._from_kafka)
             grace_ms = self.settings.seal_grace_minutes * 60_000
             mender = Mender(self.archive, settings, self._run_id, self._on_step, accept_loss=self._accept_loss)
+            there = {Hour(dt, hr) for dt, hr in files.select("dt", "hr").unique().iter_rows()}
             for hour in hours:
+                if hour not in there and not read.of(hour).rows:
+                    yield Backfilled(hour)  # Neither side has any message of it.
+                    continue
                 closed = is_closed(hour, caught_up_ms, grace_ms)
                 done = mender.mend(hour, read, closed=closed)
                 failed = self._seal(hour) if closed and done.fault is None else None

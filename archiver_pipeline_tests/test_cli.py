@@ -176,7 +176,7 @@ def test_status_as_lines_and_as_json(archiver: Run, archived: Archived, topic_na
     assert list(found) == [
         *("archive", "time", "version", "messages", "files", "bytes", "types", "hours", "sealed_hours", "lag"),
         *("partitions", "last_batch"),
-        *("age_seconds", "rates", "gaps", "warnings", "broker_error"),
+        *("age_seconds", "rates", "gaps", "given_up", "warnings", "broker_error"),
     ]
     assert list(found["partitions"][0]) == ["topic", "topic_id", "partition", "first", "next", "end", "lag", "messages"]
     assert set(found["last_batch"]) == {
@@ -221,7 +221,7 @@ def test_verify_of_a_good_archive(archiver: Run, archived: Archived) -> None:
     found = json.loads(archiver("verify", "--against-kafka", "--json").stdout)
     assert set(found) == {
         *("good", "archive", "version", "files", "bytes", "messages", "partitions", "seconds", "faults", "kafka"),
-        "kafka_error",
+        *("given_up", "kafka_error"),
     }
     assert (found["good"], found["faults"], found["messages"]) == (True, [], 3)
     partition = found["kafka"]["partitions"][0]

@@ -78,15 +78,18 @@ def test_replaced_files_are_found_behind_a_checkpoint(sealable: Sealable) -> Non
     assert sealable.stray() == set()
 
 
-def test_empty_folders_go(tmp_path: Path) -> None:
-    """Where a replaced file was the last of its folder, the folders go with it."""
+@pytest.mark.parametrize("there", [True, False], ids=["there", "lost before"])
+def test_empty_folders_go(tmp_path: Path, there: bool) -> None:
+    """Where a replaced file was the last of its folder, the folders go with it, also where somebody removed it."""
     sealable = Sealable(tmp_path)
     sealable.add("x")
     (path,) = sealable.listed()["x"]
     attempt = batch_of(sealable.target, 0)
     table = attempt.table
     table.delete("type = 'x'")
-    assert sealable.sealer().clean() == 1
+    if not there:
+        (sealable.path / path).unlink()
+    assert sealable.sealer().clean() == int(there)
     assert not (sealable.path / path).exists()
     assert not (sealable.path / "type=x").exists()
 

@@ -117,7 +117,7 @@ def test_hours_are_backfilled_from_the_ui(dagster: RunningDagster) -> None:
 
 def test_hours_are_backfilled_from_the_command_line_and_archiving_does_not_wait(dagster: RunningDagster) -> None:
     """`dagster job backfill` queues a run for each hour, two at most are at work at a time; new messages go first."""
-    deployment, hours = dagster.deployment, range(2, 10)
+    deployment, hours = dagster.deployment, range(2, 14)
     before = deployment.hours()
     ended = deployment.dagster(
         *["job", "backfill", "-m", "archiver_pipeline.definitions", "-j", "backfill", "--noprompt"],
