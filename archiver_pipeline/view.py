@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -77,6 +78,19 @@ def refresh(path: Path, archive: Archive, look: Look | None = None) -> int:
                 raise _translated(error, path) from error
             finally:
                 _remove(working)
+
+
+def behind(path: Path, archive: Archive, seconds: float) -> int | None:
+    """Return the table's newest version if the file has not shown it for so long, as after a kill between the two.
+
+    It goes by the times of the files, so that it may be asked every few seconds.
+    """
+    newest = max((file for file in (archive.path / "_delta_log").glob("*.json") if file.stem.isdigit()), default=None)
+    if newest is None:
+        return None
+    committed = newest.stat().st_mtime
+    shown = path.stat().st_mtime if path.exists() else 0.0
+    return int(newest.stem) if shown < committed <= time.time() - seconds else None
 
 
 @contextmanager

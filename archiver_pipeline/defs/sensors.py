@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from archiver_pipeline import view
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.resources import archive, cluster, settings
 from archiver_pipeline.defs.runs import under_way
@@ -20,6 +21,8 @@ from archiver_pipeline.settings import Settings
 
 LANE_TAG = "archiver/lane"
 _RUN_LIMIT_SECONDS = 1800
+_VIEW_SECONDS = 30
+"""A view that lacks a commit for so long is not about to be brought up to date: the run that made it was killed."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     now = time.time()
     since = _waiting_since(context.cursor)
     requests, reasons, waiting = [], list(look.warnings), {}
-    for state in lane_states(found, current.lanes):
+    states = lane_states(found, current.lanes)
+    for state in states:
         if state.lag and not state.records:
             waiting[state.lane] = since.get(state.lane, now)
         waited = now - waiting.get(state.lane, now)
@@ -110,6 +114,10 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             )
         else:
             reasons.append(f"lane {state.lane}: lag 0")
+    unseen = None if requests or busy else view.behind(current.view_path, archive(), _VIEW_SECONDS)
+    if unseen is not None:
+        # Once for each version: a run that finds the view up to date would change nothing.
+        requests.append(_request(states[0], current, run_key=f"view of version {unseen}"))
     counted = f"{len(found)} partitions of {len(look.topics)} topics"
     return dg.SensorResult(
         run_requests=requests,
@@ -135,9 +143,10 @@ def _waiting_since(cursor: str | None) -> dict[int, float]:
         return {}
 
 
-def _request(state: LaneState, current: Settings) -> dg.RunRequest:
-    # No run key: one is spent even if its run fails.
+def _request(state: LaneState, current: Settings, run_key: str | None = None) -> dg.RunRequest:
     return dg.RunRequest(
+        # For messages there is none: a key is spent even if its run fails.
+        run_key=run_key,
         run_config=run_config(state.lane, current),
         tags={
             LANE_TAG: str(state.lane),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,29 @@ def test_behind_it_asks_for_one_run_that_makes_it_good(
     sensor.run(request)
     assert "lane 0: lag 0" in sensor.skips()
     deployment.archived.assert_equal(topic_name)
+
+
+def test_a_view_that_lacks_a_commit_is_brought_up_to_date(
+    deploy: MakeDeployment, ticks: MakeTicks, topic_name: str
+) -> None:
+    """A run was killed between its commit and the view: half a minute later another one makes it good, once."""
+    deployment = deploy(topic_name)
+    create_topic(deployment.bootstrap_servers, topic_name)
+    produce(deployment.bootstrap_servers, topic_name, messages(5))
+    archived = deployment.archived
+    archived.run()
+    produce(deployment.bootstrap_servers, topic_name, messages(3))
+    archived.archiver().batch()
+    sensor = ticks(deployment)
+    assert "lag 0" in sensor.skips(), "the view of a run at work is a little behind"
+    newest = max((archived.path / "_delta_log").glob("*.json"))
+    for path, age in ((newest, 60), (archived.settings.view_path, 90)):
+        os.utime(path, (time.time() - age,) * 2)
+    (request,) = sensor.requests()
+    assert request.run_key == f"view of version {archived.version()}"
+    sensor.run(request)
+    assert archived.sql("SELECT count(*) FROM messages") == [(8,)]
+    assert "lag 0" in sensor.skips()
 
 
 def test_a_run_that_is_to_stay_has_the_time_to(deploy: MakeDeployment, ticks: MakeTicks, topic_name: str) -> None:
