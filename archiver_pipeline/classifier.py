@@ -46,7 +46,8 @@ class Classifier:
 
         The frames have the archive's columns, `type` (String) and `hour` (Int64, hours since 1970, null for none).
         """
-        self._raw.append(frame)
+        if frame.height:
+            self._raw.append(frame)
         self._raw_bytes += int(frame.estimated_size())
         if sum(part.height for part in self._raw) >= _ROWS or self._raw_bytes >= _BYTES:
             return self._classify()

@@ -85,6 +85,17 @@ def test_late_messages_are_found_wherever_they_lie(archived: Archived) -> None:
     assert_good(archived)
 
 
+def test_an_hour_without_any_message(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
+    """What lies before the start is read for it, since late messages may be there: none is, and nothing changes."""
+    create_topic(bootstrap_servers, topic_name, partitions=2)
+    for hour in (0, 2):
+        produce(bootstrap_servers, topic_name, list(messages(hour, 20)))
+    archived = Archived(tmp_path, bootstrap_servers, topic_name, start="latest", keep_replaced_hours=0)
+    archived.run()
+    (none,) = Backfiller(archived.settings).run(HOURS[1:2])
+    assert (none.read, none.messages, none.version, none.fault) == (0, 0, None, None)
+
+
 def test_a_changed_type_rule_is_applied(archived: Archived, tmp_path: Path) -> None:
     """Messages move to the type that the present rule gives them, those of other hours stay where they are."""
     topic = archived.settings.topics[0]
