@@ -95,11 +95,12 @@ class ArchivedHour:
         """How many messages the damaged and missing files had."""
         return sum(file.messages for file in self.bad)
 
-    def fault(self, lost: int, unread: Sequence[str], *, accept_loss: bool) -> str | None:
+    def fault(self, lost: int, early: int, unread: Sequence[str], *, accept_loss: bool) -> str | None:
         """Say why the hour has to be left as it is, if it has.
 
         Args:
             lost: messages of damaged and missing files that Kafka did not hand out.
+            early: messages from before the start that would come in.
             unread: what of Kafka could not be asked, a sentence each.
             accept_loss: whether to give up what Kafka has no more.
         """
@@ -114,6 +115,11 @@ class ArchivedHour:
             return (
                 f"Kafka may still have {messages}: {names}. But {'; '.join(unread)}. Backfill the hour again when all "
                 "of Kafka can be read, or restore the files from a copy of the archive"
+            )
+        if early and unread:
+            return (
+                f"{early:,} messages from before the start are put in together with all others of their topics, but "
+                f"{'; '.join(unread)}. Backfill the hour again when all of Kafka can be read"
             )
         if lost and not accept_loss:
             return (

@@ -44,7 +44,8 @@ class Backfilled:
 
     def sentence(self) -> str:
         """Say what was done."""
-        told = f"Kafka has {self.read:,} of its messages, {self.kept:,} only the archive"
+        read = f"Kafka has {self.read:,} of its messages" if self.read else "nothing of it was read from Kafka"
+        told = f"{read}, {self.kept:,} only the archive has"
         if self.fault is not None:
             return f"hour {self.hour} was left as it was: {self.fault}"
         if self.version is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from archiver_pipeline.hour_rows import Tally
-from archiver_pipeline.plan import Committed, TopicPartition
+from archiver_pipeline.plan import TopicPartition
 
 
 @dataclass(frozen=True)
@@ -17,42 +18,43 @@ class Balance:
         lost: messages of damaged or missing files that neither side has.
         returned: messages that were given up before and are there again.
         filled: messages from before the start that the archive never had: how many, and the lowest offset.
-        early: how many messages from before the start the hour then has.
+        early: how many messages from before the start the hour then has, by topic and topic id.
     """
 
     lost: int = 0
     returned: int = 0
     filled: Mapping[TopicPartition, tuple[int, int]] = field(default_factory=dict)
-    early: int = 0
+    early: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
-def balance(
-    tally: Tally, damaged: int, committed: Mapping[TopicPartition, Committed], early: int, lost: int
-) -> Balance:
+def balance(tally: Tally, damaged: int, early: Mapping[tuple[str, str], int], lost: int) -> Balance:
     """Say of the added messages which make good a damaged file, and which are new.
 
-    What lies before the start is told apart from the rest: new messages there must never stand in for lost ones here.
+    New messages must never stand in for lost ones. So those from before the start are told apart, topic by topic: all
+    partitions of a topic begin at one moment, so that a backfill of an hour put in all of them or none.
 
     Args:
         tally: the comparison.
         damaged: messages of the damaged and missing files.
-        committed: what the archive has of each partition.
-        early: how many messages from before the start the hour had, by the ledger.
+        early: how many messages from before the start the hour had of each topic and topic id, by the ledger.
         lost: how many of its messages were given up before, by the ledger.
     """
-    added_early = sum(count for count, _ in tally.before_start.values())
+    added = Counter[tuple[str, str]]()
+    for at, (count, _) in tally.before_start.items():
+        added[at.topic, at.topic_id] += count
     # Sound files account for some of those that the ledger has; the rest is in the damaged ones.
-    open_early = min(damaged, max(0, early - (tally.early - added_early)))
-    wanted, added = damaged - open_early, tally.added - added_early
+    still = {life: max(0, count - (tally.early[life] - added[life])) for life, count in early.items()}
+    wanted, others = damaged - sum(still.values()), tally.added - added.total()
     filled = {}
     for at, (count, lowest) in sorted(tally.before_start.items()):
-        again = min(open_early, count, committed[at].added)
-        open_early -= again
+        life = at.topic, at.topic_id
+        again = min(still.get(life, 0), count)
+        still[life] = still.get(life, 0) - again
         if count > again:
             filled[at] = count - again, lowest
     return Balance(
-        lost=max(0, wanted - added) + open_early,
-        returned=min(max(0, added - wanted), lost),
+        lost=max(0, wanted - others) + sum(still.values()),
+        returned=min(max(0, others - wanted), lost),
         filled=filled,
-        early=tally.early,
+        early=dict(tally.early),
     )

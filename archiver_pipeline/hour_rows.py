@@ -33,7 +33,7 @@ class Tally:
         types: how many messages each type has in the end.
         dirty: the types whose files have to be written anew.
         before_start: of the added, those below the offset at which archiving began: how many, and the lowest.
-        early: all messages below that offset that the hour has in the end.
+        early: all messages below that offset that the hour has in the end, by topic and topic id.
     """
 
     read: int = 0
@@ -44,7 +44,7 @@ class Tally:
     types: Counter[str] = field(default_factory=Counter)
     dirty: set[str] = field(default_factory=set)
     before_start: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
-    early: int = 0
+    early: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def judge(frame: pl.DataFrame) -> pl.DataFrame:
@@ -146,7 +146,8 @@ def _count_early(tally: Tally, judged: pl.DataFrame, starts: pl.DataFrame) -> No
 
     low = judged.filter("stays", pl.col("offset") < starts["start"].max())
     early = low.join(starts, on=PLACE).filter(pl.col("offset") < pl.col("start"))
-    tally.early += early.height
+    for topic, topic_id, count in early.group_by(PLACE[:2]).len().iter_rows():
+        tally.early[topic, topic_id] += count
     added = early.filter(pl.col("verdict") == "added").group_by(PLACE).agg(pl.len(), pl.col("offset").min())
     for topic, topic_id, partition, more, first in added.iter_rows():
         at = TopicPartition(topic, topic_id, partition)

@@ -55,8 +55,8 @@ def readable(cluster: Cluster, ledger: Ledger, look: Look) -> tuple[list[Readabl
     Raises:
         KafkaError: the broker was asked without topic ids, but the archive has some.
     """
-    archived = {(at.topic, at.partition) for at in ledger.committed}
-    unread = [sentence for place, sentence in sorted(look.unread.items()) if place in archived]
+    # One that is not archived yet counts, too: it keeps its topic from being planned, and so from being read.
+    unread = sorted(look.unread.values())
     found = []
     for state in look.topics:
         for position in positions_of(state, ledger.committed, cluster.start_offset):

@@ -14,7 +14,7 @@ with the files and kept in every checkpoint for ever. The names, none of which c
     rewrite/{hour}                                      the epoch: one more with every rewrite of the hour
     changed/{hour}                                      how often a rewrite has changed what the hour holds
     lost/{hour}                                         how many of its messages were lost with a file, and given up
-    early/{hour}                                        how many of its messages lie before the start
+    early/{hour}/{topic}/{topic_id}                     how many of its messages lie before the start of that topic
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.plan import Committed, Gap, TopicPartition
 
 _OF_PARTITIONS = ("start", "count", "filled", "added")
-_OF_HOURS = ("changed", "lost", "early")
+_OF_HOURS = ("changed", "lost")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Ledger:
         lanes: the epoch of each lane.
         changed: per hour by its name, how often a rewrite has changed what it holds.
         lost: per hour by its name, messages that were given up.
-        early: per hour by its name, messages that a backfill put in before the start of their partition.
+        early: per hour by its name, topic and topic id: messages that a backfill put in from before the topic's start.
         caught_up: per lane, when it last had all that Kafka had, in milliseconds since 1970.
         numbers: every transaction by its name, as the table has it.
     """
@@ -73,7 +73,7 @@ class Ledger:
     lanes: Mapping[int, int] = field(default_factory=dict)
     changed: Mapping[str, int] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
-    early: Mapping[str, int] = field(default_factory=dict)
+    early: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     caught_up: Mapping[int, int] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)
 
@@ -86,6 +86,10 @@ class Ledger:
     def given_up(self) -> int:
         """How many messages it held once that were lost with their files and given up."""
         return sum(self.lost.values())
+
+    def early_in(self, hour: str) -> dict[tuple[str, str], int]:
+        """How many messages from before its start an hour has of each topic and topic id."""
+        return {(topic, topic_id): count for (name, topic, topic_id), count in self.early.items() if name == hour}
 
     def epoch(self, fence: str) -> int:
         """The number of commits that a fence has seen: `lane/0`, `rewrite/2019-08-01T03`."""
@@ -143,6 +147,7 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
     offsets: dict[str, dict[TopicPartition, int]] = {kind: {} for kind in ("", *_OF_PARTITIONS)}
     lanes: dict[str, dict[int, int]] = {"lane": {}, "caught_up": {}}
     hours: dict[str, dict[str, int]] = {kind: {} for kind in _OF_HOURS}
+    early: dict[tuple[str, str, str], int] = {}
     gaps, every = [], {item.app_id: item for item in transactions}
     for item in every.values():
         match item.app_id.split("/"):
@@ -150,6 +155,8 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
                 lanes[kind][int(lane)] = item.version
             case [kind, hour] if kind in _OF_HOURS:
                 hours[kind][hour] = item.version
+            case ["early", hour, topic, topic_id]:
+                early[hour, topic, topic_id] = item.version
             case ["gap", topic, topic_id, partition, start, reason] if _is_number(partition) and _is_number(start):
                 at = TopicPartition(topic, topic_id, int(partition))
                 time = None if item.updated_ms is None else datetime.fromtimestamp(item.updated_ms / 1000, UTC)
@@ -164,7 +171,9 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
         committed[at] = Committed(reached, first or 0, messages or 0, filled, added or 0)
     in_order = tuple(sorted(gaps, key=lambda found: (found.gap.at, found.gap.start)))
     numbers = {name: item.version for name, item in every.items()}
-    return Ledger(version, committed, in_order, lanes["lane"], **hours, caught_up=lanes["caught_up"], numbers=numbers)
+    return Ledger(
+        version, committed, in_order, lanes["lane"], **hours, early=early, caught_up=lanes["caught_up"], numbers=numbers
+    )
 
 
 def _is_number(text: str) -> bool:

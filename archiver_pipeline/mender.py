@@ -82,11 +82,11 @@ class Mender:
             rows = archived.read(scratch, self._settings, read.types, partial(clock.step, "frame"))
             frames = _each(merged(kafka, rows), partial(clock.step, "frame"))
             tally = compare(frames, {at: what.first for at, what in ledger.committed.items()})
-        early, lost = ledger.early.get(hour.name, 0), ledger.lost.get(hour.name, 0)
-        found = balance(tally, archived.damaged, ledger.committed, early, lost)
+        found = balance(tally, archived.damaged, ledger.early_in(hour.name), ledger.lost.get(hour.name, 0))
         counts = {name: getattr(tally, name) for name in ("read", "added", "changed", "retyped", "kept")}
         outcome = partial(Backfilled, hour=hour, lost=found.lost, messages=sum(tally.types.values()), **counts)
-        fault = archived.fault(found.lost, read.unread, accept_loss=self._accept_loss)
+        early = sum(count for count, _ in found.filled.values())
+        fault = archived.fault(found.lost, early, read.unread, accept_loss=self._accept_loss)
         dirty = tally.dirty | {file.type for file in archived.bad}
         if fault is not None or not dirty:
             attempt.discard()
@@ -155,8 +155,10 @@ def _numbers(ledger: Ledger, hour: Hour, found: Balance) -> list[Transaction]:
     if found.lost or found.returned:
         lost = ledger.lost.get(hour.name, 0) + found.lost - found.returned
         numbers.append(Transaction(f"lost/{hour}", lost))
-    if found.early != ledger.early.get(hour.name, 0):
-        numbers.append(Transaction(f"early/{hour}", found.early))
+    before = ledger.early_in(hour.name)
+    for life in sorted({*before, *found.early}):
+        if found.early.get(life, 0) != before.get(life, 0):
+            numbers.append(Transaction("/".join(("early", hour.name, *life)), found.early.get(life, 0)))
     for at, (count, lowest) in found.filled.items():
         numbers += filled_transactions(at, ledger.committed[at], lowest, count)
     return numbers

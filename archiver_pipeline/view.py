@@ -105,6 +105,9 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, 
     import duckdb
 
     _remove(working)
+    clock = path.with_name(path.name + ".lock")
+    clock.touch()
+    began = clock.stat().st_mtime_ns
     if not anew:
         shutil.copyfile(path, working)
     table, ledger = archive.snapshot()
@@ -122,6 +125,8 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, 
                 return before
             _update(connection, archive, table, ledger, look, files)
             files.warn()
+    # What is committed from now on is newer, also while this was at work: see `behind`.
+    os.utime(working, ns=(began, began))
     _replace(working, path)
     return table.version()
 

@@ -104,6 +104,31 @@ def test_what_is_new_does_not_stand_in_for_what_is_lost(
     assert (report.good, report.messages, report.given_up) == (True, 20, 20)
 
 
+def test_another_topic_does_not_stand_in_for_what_is_lost(
+    bootstrap_servers: str, topic_name: str, tmp_path: Path
+) -> None:
+    """A topic that is archived since later has early messages in an hour where those of another one are lost."""
+    other = f"{topic_name}-other"
+    for name in (topic_name, other):
+        create_topic(bootstrap_servers, name, partitions=2)
+        produce(bootstrap_servers, name, [*messages(0, 10), *messages(1, 10)])
+    first = Archived(tmp_path, bootstrap_servers, topic_name, start="latest", keep_replaced_hours=0)
+    first.run()
+    backfill(first, HOURS[:1])
+    archived = Archived(tmp_path, bootstrap_servers, topic_name, other, start="latest", keep_replaced_hours=0)
+    archived.run()
+    backfill(archived, HOURS[1:2])
+    delete_records(bootstrap_servers, topic_name, {0: -1, 1: -1})
+    for path in files_of(archived, HOURS[0]):
+        path.unlink()
+    (left,) = Backfiller(archived.settings).run(HOURS[:1])
+    assert (left.lost, left.version) == (10, None)
+    (done,) = backfill(archived, HOURS[:1], accept_loss=True)
+    assert (done.lost, done.added) == (10, 10)
+    report = verify(archived.settings, against_kafka=True)
+    assert (report.faults, report.messages, report.given_up) == ((), 30, 10)
+
+
 def test_no_loss_is_accepted_without_asking_kafka(archived: Archived) -> None:
     """Only Kafka knows whether the messages of a damaged file are lost."""
     gone = oldest(archived, HOURS[0], "t0")

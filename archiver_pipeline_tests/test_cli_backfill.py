@@ -117,7 +117,7 @@ def test_a_good_range(backfill: Run, archived: Archived) -> None:
     done = backfill(*RANGE)
     assert done.code == 0, done.err
     assert done.out.splitlines() == [
-        f"hour 2019-08-01T0{hour} is as it should be: Kafka has 10 of its messages, 0 only the archive"
+        f"hour 2019-08-01T0{hour} is as it should be: Kafka has 10 of its messages, 0 only the archive has"
         for hour in (3, 4)
     ]
     assert done.err == "2 hours read again, 0 changed\n"
@@ -144,7 +144,7 @@ def test_damage_is_mended_and_said(backfill: Run, archived: Archived) -> None:
     first, second = done.out.splitlines()
     assert first == (
         "hour 2019-08-01T03: 5 added, 1 damaged or missing file replaced; "
-        "Kafka has 10 of its messages, 0 only the archive"
+        "Kafka has 10 of its messages, 0 only the archive has"
     )
     assert second.startswith("hour 2019-08-01T04 is as it should be")
     assert done.err == "2 hours read again, 1 changed\n"
@@ -183,7 +183,7 @@ def test_a_loss_is_a_fault_until_it_is_accepted(backfill: Run, archived: Archive
     assert first.startswith("hour 2019-08-01T03 was left as it was: Kafka no longer has 5 of the 5 messages of damaged")
     assert str(gone) in first
     assert "`archiver backfill --accept-loss`" in first
-    assert second == "hour 2019-08-01T04 is as it should be: Kafka has 0 of its messages, 10 only the archive"
+    assert second == "hour 2019-08-01T04 is as it should be: nothing of it was read from Kafka, 10 only the archive has"
     assert done.err.splitlines()[-1] == "2 hours read again, 0 changed, 1 left with a fault"
     told = json.loads(backfill(*RANGE, "--json").out)
     assert (told["good"], told["hours"][0]["lost"]) == (False, 5)

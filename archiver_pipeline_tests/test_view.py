@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import duckdb
 import pytest
 
@@ -20,7 +22,7 @@ from archiver_pipeline import fields, view
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Replaced, batch_of, rewrite_of
 from archiver_pipeline.errors import StorageError
-from archiver_pipeline.ledger import offset_transactions
+from archiver_pipeline.ledger import Ledger, offset_transactions
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import RETENTION, Committed, Gap, TopicPartition, TopicState, Watermarks
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, ORDERS, archive, commit, event, place
@@ -337,6 +339,32 @@ def test_gaps_are_named_with_place_and_reason(viewed: Viewed) -> None:
     assert viewed.sql("SELECT * EXCLUDE time FROM gaps") == [("orders", "A", 0, 2, 5, "retention")]
     ((age,),) = viewed.sql("SELECT epoch(now()) - epoch(time) FROM gaps")
     assert 0 <= age < LIMIT_SECONDS
+
+
+def test_a_file_that_lacks_a_commit_is_known_by_it(viewed: Viewed) -> None:
+    """Also where the commit came while the file was brought up to the one before; a patient look waits for it."""
+    assert view.behind(viewed.path, viewed.archive, 0) is None, "there is no archive"
+    archive(viewed.archive, [event()])
+    assert view.behind(viewed.path, viewed.archive, 0) == viewed.archive.table().version(), "there is no file"
+    viewed.refresh()
+    assert view.behind(viewed.path, viewed.archive, 0) is None
+
+    class Late(Archive):
+        """Lets a batch commit just after the refresh has looked at the table."""
+
+        def snapshot(self) -> tuple[deltalake.DeltaTable, Ledger]:
+            found = super().snapshot()
+            time.sleep(0.02)  # More than the grain of a file's time.
+            archive(viewed.archive, [event()])
+            return found
+
+    archive(viewed.archive, [event()])
+    view.refresh(viewed.path, Late(str(viewed.archive.path)))
+    newest = viewed.archive.table().version()
+    assert view.behind(viewed.path, viewed.archive, 0) == newest
+    assert view.behind(viewed.path, viewed.archive, 60) is None
+    viewed.refresh()
+    assert view.behind(viewed.path, viewed.archive, 0) is None
 
 
 @contextmanager
