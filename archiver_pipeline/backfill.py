@@ -13,7 +13,8 @@ from archiver_pipeline.errors import ArchiveError, RangeRefused, TopicChanged
 from archiver_pipeline.files import OnProgress, quietly
 from archiver_pipeline.hours import Hour, is_closed
 from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.kafka_hours import HoursRead, ranges_of, readable
+from archiver_pipeline.kafka_hours import HoursRead
+from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.mender import MEND, Mender
 from archiver_pipeline.seal import Sealer
 from archiver_pipeline.settings import Settings
@@ -101,18 +102,22 @@ class Backfiller:
             yield group
 
     def _group(self, hours: Sequence[Hour]) -> Iterator[Backfilled]:
+        import polars as pl
+
         staging = Staging(self.archive.path, f"{MEND}-{hours[0].name}")
         try:
             table, ledger = self.archive.snapshot()
             files = self.archive.files(table)
-            types, settings = self._types(files, hours)
+            names = pl.DataFrame({"dt": [hour.dt for hour in hours], "hr": [hour.hr for hour in hours]})
+            own, others = (files.join(names, on=["dt", "hr"], how=how) for how in ("semi", "anti"))
+            types, settings = self._types(own, others)
             read = HoursRead(hours, staging.scratch, types)
             if self._from_kafka:
-                self._read(hours, read, settings)
+                self._read(read, ledger, own, settings)
             caught_up_ms = self._sealer.caught_up_ms(ledger, ask=self._from_kafka)
             grace_ms = self.settings.seal_grace_minutes * 60_000
             mender = Mender(self.archive, settings, self._run_id, self._on_step, accept_loss=self._accept_loss)
-            there = {Hour(dt, hr) for dt, hr in files.select("dt", "hr").unique().iter_rows()}
+            there = {Hour(*row) for row in own.select("dt", "hr").unique().iter_rows()}
             for hour in hours:
                 if hour not in there and not read.of(hour).rows:
                     yield Backfilled(hour)  # Neither side has any message of it.
@@ -126,16 +131,14 @@ class Backfiller:
         finally:
             staging.discard()
 
-    def _types(self, files: pl.DataFrame, hours: Sequence[Hour]) -> tuple[set[str], Settings]:
+    def _types(self, own: pl.DataFrame, others: pl.DataFrame) -> tuple[set[str], Settings]:
         """The types that the archive has, and the settings with their limit.
 
-        Types of these hours alone do not count: the present rules may take each of them away.
+        Types of the hours' `own` files alone do not count: the present rules may take each of them away.
         """
-        names = {(hour.dt, hour.hr) for hour in hours}
-        kept = {kind for kind, dt, hr in files.select("type", "dt", "hr").unique().iter_rows() if (dt, hr) not in names}
-        every = set(files["type"].unique()) - envelope.RESERVED
-        limit = self.settings.max_types + len(every - kept)
-        return every, self.settings.model_copy(update={"max_types": limit})
+        mine, kept = (set(files["type"].unique()) - envelope.RESERVED for files in (own, others))
+        limit = self.settings.max_types + len(mine - kept)
+        return mine | kept, self.settings.model_copy(update={"max_types": limit})
 
     def _seal(self, hour: Hour) -> ArchiveError | None:
         """Seal what is left of a mended hour; that it was mended is to be told even if this fails."""
@@ -145,22 +148,14 @@ class Backfiller:
             return error
         return None
 
-    def _read(self, hours: Sequence[Hour], read: HoursRead, settings: Settings) -> None:
-        """Read what Kafka still has of the hours, whatever `ARCHIVER_TOPICS` names now."""
+    def _read(self, read: HoursRead, ledger: Ledger, files: pl.DataFrame, settings: Settings) -> None:
+        """Read what Kafka still has of the hours that these files are of, whatever `ARCHIVER_TOPICS` names now."""
         self._on_step("read")
-        table, ledger = self.archive.snapshot()
         topics = tuple(sorted({at.topic for at in ledger.committed}))
         cluster = Cluster(settings.model_copy(update={"topics": topics}))
-        last = [self.archive.files(table, hour)["last"].max() for hour in hours]
-        highest = max((value for value in last if isinstance(value, int)), default=-1)
+        highest = files["last"].max()
         with translated(self.archive.path):
-            places, unread = readable(cluster, ledger, cluster.look())
-            ranges = ranges_of(cluster, places, hours, highest)
-            for sentence in unread:
-                log.warning("%s; the rest goes on", sentence)
-            log.info("reading %s", ", ".join(map(str, ranges)) or "nothing, for Kafka has nothing of these hours")
-            read.read(cluster, settings, places, ranges, self._tell)
-            read.unread = unread
+            read.read(cluster, ledger, highest if isinstance(highest, int) else -1, self._tell)
 
     def _tell(self, what: str, done: int, total: int) -> None:
         """Say how far the reading is, and that the run is alive."""

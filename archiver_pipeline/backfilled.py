@@ -42,6 +42,11 @@ class Backfilled:
     version: int | None = None
     fault: str | None = None
 
+    @property
+    def empty(self) -> bool:
+        """Whether neither side has or had any message of the hour."""
+        return not self.messages and self.version is None and self.fault is None
+
     def sentence(self) -> str:
         """Say what was done."""
         read = f"Kafka has {self.read:,} of its messages" if self.read else "nothing of it was read from Kafka"

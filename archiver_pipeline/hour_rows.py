@@ -107,12 +107,13 @@ def compare(frames: Iterator[pl.DataFrame], first: Mapping[TopicPartition, int])
 
     tally = Tally()
     rows = [(at.topic, at.topic_id, at.partition, start) for at, start in first.items() if start > 0]
-    starts = pl.DataFrame(rows, schema=[*PLACE, "start"], orient="row")
+    kinds = dict(zip((*PLACE, "start"), (pl.String, pl.String, pl.Int32, pl.Int64), strict=True))
+    starts = pl.DataFrame(rows, schema=kinds, orient="row")
     for frame in frames:
         judged = judge(frame)
         _count(tally, judged)
         if rows:
-            _count_early(tally, judged, starts.cast({"partition": judged.schema["partition"]}))
+            _count_early(tally, judged, starts)
     return tally
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from archiver_pipeline.look import Look
 from archiver_pipeline.plan import NO_TOPIC_ID, OffsetRange, TopicPartition, life_of, positions_of
 from archiver_pipeline.reader import RangeReader
 from archiver_pipeline.runs import BUFFER_BYTES, PLACE, Runs
-from archiver_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ def readable(cluster: Cluster, ledger: Ledger, look: Look) -> tuple[list[Readabl
     """
     # One that is not archived yet counts, too: it keeps its topic from being planned, and so from being read.
     unread = sorted(look.unread.values())
+    nameless = {}
+    for life in sorted(ledger.committed, key=lambda at: life_of(at.topic_id)):
+        if life_of(life.topic_id)[0] == NO_TOPIC_ID:
+            nameless[life.topic, life.partition] = life  # Of several the last one stays.
     found = []
     for state in look.topics:
         for position in positions_of(state, ledger.committed, cluster.start_offset):
@@ -66,14 +72,9 @@ def readable(cluster: Cluster, ledger: Ledger, look: Look) -> tuple[list[Readabl
                 where = f"topic {at.topic}, partition {at.partition}"
                 unread.append(f"{where}: its log seems to have begun again, which the next batch decides")
             elif what is not None:
-                nameless = [at for at in _lives_of(ledger, at) if life_of(at.topic_id)[0] == NO_TOPIC_ID]
-                before = max(nameless, key=lambda life: life_of(life.topic_id), default=None)
+                before = nameless.get((at.topic, at.partition))
                 found.append(Readable(at, what.first, marks.earliest, what.next, before if before != at else None))
     return found, unread
-
-
-def _lives_of(ledger: Ledger, at: TopicPartition) -> list[TopicPartition]:
-    return [life for life in ledger.committed if (life.topic, life.partition) == (at.topic, at.partition)]
 
 
 def ranges_of(cluster: Cluster, places: Sequence[Readable], hours: Sequence[Hour], highest: int) -> list[OffsetRange]:
@@ -118,6 +119,7 @@ class HoursRead:
 
     def __init__(self, hours: Sequence[Hour], folder: Path, types: set[str]) -> None:
         """Keep what does not fit into memory in `folder`; `types` are those that the archive has."""
+        self._hours = list(hours)
         # Each is written as it comes: many buffers of their own would not be bounded.
         self._runs = {hour.number: Runs(folder / hour.name, buffer_bytes=1) for hour in hours}
         self._waiting: list[pl.DataFrame] = []
@@ -130,21 +132,30 @@ class HoursRead:
         """The runs of an hour."""
         return self._runs[hour.number]
 
-    def read(
-        self,
-        cluster: Cluster,
-        settings: Settings,
-        places: Sequence[Readable],
-        ranges: Sequence[OffsetRange],
-        on_progress: OnProgress,
-    ) -> None:
-        """Read the ranges of the places, and keep what belongs to the hours. Raises KafkaError."""
+    def read(self, cluster: Cluster, ledger: Ledger, highest: int, on_progress: OnProgress) -> None:
+        """Read what Kafka has of the hours, nothing at or past a committed offset.
+
+        Args:
+            cluster: the cluster, asked for all topics that the archive has; its settings have the type rules.
+            ledger: what the archive has.
+            highest: the highest offset that any file of these hours holds, -1 without one.
+            on_progress: told how far it is.
+
+        Raises:
+            KafkaError: the broker failed, or was asked without topic ids although the archive has some.
+        """
         import polars as pl
 
+        places, self.unread = readable(cluster, ledger, cluster.look())
+        for sentence in self.unread:
+            log.warning("%s; the rest goes on", sentence)
+        ranges = ranges_of(cluster, places, self._hours, highest)
+        log.info("reading %s", ", ".join(map(str, ranges)) or "nothing, for Kafka has nothing of these hours")
         if not ranges:
             return
         self._inherited = [item for item in places if item.before is not None]
         reader = RangeReader(cluster, ranges, sys.maxsize)
+        settings = cluster.settings
         classifier = Classifier([item.at for item in ranges], settings.type_rule, self.types, settings.max_types)
         total = sum(map(len, ranges))
         numbers = pl.Series(list(self._runs), dtype=pl.Int64)

@@ -62,7 +62,8 @@ class Ledger:
         lanes: the epoch of each lane.
         changed: per hour by its name, how often a rewrite has changed what it holds.
         lost: per hour by its name, messages that were given up.
-        early: per hour by its name, topic and topic id: messages that a backfill put in from before the topic's start.
+        early: per hour by its name, and there by topic and topic id: messages that a backfill put in from before the
+            topic's start.
         caught_up: per lane, when it last had all that Kafka had, in milliseconds since 1970.
         numbers: every transaction by its name, as the table has it.
     """
@@ -73,7 +74,7 @@ class Ledger:
     lanes: Mapping[int, int] = field(default_factory=dict)
     changed: Mapping[str, int] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
-    early: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    early: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)
     caught_up: Mapping[int, int] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)
 
@@ -86,10 +87,6 @@ class Ledger:
     def given_up(self) -> int:
         """How many messages it held once that were lost with their files and given up."""
         return sum(self.lost.values())
-
-    def early_in(self, hour: str) -> dict[tuple[str, str], int]:
-        """How many messages from before its start an hour has of each topic and topic id."""
-        return {(topic, topic_id): count for (name, topic, topic_id), count in self.early.items() if name == hour}
 
     def epoch(self, fence: str) -> int:
         """The number of commits that a fence has seen: `lane/0`, `rewrite/2019-08-01T03`."""
@@ -147,7 +144,7 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
     offsets: dict[str, dict[TopicPartition, int]] = {kind: {} for kind in ("", *_OF_PARTITIONS)}
     lanes: dict[str, dict[int, int]] = {"lane": {}, "caught_up": {}}
     hours: dict[str, dict[str, int]] = {kind: {} for kind in _OF_HOURS}
-    early: dict[tuple[str, str, str], int] = {}
+    early: dict[str, dict[tuple[str, str], int]] = {}
     gaps, every = [], {item.app_id: item for item in transactions}
     for item in every.values():
         match item.app_id.split("/"):
@@ -156,7 +153,7 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
             case [kind, hour] if kind in _OF_HOURS:
                 hours[kind][hour] = item.version
             case ["early", hour, topic, topic_id]:
-                early[hour, topic, topic_id] = item.version
+                early.setdefault(hour, {})[topic, topic_id] = item.version
             case ["gap", topic, topic_id, partition, start, reason] if _is_number(partition) and _is_number(start):
                 at = TopicPartition(topic, topic_id, int(partition))
                 time = None if item.updated_ms is None else datetime.fromtimestamp(item.updated_ms / 1000, UTC)

@@ -82,7 +82,7 @@ class Mender:
             rows = archived.read(scratch, self._settings, read.types, partial(clock.step, "frame"))
             frames = _each(merged(kafka, rows), partial(clock.step, "frame"))
             tally = compare(frames, {at: what.first for at, what in ledger.committed.items()})
-        found = balance(tally, archived.damaged, ledger.early_in(hour.name), ledger.lost.get(hour.name, 0))
+        found = balance(tally, archived.damaged, ledger.early.get(hour.name, {}), ledger.lost.get(hour.name, 0))
         counts = {name: getattr(tally, name) for name in ("read", "added", "changed", "retyped", "kept")}
         outcome = partial(Backfilled, hour=hour, lost=found.lost, messages=sum(tally.types.values()), **counts)
         early = sum(count for count, _ in found.filled.values())
@@ -155,7 +155,7 @@ def _numbers(ledger: Ledger, hour: Hour, found: Balance) -> list[Transaction]:
     if found.lost or found.returned:
         lost = ledger.lost.get(hour.name, 0) + found.lost - found.returned
         numbers.append(Transaction(f"lost/{hour}", lost))
-    before = ledger.early_in(hour.name)
+    before = ledger.early.get(hour.name, {})
     for life in sorted({*before, *found.early}):
         if found.early.get(life, 0) != before.get(life, 0):
             numbers.append(Transaction("/".join(("early", hour.name, *life)), found.early.get(life, 0)))

@@ -110,14 +110,15 @@ class Sealer:
         for hour in sorted({dead.scope.partition("-")[2] for dead in leftovers(self.archive.path, _is_rewrite)}):
             removed += self._clean_behind(parse_hour(hour))
         keep = math.ceil(self.settings.keep_replaced_hours)
-        replaced = self.archive.table().vacuum(keep, dry_run=True, enforce_retention_duration=False)
-        for file in [self.archive.path / path for path in replaced]:
+        names = self.archive.table().vacuum(keep, dry_run=True, enforce_retention_duration=False)
+        replaced = [self.archive.path / name for name in names]
+        for file in replaced:
             with translated(file):
                 # Their tombstones stay in the log for a while: most have gone before.
                 if file.exists():
                     file.unlink(missing_ok=True)
                     removed += 1
-        for folder in sorted({(self.archive.path / path).parent for path in replaced}):
+        for folder in sorted({file.parent for file in replaced}):
             remove_empty_folders(self.archive.path, folder)
         return removed
 

@@ -80,17 +80,16 @@ def refresh(path: Path, archive: Archive, look: Look | None = None) -> int:
                 _remove(working)
 
 
-def behind(path: Path, archive: Archive, seconds: float) -> int | None:
-    """Return the table's newest version if the file has not shown it for so long, as after a kill between the two.
+def behind(path: Path, archive: Archive, version: int, seconds: float) -> bool:
+    """Tell whether the file has not shown the table's newest version for so long, as after a kill between the two.
 
     It goes by the times of the files, so that it may be asked every few seconds.
     """
-    newest = max((file for file in (archive.path / "_delta_log").glob("*.json") if file.stem.isdigit()), default=None)
-    if newest is None:
-        return None
-    committed = newest.stat().st_mtime
+    if version < 0:
+        return False
+    committed = (archive.path / "_delta_log" / f"{version:020}.json").stat().st_mtime
     shown = path.stat().st_mtime if path.exists() else 0.0
-    return int(newest.stem) if shown < committed <= time.time() - seconds else None
+    return shown < committed <= time.time() - seconds
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from archiver_pipeline.hours import Hour, hour_at
 from archiver_pipeline.seal import Sealer
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
-from archiver_pipeline_tests.kafka.produce import Sent
+from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
 
 HOUR_MS = 3_600_000
 FIRST_HOUR = 434_619
@@ -29,6 +29,19 @@ def messages(hour: int, count: int = 60, partitions: int = 2, **fields: int) -> 
         yield Sent(value, b"k%d" % number, (("h", b"x"),), stamp, number % partitions)
 
 
+def three_hours(bootstrap_servers: str, topic_name: str, folder: Path) -> Archived:
+    """An archive of three hours of a topic of two partitions, each hour in two batches, with late messages."""
+    create_topic(bootstrap_servers, topic_name, partitions=2)
+    archive = Archived(folder, bootstrap_servers, topic_name, keep_replaced_hours=0)
+    for hour in range(3):
+        for half in range(2):
+            produce(bootstrap_servers, topic_name, list(messages(hour, 30, first=30 * half)))
+            archive.run()
+    produce(bootstrap_servers, topic_name, list(messages(0, 4, first=1000)))  # Late by two hours.
+    archive.run()
+    return archive
+
+
 def backfill(archived: Archived, hours: list[Hour], **options: Any) -> list[Backfilled]:
     """Backfill hours and bring the view up to date."""
     done = list(Backfiller(archived.settings, **options).run(hours))
@@ -41,6 +54,12 @@ def files_of(archived: Archived, hour: Hour, kind: str = "") -> list[Path]:
     """The files that the table lists for an hour, or for one type of it."""
     folder = f"dt={hour.dt}/hr={hour.hr}/"
     return sorted(archived.path / name for name in archived.listed_files() if folder in name and f"type={kind}" in name)
+
+
+def lose(archived: Archived, hour: Hour) -> None:
+    """Remove all files that the table lists for an hour."""
+    for path in files_of(archived, hour):
+        path.unlink()
 
 
 def oldest(archived: Archived, hour: Hour, kind: str) -> Path:

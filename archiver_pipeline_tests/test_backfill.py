@@ -26,23 +26,17 @@ from archiver_pipeline_tests.mended import (
     backfill,
     files_of,
     flip,
+    lose,
     messages,
     oldest,
+    three_hours,
 )
 
 
 @pytest.fixture
 def archived(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> Archived:
     """An archive of three hours of a topic of two partitions, each hour in two batches, with late messages."""
-    create_topic(bootstrap_servers, topic_name, partitions=2)
-    archive = Archived(tmp_path, bootstrap_servers, topic_name, keep_replaced_hours=0)
-    for hour in range(3):
-        for half in range(2):
-            produce(bootstrap_servers, topic_name, list(messages(hour, 30, first=30 * half)))
-            archive.run()
-    produce(bootstrap_servers, topic_name, list(messages(0, 4, first=1000)))  # Late by two hours.
-    archive.run()
-    return archive
+    return three_hours(bootstrap_servers, topic_name, tmp_path)
 
 
 def test_a_good_hour_is_left_as_it_is(archived: Archived) -> None:
@@ -78,8 +72,7 @@ def test_damage_is_mended(archived: Archived) -> None:
 
 def test_late_messages_are_found_wherever_they_lie(archived: Archived) -> None:
     """Files of an hour that hold late messages only, far behind the others, come back as well."""
-    for path in files_of(archived, HOURS[0]):
-        path.unlink()
+    lose(archived, HOURS[0])
     (done,) = backfill(archived, HOURS[:1])
     assert (done.added, done.lost, done.kept) == (64, 0, 0)
     assert_good(archived)
@@ -252,8 +245,7 @@ def test_an_hour_of_more_types_than_files_may_be_open(bootstrap_servers: str, to
     produce(bootstrap_servers, topic_name, sent)
     archived = Archived(tmp_path, bootstrap_servers, topic_name, keep_replaced_hours=0)
     archived.run()
-    for path in files_of(archived, HOURS[0]):
-        path.unlink()
+    lose(archived, HOURS[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 280, hard))
     try:
@@ -273,8 +265,7 @@ def test_messages_without_a_usable_time_come_back(bootstrap_servers: str, topic_
     produce(bootstrap_servers, topic_name, list(messages(0, 5, partitions=1)))
     archived = Archived(tmp_path, bootstrap_servers, topic_name, keep_replaced_hours=0)
     archived.run()
-    for path in files_of(archived, hour_at(None)):
-        path.unlink()
+    lose(archived, hour_at(None))
     (done,) = backfill(archived, [hour_at(None)])
     assert (done.read, done.added, done.messages, done.fault) == (3, 3, 3, None)
     assert_good(archived)

@@ -20,24 +20,17 @@ from archiver_pipeline_tests.mended import (
     HOURS,
     assert_good,
     backfill,
-    files_of,
+    lose,
     messages,
     oldest,
+    three_hours,
 )
 
 
 @pytest.fixture
 def archived(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> Archived:
     """An archive of three hours of a topic of two partitions, each hour in two batches, with late messages."""
-    create_topic(bootstrap_servers, topic_name, partitions=2)
-    archive = Archived(tmp_path, bootstrap_servers, topic_name, keep_replaced_hours=0)
-    for hour in range(3):
-        for half in range(2):
-            produce(bootstrap_servers, topic_name, list(messages(hour, 30, first=30 * half)))
-            archive.run()
-    produce(bootstrap_servers, topic_name, list(messages(0, 4, first=1000)))  # Late by two hours.
-    archive.run()
-    return archive
+    return three_hours(bootstrap_servers, topic_name, tmp_path)
 
 
 def test_a_loss_is_said_and_given_up_only_on_request(archived: Archived) -> None:
@@ -90,14 +83,12 @@ def test_what_is_new_does_not_stand_in_for_what_is_lost(
     produce(bootstrap_servers, topic_name, only(1, 20))
     archived.run()
     delete_records(bootstrap_servers, topic_name, {1: -1})
-    for path in files_of(archived, HOURS[0]):
-        path.unlink()
+    lose(archived, HOURS[0])
     (left,) = Backfiller(archived.settings).run(HOURS[:1])
     assert (left.lost, left.version) == (20, None)
     (done,) = backfill(archived, HOURS[:1], accept_loss=True)
     assert (done.lost, done.added) == (20, 20)
-    for path in files_of(archived, HOURS[0]):
-        path.unlink()
+    lose(archived, HOURS[0])
     (again,) = backfill(archived, HOURS[:1])
     assert (again.lost, again.added) == (0, 20), "what the backfill put in comes back like any other message"
     report = verify(archived.settings)
@@ -119,8 +110,7 @@ def test_another_topic_does_not_stand_in_for_what_is_lost(
     archived.run()
     backfill(archived, HOURS[1:2])
     delete_records(bootstrap_servers, topic_name, {0: -1, 1: -1})
-    for path in files_of(archived, HOURS[0]):
-        path.unlink()
+    lose(archived, HOURS[0])
     (left,) = Backfiller(archived.settings).run(HOURS[:1])
     assert (left.lost, left.version) == (10, None)
     (done,) = backfill(archived, HOURS[:1], accept_loss=True)

@@ -343,11 +343,15 @@ def test_gaps_are_named_with_place_and_reason(viewed: Viewed) -> None:
 
 def test_a_file_that_lacks_a_commit_is_known_by_it(viewed: Viewed) -> None:
     """Also where the commit came while the file was brought up to the one before; a patient look waits for it."""
-    assert view.behind(viewed.path, viewed.archive, 0) is None, "there is no archive"
+
+    def behind(seconds: float) -> bool:
+        return view.behind(viewed.path, viewed.archive, viewed.archive.ledger().version, seconds)
+
+    assert not behind(0), "there is no archive"
     archive(viewed.archive, [event()])
-    assert view.behind(viewed.path, viewed.archive, 0) == viewed.archive.table().version(), "there is no file"
+    assert behind(0), "there is no file"
     viewed.refresh()
-    assert view.behind(viewed.path, viewed.archive, 0) is None
+    assert not behind(0)
 
     class Late(Archive):
         """Lets a batch commit just after the refresh has looked at the table."""
@@ -360,11 +364,10 @@ def test_a_file_that_lacks_a_commit_is_known_by_it(viewed: Viewed) -> None:
 
     archive(viewed.archive, [event()])
     view.refresh(viewed.path, Late(str(viewed.archive.path)))
-    newest = viewed.archive.table().version()
-    assert view.behind(viewed.path, viewed.archive, 0) == newest
-    assert view.behind(viewed.path, viewed.archive, 60) is None
+    assert behind(0)
+    assert not behind(60)
     viewed.refresh()
-    assert view.behind(viewed.path, viewed.archive, 0) is None
+    assert not behind(0)
 
 
 @contextmanager

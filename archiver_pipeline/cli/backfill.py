@@ -65,7 +65,7 @@ def command(
         try:
             for item in backfiller.run(hours):
                 done.append(item)
-                if not as_json and (item.messages or item.fault or item.version is not None):
+                if not as_json and not item.empty:
                     print(item.sentence(), flush=True)
         finally:
             if done:
@@ -106,7 +106,7 @@ def _row(item: Backfilled) -> dict[str, Any]:
 
 def _sum_up(done: list[Backfilled], faults: int) -> None:
     changed = sum(item.version is not None for item in done)
-    empty = sum(not item.messages and item.version is None and item.fault is None for item in done)
+    empty = sum(item.empty for item in done)
     hours = f"{len(done):,} hour{'s' * (len(done) != 1)} read again, {changed:,} changed"
     counts = f", {empty:,} without any message" * (empty > 0) + f", {faults:,} left with a fault" * (faults > 0)
     print(hours + counts, file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from archiver_pipeline.defs.partitions import hour_partitions
-from archiver_pipeline.defs.resources import cluster, settings
+from archiver_pipeline.defs.resources import archive, cluster, settings
 from archiver_pipeline.defs.runs import bury, under_way
 from archiver_pipeline.defs.seal import SEAL_OP
 from archiver_pipeline.defs.sensors import LaneState, lane_states, positions
@@ -113,7 +113,8 @@ def _tick(context: dg.SensorEvaluationContext, shown_from: datetime) -> dg.Senso
     busy = under_way(context.instance, job_name="seal")
     if busy:
         return _skip(f"run {busy[0].dagster_run.run_id[:8]} is at work", context.cursor)
-    behind = far_behind(lane_states(positions(cluster().look()), current.lanes), current.batch_messages)
+    found = positions(archive().ledger(), cluster().look())
+    behind = far_behind(lane_states(found, current.lanes), current.batch_messages)
     if behind:
         return _skip(f"{behind}: sealing waits", context.cursor)
     sealer = Sealer(current)

@@ -15,6 +15,7 @@ from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.resources import archive, cluster, settings
 from archiver_pipeline.defs.runs import under_way
 from archiver_pipeline.errors import ArchiverError
+from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import Position, lane_of, positions_of
 from archiver_pipeline.settings import Settings
@@ -92,7 +93,8 @@ def archive_sensor(job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
 def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     current = settings()
     look = cluster().look()
-    found = positions(look)
+    ledger = archive().ledger()
+    found = positions(ledger, look)
     busy = _busy_lanes(context.instance, current.lanes)
     now = time.time()
     since = _waiting_since(context.cursor)
@@ -114,10 +116,10 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             )
         else:
             reasons.append(f"lane {state.lane}: lag 0")
-    unseen = None if requests or busy else view.behind(current.view_path, archive(), _VIEW_SECONDS)
-    if unseen is not None:
+    idle = not requests and not busy
+    if idle and view.behind(current.view_path, archive(), ledger.version, _VIEW_SECONDS):
         # Once for each version: a run that finds the view up to date would change nothing.
-        requests.append(_request(states[0], current, run_key=f"view of version {unseen}"))
+        requests.append(_request(states[0], current, run_key=f"view of version {ledger.version}"))
     counted = f"{len(found)} partitions of {len(look.topics)} topics"
     return dg.SensorResult(
         run_requests=requests,
@@ -126,10 +128,10 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
 
 
-def positions(look: Look) -> list[Position]:
+def positions(ledger: Ledger, look: Look) -> list[Position]:
     """Where archiving stands in every partition that the broker showed."""
-    committed = archive().ledger().committed
-    return [item for state in look.topics for item in positions_of(state, committed, cluster().start_offset)]
+    start = cluster().start_offset
+    return [item for state in look.topics for item in positions_of(state, ledger.committed, start)]
 
 
 def _waiting_since(cursor: str | None) -> dict[int, float]:
