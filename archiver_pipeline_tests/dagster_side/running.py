@@ -64,7 +64,7 @@ class RunningDagster:
                 found[:] = self.find(RUN)
             return bool(found) and any(path.is_dir() for path in _entries(staging))
 
-        wait_for("a run that writes a batch", at_work, 60)
+        wait_for("a run that writes a batch", at_work, 120)
         if what == (RUN,):
             os.kill(found[0].pid, signal.SIGKILL)
         elif what:
@@ -89,7 +89,7 @@ class RunningDagster:
         found: dict[str, Any] = content["data"]
         return found
 
-    def wait_until_archived(self, topic: str, count: int, seconds: float = 90) -> None:
+    def wait_until_archived(self, topic: str, count: int, seconds: float = 240) -> None:
         """Wait until the DuckDB file shows so many messages of a topic. Raises TimeoutError."""
         wait_for(f"{count} messages of {topic}; see {self._log}", lambda: self._shown(topic) >= count, seconds)
 

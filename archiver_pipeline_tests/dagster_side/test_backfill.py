@@ -54,7 +54,7 @@ def launch(dagster: RunningDagster, keys: Sequence[str]) -> str:
     return str(answer["backfillId"])
 
 
-def end_of(dagster: RunningDagster, backfill: str, seconds: float = 180) -> dict[str, Any]:
+def end_of(dagster: RunningDagster, backfill: str, seconds: float = 480) -> dict[str, Any]:
     """What the UI shows of a backfill once it is over: its status, and how many hours are done and failed."""
 
     def shown() -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_hours_are_backfilled_from_the_command_line_and_archiving_does_not_wait(
         records = runs_of(deployment, backfill)
         return len(records) == len(hours) and all(record.dagster_run.is_finished for record in records)
 
-    wait_for("the end of the backfill", over, 180)
+    wait_for("the end of the backfill", over, 480)
     records = runs_of(deployment, backfill)
     assert {record.dagster_run.status for record in records} == {dg.DagsterRunStatus.SUCCESS}
     assert most_at_once(records) == 2

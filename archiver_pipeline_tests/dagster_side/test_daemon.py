@@ -15,8 +15,10 @@ from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
 from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import Processes
 
-MANY = 40_000
+MANY = 20_000
 BATCH_MESSAGES = 4_000
+TYPES = 100
+"""So many files a batch has that writing it takes long enough to be seen and killed on any machine."""
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +53,7 @@ def fill(bootstrap_servers: str, topic_name: str) -> Iterator[Fill]:
 
     def send(count: int) -> None:
         messages = (
-            Sent(json.dumps({"type": f"object.{n % 3}", "seq": n}).encode(), partition=n % 2) for n in range(count)
+            Sent(json.dumps({"type": f"object.{n % TYPES}", "seq": n}).encode(), partition=n % 2) for n in range(count)
         )
         produce(bootstrap_servers, topic, list(messages))
 
