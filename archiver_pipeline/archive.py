@@ -70,10 +70,10 @@ class Archive:
 
     def files(self, table: deltalake.DeltaTable | None = None, hour: Hour | None = None) -> pl.DataFrame:
         """The table's files, or those of one hour: path (as on disk, below the archive), type, dt, hr, messages, bytes,
-        added and last.
+        added, first and last.
 
-        Columns are String but for messages, bytes, added (milliseconds since 1970), and last (the highest offset, null
-        where it is not known), which are Int64.
+        Columns are String but for messages, bytes, added (milliseconds since 1970), and first and last (the lowest and
+        the highest offset, null where they are not known), which are Int64.
         """
         import polars as pl
 
@@ -83,7 +83,8 @@ class Archive:
             actions = actions.filter(pl.col("partition.dt") == hour.dt, pl.col("partition.hr") == hour.hr)
         if actions.is_empty():
             text = dict.fromkeys(("path", *envelope.PARTITION_COLUMNS), pl.String)
-            return pl.DataFrame(schema={**text, **dict.fromkeys(("messages", "bytes", "added", "last"), pl.Int64)})
+            numbers = dict.fromkeys(("messages", "bytes", "added", "first", "last"), pl.Int64)
+            return pl.DataFrame(schema={**text, **numbers})
         return actions.select(
             # The log escapes a path once more than the disk has it (Delta protocol, "Add File").
             pl.Series("path", [unquote(path) for path in actions["path"]]),
@@ -91,7 +92,10 @@ class Archive:
             pl.col("num_records").cast(pl.Int64).alias("messages"),
             pl.col("size_bytes").cast(pl.Int64).alias("bytes"),
             pl.col("modification_time").cast(pl.Int64).alias("added"),
-            (pl.col("max.offset") if "max.offset" in actions.columns else pl.lit(None)).cast(pl.Int64).alias("last"),
+            *(
+                (pl.col(name) if name in actions.columns else pl.lit(None)).cast(pl.Int64).alias(alias)
+                for name, alias in (("min.offset", "first"), ("max.offset", "last"))
+            ),
         )
 
     def removed(self) -> set[str]:

@@ -6,11 +6,13 @@ ArchiverError
 │   ├── BrokerUnavailable   no broker answered in time
 │   ├── AccessDenied        authentication or authorization refused
 │   └── TopicChanged        a topic was deleted or made again while it was read
-└── ArchiveError            the archive could not be read or written
-    ├── StorageError        the folder is read-only, full or gone
-    ├── ArchiveDamaged      the table's log cannot be read
-    ├── Superseded          another run of the same lane or partition committed first
-    └── RangeRefused        an explicit range does not follow on from what is archived, or has no partition
+├── ArchiveError            the archive could not be read or written
+│   ├── StorageError        the folder is read-only, full or gone
+│   ├── ArchiveDamaged      the table's log cannot be read
+│   ├── Superseded          another run of the same lane, hour or follower committed first
+│   └── RangeRefused        an explicit range does not follow on from what is archived, or has no partition
+└── FollowerError           what follows the archive could not take its messages
+    └── FollowerUnavailable its server does not answer, or asks to wait
 """
 
 from __future__ import annotations
@@ -91,8 +93,16 @@ class ArchiveDamaged(ArchiveError):
 
 
 class Superseded(ArchiveError):
-    """Another run committed the same lane or partition first; this run's files were never part of the archive."""
+    """Another run of the same lane, hour or follower committed first; what this run did was never part of anything."""
 
 
 class RangeRefused(ArchiveError):
     """An explicit range begins past the committed offset, which would leave a hole, or its partition is not there."""
+
+
+class FollowerError(ArchiverError):
+    """What follows the archive could not take messages: nothing of that step was done, and its position stands."""
+
+
+class FollowerUnavailable(FollowerError):
+    """The follower's server does not answer, or asks to wait; the next run goes on from where it is."""

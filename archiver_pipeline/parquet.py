@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,15 @@ _FEW_VALUES = ["topic", "topic_id", "partition", "timestamp_type", "key", "heade
 """Columns whose values repeat, which a dictionary makes small."""
 
 
-def frames_of(path: Path) -> Iterator[pl.DataFrame]:
+def frames_of(
+    path: Path, columns: Sequence[str] = COLUMNS, offsets: tuple[int, int] | None = None
+) -> Iterator[pl.DataFrame]:
     """Yield the messages of a file in frames of a few megabytes: the archive's columns, typed as in the table.
+
+    Args:
+        path: the file.
+        columns: which of its columns.
+        offsets: pass over row groups that have no offset in `[start, end)`; others come whole.
 
     Raises:
         OSError: the file is gone or cannot be read.
@@ -35,11 +42,24 @@ def frames_of(path: Path) -> Iterator[pl.DataFrame]:
     import polars as pl
     import pyarrow.parquet
 
-    schema = frame_schema()
+    schema = {name: kind for name, kind in frame_schema().items() if name in columns}
     with pyarrow.parquet.ParquetFile(path) as parquet:
-        rows = max(1, min(100_000, int(_READ_BYTES * parquet.metadata.num_rows / max(1, _size(parquet.metadata)))))
-        for batch in parquet.iter_batches(rows, columns=list(COLUMNS)):
-            yield pl.DataFrame(batch).cast(schema)  # type: ignore[arg-type]
+        meta = parquet.metadata
+        rows = max(1, min(100_000, int(_READ_BYTES * meta.num_rows / max(1, _size(meta)))))
+        groups = [number for number in range(meta.num_row_groups) if _may_hold(meta, number, offsets)]
+        for batch in parquet.iter_batches(rows, row_groups=groups, columns=list(schema)):
+            yield pl.DataFrame(batch).select(schema).cast(schema)  # type: ignore[arg-type]
+
+
+def _may_hold(meta: FileMetaData, group: int, offsets: tuple[int, int] | None) -> bool:
+    """Whether a row group may hold one of these offsets, by its statistics."""
+    if offsets is None:
+        return True
+    index = meta.schema.to_arrow_schema().names.index("offset")
+    statistics: Any = meta.row_group(group).column(index).statistics
+    if statistics is None or not statistics.has_min_max:
+        return True
+    return bool(statistics.min < offsets[1] and statistics.max >= offsets[0])
 
 
 def frames_of_all(paths: Iterable[Path]) -> Iterator[pl.DataFrame]:

@@ -1,0 +1,167 @@
+"""A follower brought up to the archive, step by step; whatever ends it, the next one goes on from there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.errors import KafkaError, Superseded
+from archiver_pipeline.followers.base import Follower, FollowerPosition, Times
+from archiver_pipeline.followers.feed import Feed, Step
+from archiver_pipeline.hours import Hour
+from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.ledger import Ledger
+from archiver_pipeline.plan import lane_of, positions_of
+from archiver_pipeline.settings import Settings
+from archiver_pipeline.steps import OnStep
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger(__name__)
+
+STEP_MESSAGES = 250_000
+"""About so many messages a follower takes in one transaction, if it is more than one batch."""
+
+_TRIES = 5
+_WAIT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class CaughtUp:
+    """What a follower did: its steps, the messages it took, the hours it replaced, and what was left (`Feed.lag`)."""
+
+    steps: int = 0
+    messages: int = 0
+    hours: tuple[Hour, ...] = ()
+    lag: int = 0
+    seconds: float = 0.0
+
+
+def catch_up(
+    follower: Follower,
+    settings: Settings,
+    on_step: OnStep = lambda _: None,
+    limit_seconds: float = float("inf"),
+    step_messages: int = STEP_MESSAGES,
+) -> CaughtUp:
+    """Let a follower take all that the archive has, and settle.
+
+    Args:
+        follower: what follows.
+        settings: where the archive is.
+        on_step: told before each step and with each frame.
+        limit_seconds: after this long no further step is begun.
+        step_messages: about how many messages a step may have.
+
+    Raises:
+        FollowerError: the follower cannot go on.
+        ArchiveError: the archive cannot be read.
+    """
+    archive = Archive(settings.archive_uri, settings.lanes)
+    if not archive.exists():
+        return CaughtUp()
+    began = time.monotonic()
+    done = _Done()
+    tries = 0
+    while True:
+        feed = Feed(archive, step_messages)
+        position = follower.position()
+        lag = feed.lag(position)
+        if lag == 0 or time.monotonic() - began > limit_seconds:
+            break
+        try:
+            for step in feed.steps(position):
+                if time.monotonic() - began > limit_seconds:
+                    break
+                on_step("take" if step.hour is None else f"replace {step.hour}")
+                _do(follower, feed, step, done, on_step)
+                tries = 0
+        except Superseded as error:
+            tries += 1
+            if tries == _TRIES:
+                raise
+            log.info("%s: %s; looking again", follower.name, error)
+            time.sleep(_WAIT_SECONDS * tries)
+    on_step("settle")
+    follower.settle(times(settings, feed.ledger, position))
+    return CaughtUp(done.steps, done.messages, tuple(done.hours), lag, time.monotonic() - began)
+
+
+def replace_hour(follower: Follower, settings: Settings, hour: Hour, on_step: OnStep = lambda _: None) -> int:
+    """Let a follower replace an hour by what the archive has of it now, and return the number of messages.
+
+    Raises:
+        Superseded: another run of the follower, or a rewrite of the hour, was faster time and again.
+        FollowerError, ArchiveError: as `catch_up`.
+    """
+    archive = Archive(settings.archive_uri, settings.lanes)
+    for number in range(_TRIES):
+        feed, done = Feed(archive), _Done()
+        try:
+            _do(follower, feed, feed.again(follower.position(), hour), done, on_step)
+            return done.messages
+        except Superseded as error:
+            if number == _TRIES - 1:
+                raise
+            log.info("%s: %s; looking again", follower.name, error)
+    return 0
+
+
+def times(settings: Settings, ledger: Ledger, position: FollowerPosition) -> Times:
+    """Find out since when nothing older is to be expected of which partitions: from Kafka, or else from the archive."""
+    now_ms = int(time.time() * 1000)
+    try:
+        cluster = Cluster(settings)
+        look = cluster.look()
+    except KafkaError as error:
+        log.warning("what is final is decided by what the archive knows, because the broker did not tell: %s", error)
+        idle = {
+            at: ledger.caught_up[lane]
+            for at, what in ledger.committed.items()
+            if position.offsets.get(at, -1) >= what.next
+            and (lane := lane_of(at.topic, at.partition, settings.lanes)) in ledger.caught_up
+        }
+        return Times(now_ms, idle, frozenset(ledger.committed))
+    every = [item for state in look.topics for item in positions_of(state, ledger.committed, cluster.start_offset)]
+    idle = {item.at: look.asked_ms for item in every if position.offsets.get(item.at, -1) >= item.end}
+    return Times(now_ms, idle, frozenset(item.at for item in every))
+
+
+class _Done:
+    """What was done so far."""
+
+    def __init__(self) -> None:
+        self.steps = self.messages = 0
+        self.hours: list[Hour] = []
+
+
+def _do(follower: Follower, feed: Feed, step: Step, done: _Done, on_step: OnStep) -> None:
+    """Let the follower do one step."""
+    counted = _Counted(feed.frames(step, follower.columns), on_step)
+    if step.hour is None:
+        follower.take(iter(counted), step.before, step.after)
+    else:
+        follower.replace(step.hour, iter(counted), step.before, step.after)
+        done.hours.append(step.hour)
+    done.steps += 1
+    done.messages += counted.rows
+
+
+class _Counted:
+    """Counts the rows of frames as they are handed on."""
+
+    def __init__(self, frames: Iterator[pl.DataFrame], on_step: OnStep) -> None:
+        self._frames = frames
+        self._on_step = on_step
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for frame in self._frames:
+            self._on_step("frame")
+            self.rows += frame.height
+            yield frame

@@ -1,0 +1,1 @@
+"""A real OpenSearch for the tests."""
