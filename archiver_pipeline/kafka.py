@@ -159,12 +159,15 @@ class Cluster:
             raise translate(error, what, self.settings, self._complaints, topic, partition) from error
 
     def _wanted(self) -> tuple[list[str], list[str]]:
-        """Return the names of the wanted topics; a regex never matches an internal topic."""
+        """Return the names of the wanted topics; a regex never matches an internal topic or a results topic."""
         plain = [name for name in self.settings.topics if not name.startswith("^")]
         patterns = [re.compile(name) for name in self.settings.topics if name.startswith("^")]
         if not patterns:
             return sorted(set(plain)), []
-        present = [name for name in self._admin.list_topics(timeout=self._timeout).topics if not name.startswith("__")]
+        # What the archiver itself sends would come back and be counted for ever.
+        own = {self.settings.results_topic, self.settings.positions_topic}
+        every = self._admin.list_topics(timeout=self._timeout).topics
+        present = [name for name in every if not name.startswith("__") and name not in own]
         matched = {name for name in present if any(pattern.match(name) for pattern in patterns)}
         idle = [pattern.pattern for pattern in patterns if not any(pattern.match(name) for name in present)]
         return sorted({*plain, *matched}), [f"no topic matches {pattern}" for pattern in idle]

@@ -48,7 +48,7 @@ def frames_of(
         rows = max(1, min(100_000, int(_READ_BYTES * meta.num_rows / max(1, _size(meta)))))
         groups = [number for number in range(meta.num_row_groups) if _may_hold(meta, number, offsets)]
         for batch in parquet.iter_batches(rows, row_groups=groups, columns=list(schema)):
-            yield pl.DataFrame(batch).select(schema).cast(schema)  # type: ignore[arg-type]
+            yield pl.DataFrame(batch).select(list(schema)).cast(schema)  # type: ignore[arg-type]
 
 
 def _may_hold(meta: FileMetaData, group: int, offsets: tuple[int, int] | None) -> bool:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import tomllib
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,67 +18,24 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from archiver_pipeline import properties
+from archiver_pipeline.aggregates import Aggregate, built_in
 from archiver_pipeline.envelope import TYPE_RULES, TypeRule, parse_type_rule
 from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.setting_types import (
+    Rule,
+    Topic,
+    Url,
+    as_text,
+    check_folder,
+    check_start,
+    parse_time,
+    split,
+)
 
 log = logging.getLogger(__name__)
 
 ENV_PREFIX = "ARCHIVER_"
-_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_ONLY_IN_FILE = ("kafka", "types")
-
-# With these in its path a library takes the folder for another one, or every message to be of that type, date or hour.
-_UNREADABLE = re.compile(r"[\\?\x00-\x1f]|%[0-9A-Fa-f]{2}|(?:^|/)(?:type|dt|hr)=")
-
-
-def _split(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _check_topic(pattern: str) -> str:
-    if pattern.startswith("^"):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regex: {error}") from None
-    elif not _TOPIC_NAME.fullmatch(pattern):
-        raise ValueError(f"{pattern!r} is neither")
-    return pattern
-
-
-def _check_start(value: str) -> str:
-    try:
-        return value if value in ("earliest", "latest") or parse_time(value) else ""
-    except (ValueError, OverflowError):
-        raise ValueError from None
-
-
-def _check_url(url: SecretStr) -> SecretStr:
-    if url and not re.match(r"[a-z][a-z0-9+]*://[^/]", url.get_secret_value()):
-        raise ValueError
-    return url
-
-
-def _check_folder(folder: Any) -> Any:
-    if found := _UNREADABLE.search(os.path.abspath(folder)):
-        raise ValueError(f"{found.group().lstrip('/')!r} in its path keeps some reader from it")
-    return folder
-
-
-def _as_text(value: Any) -> Any:
-    """TOML has dates and times of its own."""
-    return value.isoformat() if isinstance(value, date | time) else value
-
-
-def parse_time(text: str) -> datetime:
-    """Read an ISO time; one without a zone is UTC. Raises ValueError."""
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-Topic = Annotated[str, AfterValidator(_check_topic)]
-Rule = Annotated[str, AfterValidator(lambda text: parse_type_rule(text) and text)]
-Url = Annotated[SecretStr, AfterValidator(_check_url)]
+_ONLY_IN_FILE = ("kafka", "types", "aggregates")
 
 
 class _Environment(EnvSettingsSource):
@@ -100,16 +57,16 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
     )
 
-    topics: Annotated[tuple[Topic, ...], NoDecode, BeforeValidator(_split)] = Field(
+    topics: Annotated[tuple[Topic, ...], NoDecode, BeforeValidator(split)] = Field(
         (), description="topic names (letters, digits, '.', '_', '-') or regexes that start with '^', comma-separated"
     )
-    start: Annotated[str, AfterValidator(_check_start), BeforeValidator(_as_text)] = Field(
+    start: Annotated[str, AfterValidator(check_start), BeforeValidator(as_text)] = Field(
         "earliest", description="earliest, latest or an ISO time such as 2019-08-01T00:00:00Z"
     )
-    base_dir: Annotated[Path, AfterValidator(_check_folder)] = Field(
+    base_dir: Annotated[Path, AfterValidator(check_folder)] = Field(
         Path("data"), validation_alias="BASE_DIR", description="a folder"
     )
-    uri: Annotated[str, AfterValidator(_check_folder)] = Field(
+    uri: Annotated[str, AfterValidator(check_folder)] = Field(
         "", description="a folder or an address such as s3://bucket/archive"
     )
     interval_seconds: float = Field(10, gt=0, le=86_400, description="a number above 0 and up to 86400")
@@ -127,6 +84,11 @@ class Settings(BaseSettings):
     # Tombstones of replaced files stay in the table's log for 14 days; later nothing would find those files.
     keep_replaced_hours: float = Field(1, ge=0, le=240, description="a number from 0 to 240")
     user_path: Rule = Field("$.uid", description=TYPE_RULES)
+    users: Literal["exact", "approximate"] = Field("exact", description="exact or approximate")
+    time_path: Annotated[str, AfterValidator(lambda text: text and parse_type_rule(text) and text)] = Field(
+        "", description=f"{TYPE_RULES}, or '' for the message's own time"
+    )
+    aggregates: tuple[Aggregate, ...] = Field((), description="tables with name, window, group_by and measures")
     minute_grace_seconds: float = Field(120, ge=0, description="a number from 0 on")
     results_topic: str = Field("events_per_minute", pattern=r"^[A-Za-z0-9._-]{0,249}$", description="a topic, or ''")
     mysql_url: Url = Field(SecretStr(""), description="a URL such as mysql://user:password@host/database")
@@ -161,9 +123,25 @@ class Settings(BaseSettings):
         return self.base_dir.absolute() / "archive.duckdb"
 
     @cached_property
+    def aggregates_path(self) -> Path:
+        """The folder of the aggregates, a folder each."""
+        return self.base_dir.absolute() / "aggregates"
+
+    @cached_property
     def start_time(self) -> datetime | None:
         """The time of `ARCHIVER_START`, if it is one."""
         return None if self.start in ("earliest", "latest") else parse_time(self.start)
+
+    @property
+    def positions_topic(self) -> str:
+        """The compacted topic that says how far the results topic is."""
+        return f"{self.results_topic}-positions"
+
+    @cached_property
+    def every_aggregate(self) -> tuple[Aggregate, ...]:
+        """The aggregates that ship, and those of `archiver.toml`, which may take the place of one by its name."""
+        own = {item.name: item for item in built_in(self.user_path, self.users, self.time_path)}
+        return tuple((own | {item.name: item for item in self.aggregates}).values())
 
     def type_rule(self, topic: str) -> TypeRule:
         """The type rule of a topic: its own, that of the first matching regex of `types`, or the general one."""
@@ -282,17 +260,20 @@ def _one_line(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
     field, *within = (str(part) for part in fault["loc"])
     field = field.replace("BASE_DIR", "base_dir")
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] == "extra_forbidden" and not within:
         close = difflib.get_close_matches(field, Settings.model_fields, 1)
         return f"{field!r} in {_file()} is not a setting" + (f"; is it {close[0]!r}?" if close else "")
     info, variable = Settings.model_fields[field], _variables().get(field, "")
     if variable in os.environ:
         name, value = variable, os.environ[variable]
     else:
-        name, value = f"{'.'.join([field, *within[:1]])} in {_file()}", fault["input"]
+        deep = within if field == "aggregates" else within[:1]
+        name, value = f"{'.'.join([field, *deep])} in {_file()}", fault["input"]
     shown = "***" if info.annotation is SecretStr else f"{value!r:.200}"
     default = info.default.human_readable().replace(".0", "") if isinstance(info.default, ByteSize) else info.default
     why = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""
+    if field == "aggregates" and not why:
+        why = fault["msg"][:1].lower() + fault["msg"][1:]
     allowed, why = (why, "") if why == TYPE_RULES else (info.description, why)
     allowed = f"{allowed}" + (f" (default {default})" if default or default == 0 else "")
     return f"{name} is {shown}: allowed is {allowed}" + (f", but {why}" if why else "")

@@ -21,6 +21,7 @@ from archiver_pipeline.fields import Field
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.look import Look
 from archiver_pipeline.staging import translated
+from archiver_pipeline.view_aggregates import lacks_views, replace_aggregates
 from archiver_pipeline.view_files import COLUMNS, ViewFiles
 from archiver_pipeline.view_tables import (
     LAYOUT,
@@ -110,6 +111,7 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, 
     if not anew:
         shutil.copyfile(path, working)
     table, ledger = archive.snapshot()
+    aggregates = path.parent / "aggregates"
     with closing(duckdb.connect(str(working))) as connection:
         connection.execute("SET enable_progress_bar = false")  # It would be drawn on standard output.
         if anew:
@@ -120,8 +122,10 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, 
             raise duckdb.DataError("it shows another table, or was made by another release")
         before = int(state[2])
         with closing(ViewFiles(connection, archive.path)) as files:
-            if before > table.version() or (before == table.version() and not files.mended):
+            up_to_date = before == table.version() and not files.mended
+            if before > table.version() or (up_to_date and not lacks_views(connection, aggregates)):
                 return before
+            replace_aggregates(connection, aggregates)
             _update(connection, archive, table, ledger, look, files)
             files.warn()
     # What is committed from now on is newer, also while this was at work: see `behind`.
@@ -243,13 +247,14 @@ def _replace_typed_views(
     paths = dict(listed.filter(pl.col("type").is_in(list(columns))).group_by("type").agg("path").iter_rows())
     # By age and not by name alone, so that a file made anew gives every view the name that it had.
     first = dict(listed.group_by("type").agg(pl.col("added").min()).iter_rows())
+    taken = {name.lower() for (name,) in connection.execute("SELECT view_name FROM duckdb_views()").fetchall()}
     for type_name in sorted(columns, key=lambda name: (first.get(name, 0), name)):
         if type_name not in paths:
             connection.execute(f"DROP VIEW IF EXISTS {fields.identifier(names.pop(type_name))}")
             connection.execute("DELETE FROM types WHERE type = ?", [type_name])
             continue
         if type_name not in names:
-            names[type_name] = _view_name(type_name, {*PUBLIC, *(name.lower() for name in names.values())})
+            names[type_name] = _view_name(type_name, {*PUBLIC, *taken, *(name.lower() for name in names.values())})
             connection.execute("INSERT INTO types VALUES (?, ?)", [type_name, names[type_name]])
         fields.store(connection, type_name, columns[type_name])
         expressions = ", ".join(column.expression() for column in columns[type_name])

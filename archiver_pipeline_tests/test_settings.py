@@ -39,6 +39,9 @@ DEFAULTS = {
     "seal_grace_minutes": 15,
     "keep_replaced_hours": 1,
     "user_path": "$.uid",
+    "users": "exact",
+    "time_path": "",
+    "aggregates": (),
     "minute_grace_seconds": 120,
     "results_topic": "events_per_minute",
     "mysql_url": "",
@@ -50,6 +53,7 @@ PATHS = "a JSON path such as $.type, $.meta.kind or $['event type'], or header:N
 NUMBER, WHOLE = "a number from 0 on", "a whole number from 1 on"
 TIME = "earliest, latest or an ISO time such as 2019-08-01T00:00:00Z (default earliest)"
 TOPICS = "topic names (letters, digits, '.', '_', '-') or regexes that start with '^', comma-separated"
+TABLES = "tables with name, window, group_by and measures"
 SIZE = "a size such as 64MiB or 67108864 (default 256MiB)"
 
 WRONG = [
@@ -87,6 +91,8 @@ WRONG = [
     ("ARCHIVER_KEEP_REPLACED_HOURS", "-1", "a number from 0 to 240 (default 1)"),
     ("ARCHIVER_KEEP_REPLACED_HOURS", "241", "a number from 0 to 240 (default 1)"),
     ("ARCHIVER_USER_PATH", "uid", f"{PATHS} (default $.uid)"),
+    ("ARCHIVER_USERS", "some", "exact or approximate (default exact)"),
+    ("ARCHIVER_TIME_PATH", "ts", PATHS),
     ("ARCHIVER_MINUTE_GRACE_SECONDS", "-1", f"{NUMBER} (default 120)"),
     ("ARCHIVER_RESULTS_TOPIC", "a b", "a topic, or '' (default events_per_minute)"),
 ]
@@ -111,6 +117,15 @@ WRONG_IN_FILE = [
     (
         "[kafka]\nbootstrap.server = 'x'",
         "'bootstrap.server' below [kafka] in {file} is not a librdkafka property",
+    ),
+    (
+        "[[aggregates]]\nname = 'sales'\nwindow = 'week'\nmeasures = {n = 'count'}",
+        f"aggregates.0.window in {{file}} is 'week': allowed is {TABLES}, but input should be 'minute', 'hour' or 'day'",
+    ),
+    (
+        "[[aggregates]]\nname = 'sales'\nwindow = 'day'\nmeasures = {n = 'average $.a'}",
+        f"aggregates.0.measures.n in {{file}} is 'average $.a': allowed is {TABLES}, but 'average $.a' is no measure: "
+        "count, or one of distinct, approx_distinct, sum, min, max and a JSON path",
     ),
     ("lanes =", "{file} cannot be read as TOML: Invalid value (at end of document)"),
 ]
@@ -200,7 +215,7 @@ def test_a_wrong_value_of_the_file_is_one_line_with_the_file(write: Write, conte
 def test_every_setting_has_a_wrong_value_tested() -> None:
     """A new setting comes with a sentence of what it allows, and with a test of it."""
     tested = {name.removeprefix("ARCHIVER_").lower() for name, *_ in WRONG}
-    assert tested | {"types", "kafka", "mysql_url", "search_url"} == set(Settings.model_fields)
+    assert tested | {"types", "aggregates", "kafka", "mysql_url", "search_url"} == set(Settings.model_fields)
     assert [name for name, info in Settings.model_fields.items() if not info.description] == ["kafka"]
 
 

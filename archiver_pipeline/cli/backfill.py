@@ -82,7 +82,7 @@ def command(
 
 def _hours(start: str, end: str, *, unknown: bool) -> list[Hour]:
     from archiver_pipeline.hours import hour_at, hours_between
-    from archiver_pipeline.settings import parse_time
+    from archiver_pipeline.setting_types import parse_time
 
     if unknown and not start and not end:
         return [hour_at(None)]

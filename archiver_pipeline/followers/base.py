@@ -65,10 +65,12 @@ class Follower(ABC):
     Attributes:
         name: one word, by which settings, runs and reports name it.
         columns: the columns that it wants to be given, of `EVERY_COLUMN`.
+        waits: whether it has something to do once time has passed, and so a `settle`.
     """
 
     name: str
     columns: tuple[str, ...] = EVERY_COLUMN
+    waits: bool = False
 
     @abstractmethod
     def position(self) -> FollowerPosition:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from archiver_pipeline.archive import Archive
-from archiver_pipeline.errors import KafkaError, Superseded
+from archiver_pipeline.errors import KafkaError, SettingsError, Superseded
 from archiver_pipeline.followers.base import Follower, FollowerPosition, Times
 from archiver_pipeline.followers.feed import Feed, Step
 from archiver_pipeline.hours import Hour
@@ -88,7 +88,8 @@ def catch_up(
             log.info("%s: %s; looking again", follower.name, error)
             time.sleep(_WAIT_SECONDS * tries)
     on_step("settle")
-    follower.settle(times(settings, feed.ledger, position))
+    if follower.waits:
+        follower.settle(times(settings, feed.ledger, position))
     return CaughtUp(done.steps, done.messages, tuple(done.hours), lag, time.monotonic() - began)
 
 
@@ -116,9 +117,10 @@ def times(settings: Settings, ledger: Ledger, position: FollowerPosition) -> Tim
     """Find out since when nothing older is to be expected of which partitions: from Kafka, or else from the archive."""
     now_ms = int(time.time() * 1000)
     try:
+        settings.require_kafka()
         cluster = Cluster(settings)
         look = cluster.look()
-    except KafkaError as error:
+    except (KafkaError, SettingsError) as error:
         log.warning("what is final is decided by what the archive knows, because the broker did not tell: %s", error)
         idle = {
             at: ledger.caught_up[lane]

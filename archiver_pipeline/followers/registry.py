@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
+from archiver_pipeline.followers.aggregator import Aggregator
 from archiver_pipeline.followers.base import Follower
 from archiver_pipeline.settings import Settings
 
@@ -12,5 +14,7 @@ MakeFollower = Callable[[], Follower]
 
 def followers(settings: Settings) -> Mapping[str, MakeFollower]:
     """The followers that are switched on, by name; each is made, and so connects, only when it is needed."""
-    found: dict[str, MakeFollower] = {}
+    found: dict[str, MakeFollower] = {
+        item.name: partial(Aggregator, item, settings) for item in settings.every_aggregate
+    }
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import polars as pl
 
 from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import Replaced, rewrite_of
+from archiver_pipeline.attempt import Replaced, batch_of, rewrite_of
 from archiver_pipeline.envelope import ERASED
 from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.ledger import Transaction
+from archiver_pipeline.ledger import Transaction, caught_up_transaction
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.settings import Settings
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive, event
@@ -75,6 +76,9 @@ class Filled:
             ]
             headers = [("trace", b"\x00\xff"), ("trace", None), ("ü", b"")]
             archive(self.target, payloads, at, milliseconds=stamps, headers=headers)
+        attempt = batch_of(self.target, 0)
+        attempt.commit([caught_up_transaction(0, int(time.time() * 1000))], {})
+        attempt.clean()
 
     def messages(self) -> pl.DataFrame:
         """Every row of the table, as Polars reads it."""

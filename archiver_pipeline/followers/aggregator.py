@@ -1,0 +1,119 @@
+"""The follower of an aggregate: counts go into its state, and final windows into Parquet files by hour."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from archiver_pipeline.aggregates import EVENTS_PER_MINUTE, Aggregate
+from archiver_pipeline.followers.base import Follower, FollowerPosition, Times, check_position
+from archiver_pipeline.followers.extract import Extractor
+from archiver_pipeline.followers.published import publish
+from archiver_pipeline.followers.results import ResultsTopic
+from archiver_pipeline.followers.store import Store
+from archiver_pipeline.hours import Hour
+from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger(__name__)
+
+STATE = "_state.sqlite"
+
+
+class Aggregator(Follower):
+    """Keeps one aggregate.
+
+    A window is final when the time of events has passed its end plus the grace in every partition, where one without
+    news counts by the clock. What comes later makes a new version of it. Exact counts keep each window's members for
+    as long as the aggregate is kept, so that a correction is exact, however late.
+
+    Attributes:
+        store: its state.
+    """
+
+    waits = True
+
+    def __init__(self, aggregate: Aggregate, settings: Settings) -> None:
+        """Open its state below `$BASE_DIR/aggregates`, made if it is not there."""
+        self.name = aggregate.name
+        self.aggregate = aggregate
+        self.folder = settings.aggregates_path / aggregate.name
+        self.store = Store(self.folder / STATE, aggregate)
+        self._extractor = Extractor(aggregate)
+        self.columns = self._extractor.columns
+        self._grace_seconds = settings.minute_grace_seconds
+        is_sent = aggregate.name == EVENTS_PER_MINUTE and settings.results_topic
+        self._topic = ResultsTopic(settings, aggregate) if is_sent else None
+
+    def position(self) -> FollowerPosition:
+        """Read the position from the state."""
+        return self.store.position()
+
+    def take(self, messages: Iterator[pl.DataFrame], before: FollowerPosition, after: FollowerPosition) -> None:
+        """Count messages."""
+        self._count(None, messages, before, after)
+
+    def replace(
+        self, hour: Hour, messages: Iterator[pl.DataFrame], before: FollowerPosition, after: FollowerPosition
+    ) -> None:
+        """Count an hour of the archive anew."""
+        self._count(hour, messages, before, after)
+
+    def settle(self, times: Times) -> None:
+        """Make final what is, publish it, and send it on."""
+        with self.store.transaction():
+            moment = watermark(times, self.store.latest_ms())
+            made = 0 if moment is None else self.store.finish(int(moment / 1000 - self._grace_seconds))
+        if made:
+            log.info("%s: %d windows and groups are final or corrected", self.name, made)
+        publish(self.store, self.aggregate, self.folder)
+        if self._topic is None:
+            with self.store.transaction():
+                self.store.forget(self.store.newest())
+        else:
+            self._topic.send(self.store)
+
+    def close(self) -> None:
+        """Close the state."""
+        self._extractor.close()
+        self.store.close()
+
+    def _count(
+        self, hour: Hour | None, messages: Iterator[pl.DataFrame], before: FollowerPosition, after: FollowerPosition
+    ) -> None:
+        now_ms = int(time.time() * 1000)
+        latest: dict[TopicPartition, int] = {}
+        untimed = 0
+        with self.store.transaction():
+            check_position(self.name, self.store.position(), before)
+            if hour is not None:
+                self.store.remove(hour.name)
+            for frame in messages:
+                partial = self._extractor.partial(frame, now_ms)
+                self.store.add(partial)
+                untimed += partial.untimed
+                for at, stamp in partial.latest_ms.items():
+                    latest[at] = max(stamp, latest.get(at, stamp))
+            self.store.move(after, latest)
+        if untimed:
+            log.info("%s: %d messages have no time, and so are in no %s", self.name, untimed, self.aggregate.window)
+
+
+def watermark(times: Times, latest_ms: dict[TopicPartition, int]) -> int | None:
+    """The time (ms since 1970) up to which every live partition has been seen; None while one was never heard of.
+
+    A partition of which all is known counts by the clock. A stamp past the clock tells nothing, and is not in
+    `latest_ms`.
+    """
+    reached = []
+    for at in times.live:
+        known = [stamp for stamp in (latest_ms.get(at), times.idle_ms.get(at)) if stamp is not None]
+        if not known:
+            return None
+        reached.append(max(known))
+    return min(reached, default=times.now_ms)

@@ -1,0 +1,72 @@
+"""The types of settings: what text each takes, and what it becomes."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, SecretStr
+
+from archiver_pipeline.envelope import parse_type_rule
+
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+# With these in its path a library takes the folder for another one, or every message to be of that type, date or hour.
+_UNREADABLE = re.compile(r"[\\?\x00-\x1f]|%[0-9A-Fa-f]{2}|(?:^|/)(?:type|dt|hr)=")
+
+
+def split(value: Any) -> Any:
+    """Read a comma-separated list."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def check_topic(pattern: str) -> str:
+    """Check a topic name or regex. Raises ValueError."""
+    if pattern.startswith("^"):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regex: {error}") from None
+    elif not _TOPIC_NAME.fullmatch(pattern):
+        raise ValueError(f"{pattern!r} is neither")
+    return pattern
+
+
+def check_start(value: str) -> str:
+    """Check `earliest`, `latest` or an ISO time. Raises ValueError."""
+    try:
+        return value if value in ("earliest", "latest") or parse_time(value) else ""
+    except (ValueError, OverflowError):
+        raise ValueError from None
+
+
+def check_url(url: SecretStr) -> SecretStr:
+    """Check that it is a URL. Raises ValueError."""
+    if url and not re.match(r"[a-z][a-z0-9+]*://[^/]", url.get_secret_value()):
+        raise ValueError
+    return url
+
+
+def check_folder(folder: Any) -> Any:
+    """Check that every reader takes a folder's path as it is. Raises ValueError."""
+    if found := _UNREADABLE.search(os.path.abspath(folder)):
+        raise ValueError(f"{found.group().lstrip('/')!r} in its path keeps some reader from it")
+    return folder
+
+
+def as_text(value: Any) -> Any:
+    """TOML has dates and times of its own."""
+    return value.isoformat() if isinstance(value, date | time) else value
+
+
+def parse_time(text: str) -> datetime:
+    """Read an ISO time; one without a zone is UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+Topic = Annotated[str, AfterValidator(check_topic)]
+Rule = Annotated[str, AfterValidator(lambda text: parse_type_rule(text) and text)]
+Url = Annotated[SecretStr, AfterValidator(check_url)]

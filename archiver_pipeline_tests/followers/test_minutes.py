@@ -1,0 +1,177 @@
+"""Rules of events per minute, on a real broker: counted right, final when they are, corrected, and sent once each."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, defaultdict
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from archiver_pipeline.followers.catch_up import CaughtUp, catch_up
+from archiver_pipeline.followers.registry import followers
+from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.followers.aggregate_kit import Counted, minutes_in, user_of
+from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
+from archiver_pipeline_tests.processes import Processes, environment
+
+MINUTE_MS = 60_000
+AUGUST = 1_564_628_400_000
+NAME = "events_per_minute"
+
+
+def follow(archived: Archived, name: str = NAME, **more: Any) -> CaughtUp:
+    """One pass of a follower."""
+    with closing(followers(archived.settings)[name]()) as follower:
+        return catch_up(follower, archived.settings, **more)
+
+
+def minutes(archived: Archived, name: str = NAME) -> Counted:
+    """What the Parquet files have."""
+    return minutes_in(archived.settings.base_dir / "aggregates" / name)
+
+
+def at(minute: int) -> datetime:
+    """A minute, counted from three o'clock on the first of August 2019."""
+    return datetime.fromtimestamp((AUGUST + minute * MINUTE_MS) / 1000, UTC)
+
+
+def sent(minute: int, user: object = "u", kind: str = "one", partition: int = 0, second: int = 0) -> Sent:
+    """An event of a user at a minute."""
+    value = json.dumps({"type": kind, "uid": user}).encode()
+    return Sent(value, None, (), AUGUST + minute * MINUTE_MS + second * 1000, partition)
+
+
+def versions(bootstrap_servers: str, topic: str) -> list[dict[str, Any]]:
+    """Every committed record of the results topic, by partition and in order, its key checked."""
+    properties = {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": "test",
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+    }
+    found = []
+    with closing(Consumer(properties)) as consumer:
+        left = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in left])
+        while left:
+            message = consumer.poll(10)
+            assert message is not None
+            if message.error() is not None:
+                left.discard(message.partition())
+                continue
+            value = json.loads(message.value())
+            assert message.key().decode() == f"{value['minute']}/{value['topic']}/{value['type']}"
+            found.append(value)
+    return found
+
+
+def assert_each_once(records: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Assert that each version of a minute is there once, revisions in order and without a hole; the newest ones."""
+    newest: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for record in records:
+        key = record["minute"], record["topic"], record["type"]
+        assert record["revision"] == newest.get(key, {"revision": 0})["revision"] + 1, record
+        newest[key] = record
+    return newest
+
+
+@pytest.fixture
+def archived(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> Archived:
+    """An archive of a topic of two partitions, with results topics of its own."""
+    create_topic(bootstrap_servers, topic_name, partitions=2)
+    return Archived(tmp_path, bootstrap_servers, topic_name, results_topic=f"{topic_name[-40:]}-results")
+
+
+def test_minutes_are_final_once_every_partition_is_past_them(archived: Archived, topic_name: str) -> None:
+    """While messages are left to read, a minute waits for the slowest partition; then the clock counts."""
+    servers = archived.bootstrap_servers
+    produce(servers, topic_name, [sent(n, f"u{n % 3}", partition=0) for n in range(10)])
+    produce(servers, topic_name, [sent(n, "v", partition=1) for n in range(4)])
+    archived.run({(topic_name, 0): 10, (topic_name, 1): 2})
+    follow(archived)
+    # Partition 1 has come to minute 1, less two minutes of grace.
+    assert minutes(archived) == {}
+    archived.run({(topic_name, 0): 10, (topic_name, 1): 4})
+    follow(archived)
+    assert sorted(minutes(archived)) == [(at(n), topic_name, "one") for n in range(10)]
+    assert minutes(archived)[at(1), topic_name, "one"] == (2, 2)
+
+
+def test_a_late_event_makes_a_new_version(archived: Archived, topic_name: str) -> None:
+    """A minute that was final is corrected, here and in the topic; one whose counts stay has no new version."""
+    servers, results = archived.bootstrap_servers, archived.settings.results_topic
+    produce(servers, topic_name, [sent(n, n) for n in range(5)])
+    archived.run()
+    follow(archived)
+    assert {record["revision"] for record in versions(servers, results)} == {1}
+    produce(servers, topic_name, [sent(2, "late", partition=1), sent(2, "late", second=5)])
+    archived.run()
+    follow(archived)
+    follow(archived)
+    assert minutes(archived)[at(2), topic_name, "one"] == (3, 2)
+    newest = assert_each_once(versions(servers, results))
+    assert newest["2019-08-01T03:02:00Z", topic_name, "one"] == {
+        "minute": "2019-08-01T03:02:00Z",
+        "topic": topic_name,
+        "type": "one",
+        "events": 3,
+        "users": 2,
+        "revision": 2,
+    }
+    assert sum(record["revision"] for record in newest.values()) == 6
+
+
+@pytest.mark.slow
+def test_every_version_is_sent_once_whatever_is_killed(
+    archived: Archived, topic_name: str, bootstrap_servers: str
+) -> None:
+    """SIGKILL of followers again and again while events come, some late: minutes are right, and sent once each."""
+    chance = random.Random(3)
+    variables = environment({**archived.environment(), "ARCHIVER_RESULTS_TOPIC": archived.settings.results_topic})
+    child = ["-m", "archiver_pipeline_tests.followers.child", NAME, "500"]
+    every: list[Sent] = []
+    with Processes() as processes:
+        for number in range(8):
+            new = [
+                sent(max(0, number * 10 + n // 40 - 30 * (n % 50 == 0)), n % 70, f"t{n % 3}", n % 2) for n in range(400)
+            ]
+            every += new
+            produce(bootstrap_servers, topic_name, new)
+            archived.run()
+            step, delay = chance.choice(("take", "frame", "settle", "settle")), chance.random() * 0.6
+            processes.run([*child, step, "1", str(delay)], variables)
+        ended = processes.run(child, variables)
+    assert ended.code == 0, ended.said
+    events: Counter[tuple[datetime, str, str]] = Counter()
+    users: defaultdict[tuple[datetime, str, str], set[str | None]] = defaultdict(set)
+    for each in every:
+        assert each.value is not None
+        assert each.timestamp_ms is not None
+        key = at((each.timestamp_ms - AUGUST) // MINUTE_MS), topic_name, json.loads(each.value)["type"]
+        events[key] += 1
+        users[key].add(user_of(each.value.decode()))
+    expected = {key: (count, len(users[key])) for key, count in events.items()}
+    assert minutes(archived) == expected
+    newest = assert_each_once(versions(bootstrap_servers, archived.settings.results_topic))
+    sums = {
+        (datetime.fromisoformat(minute), *rest): (record["events"], record["users"])
+        for (minute, *rest), record in newest.items()
+    }
+    assert sums == expected
+
+
+def test_the_view_has_the_minutes(archived: Archived, topic_name: str) -> None:
+    """The DuckDB file has an empty view from the start, and the minutes as soon as there are any."""
+    produce(archived.bootstrap_servers, topic_name, [sent(n, n) for n in range(3)])
+    archived.run()
+    assert archived.sql(f"SELECT * FROM {NAME}") == []
+    follow(archived)
+    archived.run()
+    query = f"SELECT epoch(minute), topic, type, events, users, revision FROM {NAME} ORDER BY minute"
+    assert archived.sql(query) == [(at(n).timestamp(), topic_name, "one", 1, 1, 1) for n in range(3)]
