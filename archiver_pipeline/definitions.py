@@ -5,6 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from archiver_pipeline.defs.assets import archive_assets, topic_assets
+from archiver_pipeline.defs.follow import follow_job, follow_sensor
+from archiver_pipeline.defs.followers import follower_assets
 from archiver_pipeline.defs.hours import sealed_hours
 from archiver_pipeline.defs.jobs import archive_job, backfill_job
 from archiver_pipeline.defs.partitions import hour_partitions
@@ -17,11 +19,12 @@ topics = topic_assets()
 hours = hour_partitions()
 archive = archive_job()
 seal = seal_job(hours)
+follow = follow_job()
 
 defs = dg.Definitions(
-    assets=[*topics, archive_assets(topics), sealed_hours(hours)],
-    jobs=[archive, seal, backfill_job()],
-    sensors=[archive_sensor(archive), seal_sensor(seal, hours)],
+    assets=[*topics, archive_assets(topics), sealed_hours(hours), *follower_assets(hours)],
+    jobs=[archive, seal, backfill_job(), follow],
+    sensors=[archive_sensor(archive), seal_sensor(seal, hours), follow_sensor(follow)],
     resources={"archiver": ArchiverResource()},
     # What is materialized in the UI runs in one process, too: another one is three seconds of imports.
     executor=dg.in_process_executor,

@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     # Tombstones of replaced files stay in the table's log for 14 days; later nothing would find those files.
     keep_replaced_hours: float = Field(1, ge=0, le=240, description="a number from 0 to 240")
     user_path: Rule = Field("$.uid", description=TYPE_RULES)
+    follow_seconds: float = Field(30, ge=0, le=86_400, description="a number from 0 to 86400")
     users: Literal["exact", "approximate"] = Field("exact", description="exact or approximate")
     time_path: Annotated[str, AfterValidator(lambda text: text and parse_type_rule(text) and text)] = Field(
         "", description=f"{TYPE_RULES}, or '' for the message's own time"

@@ -34,6 +34,7 @@ class Aggregator(Follower):
 
     Attributes:
         store: its state.
+        published: the hours whose files the last `settle` wrote.
     """
 
     waits = True
@@ -46,6 +47,7 @@ class Aggregator(Follower):
         self.store = Store(self.folder / STATE, aggregate)
         self._extractor = Extractor(aggregate)
         self.columns = self._extractor.columns
+        self.published: list[Hour] = []
         self._grace_seconds = settings.minute_grace_seconds
         is_sent = aggregate.name == EVENTS_PER_MINUTE and settings.results_topic
         self._topic = ResultsTopic(settings, aggregate) if is_sent else None
@@ -71,7 +73,7 @@ class Aggregator(Follower):
             made = 0 if moment is None else self.store.finish(int(moment / 1000 - self._grace_seconds))
         if made:
             log.info("%s: %d windows and groups are final or corrected", self.name, made)
-        publish(self.store, self.aggregate, self.folder)
+        self.published = publish(self.store, self.aggregate, self.folder)
         if self._topic is None:
             with self.store.transaction():
                 self.store.forget(self.store.newest())

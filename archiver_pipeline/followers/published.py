@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from archiver_pipeline.aggregates import WHOLE, Aggregate
 from archiver_pipeline.durable import force
 from archiver_pipeline.followers.store import Store
-from archiver_pipeline.hours import hour_at
+from archiver_pipeline.hours import Hour, hour_at
 from archiver_pipeline.staging import translated
 from archiver_pipeline.view_aggregates import SCHEMA_FILE
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def publish(store: Store, aggregate: Aggregate, folder: Path) -> int:
-    """Write the file of each hour that lacks a version; a kill on the way leaves the rest for the next time.
+def publish(store: Store, aggregate: Aggregate, folder: Path) -> list[Hour]:
+    """Write the file of each hour that lacks a version, and return these hours; what a kill leaves is done next time.
 
     Raises:
         StorageError: the folder is full or refuses to be written.
@@ -39,7 +39,7 @@ def publish(store: Store, aggregate: Aggregate, folder: Path) -> int:
                 else:
                     path.unlink(missing_ok=True)
                 store.published(hour)
-    return len(hours)
+    return [hour_at(hour) for hour in hours]
 
 
 def _frame(rows: list[tuple[Any, ...]], aggregate: Aggregate) -> pl.DataFrame:

@@ -9,10 +9,11 @@ import sqlite3
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.errors import FollowerError, FollowerUnavailable
@@ -183,11 +184,6 @@ class Store:
         ((seq,),) = self._db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchall()
         return int(seq)
 
-    def open_windows(self) -> int:
-        """How many windows and groups have changed and are not final yet."""
-        ((count,),) = self._db.execute("SELECT count(*) FROM groups WHERE dirty = 1").fetchall()
-        return int(count)
-
     def _distinct(self) -> dict[int, dict[int, int]]:
         """The numbers of distinct members of the groups that are due, by group and measure."""
         found: defaultdict[int, dict[int, int]] = defaultdict(dict)
@@ -264,6 +260,18 @@ class Store:
             hint="Free space or make the folder writable; if the file is damaged remove it, and all is counted again "
             "from the archive",
         )
+
+
+def has_waiting(path: Path, until: float) -> bool:
+    """Tell whether a state has windows that began before `until` (seconds since 1970) and may become final."""
+    if not path.exists():
+        return False
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+        try:
+            query = "SELECT EXISTS (SELECT 1 FROM groups WHERE dirty = 1 AND start <= ?)"
+            return bool(connection.execute(query, [until]).fetchone()[0])
+        except sqlite3.Error:
+            return True  # A run will say what is wrong with it.
 
 
 @contextmanager

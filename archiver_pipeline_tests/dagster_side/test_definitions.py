@@ -21,7 +21,7 @@ CHECKS = {
     ("messages", "lag_is_bounded"),
     ("sealed_hours", "fields_are_stable"),
 }
-OWN = {"messages", "archive_view", "sealed_hours"}
+OWN = {"messages", "archive_view", "sealed_hours", "events_per_minute", "page_views"}
 
 
 @pytest.fixture
@@ -48,6 +48,10 @@ def test_the_names_are_those_of_the_contract(unconnected: Deployment, load: Load
     assert definitions.resolve_job_def("backfill").partitions_def is not None
     assert definitions.resolve_job_def("seal").partitions_def is None
     assert definitions.resolve_sensor_def("seal_sensor").minimum_interval_seconds == 60
+    for aggregate in ("events_per_minute", "page_views"):
+        assert isinstance(graph.get(dg.AssetKey(aggregate)).partitions_def, dg.HourlyPartitionsDefinition)
+    assert definitions.resolve_job_def("follow").partitions_def is None
+    assert definitions.resolve_sensor_def("follow_sensor").minimum_interval_seconds == 10
     assert definitions.resolve_job_def("archive").name == "archive"
     assert definitions.resolve_sensor_def("archive_sensor").minimum_interval_seconds == 10
 

@@ -13,13 +13,14 @@ class Ticks:
     """The sensor of a deployment, asked tick by tick, and the runs that it finds in flight.
 
     Attributes:
+        instance: Dagster's own record.
         cursor: what the last tick left for the next one.
         seconds: how long the last tick took.
     """
 
     def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, job: str) -> None:
         self._definitions = definitions
-        self._instance = instance
+        self.instance = instance
         self._job = job
         self.cursor: str | None = None
         self.seconds = 0.0
@@ -28,7 +29,7 @@ class Ticks:
         """The run requests and the reason for none of one tick."""
         sensor = self._definitions.resolve_sensor_def(f"{self._job}_sensor")
         began = time.monotonic()
-        with dg.build_sensor_context(instance=self._instance, cursor=self.cursor) as context:
+        with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
             result = sensor(context)
         self.seconds = time.monotonic() - began
         assert isinstance(result, dg.SensorResult)
@@ -55,7 +56,7 @@ class Ticks:
         """Put a run on record that last said something so long ago, and return its id."""
         job = self._definitions.resolve_job_def(self._job)
         place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("archiver"), "__repository__")
-        run = self._instance.create_run_for_job(
+        run = self.instance.create_run_for_job(
             job,
             tags=tags,
             status=dg.DagsterRunStatus[status],
@@ -67,19 +68,19 @@ class Ticks:
         entry = dg.EventLogEntry(  # type: ignore[no-untyped-call]
             error_info=None, level=20, user_message="at work", run_id=run.run_id, timestamp=said, job_name=self._job
         )
-        self._instance.handle_new_event(entry)
+        self.instance.handle_new_event(entry)
         return run.run_id
 
     def status(self, run_id: str) -> str:
         """The status of a run."""
-        run = self._instance.get_run_by_id(run_id)
+        run = self.instance.get_run_by_id(run_id)
         assert run is not None
         return run.status.value
 
     def run(self, request: dg.RunRequest) -> None:
         """Do what a request asks for, in this process."""
         job = self._definitions.resolve_job_def(self._job)
-        assert job.execute_in_process(run_config=request.run_config, instance=self._instance).success
+        assert job.execute_in_process(run_config=request.run_config, instance=self.instance).success
 
 
 MakeTicks = Callable[..., Ticks]

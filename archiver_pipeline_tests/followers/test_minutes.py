@@ -65,8 +65,8 @@ def versions(bootstrap_servers: str, topic: str) -> list[dict[str, Any]]:
             if message.error() is not None:
                 left.discard(message.partition())
                 continue
-            value = json.loads(message.value())
-            assert message.key().decode() == f"{value['minute']}/{value['topic']}/{value['type']}"
+            value = json.loads(message.value() or b"")
+            assert (message.key() or b"").decode() == f"{value['minute']}/{value['topic']}/{value['type']}"
             found.append(value)
     return found
 

@@ -1,0 +1,134 @@
+"""What follows the archive as assets: hours of aggregates, and the archive in other stores."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import dagster as dg
+
+from archiver_pipeline import view
+from archiver_pipeline.aggregates import Aggregate
+from archiver_pipeline.defs.metadata import MESSAGES, view_made
+from archiver_pipeline.defs.partitions import hour_of_key
+from archiver_pipeline.defs.resources import archive, settings
+from archiver_pipeline.defs.runs import heartbeat
+from archiver_pipeline.errors import ArchiverError
+from archiver_pipeline.followers.aggregator import Aggregator
+from archiver_pipeline.followers.base import Follower
+from archiver_pipeline.followers.catch_up import CaughtUp, catch_up, replace_hour
+from archiver_pipeline.followers.registry import followers
+from archiver_pipeline.steps import OnStep
+
+GROUP = "followers"
+_HOURS_PER_RUN = 24
+_MOST_EVENTS = 200
+"""So many hours one run shows as materialized, the newest ones: each takes some milliseconds."""
+
+_KINDS = {"mysql_messages": {"mysql"}, "search_messages": {"opensearch"}}
+
+
+def follower_assets(partitions: dg.HourlyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """An asset for each follower: of an aggregate with the hours as partitions, of another store without any."""
+    aggregates = {item.name: item for item in settings().every_aggregate}
+    others = [name for name in followers(settings()) if name not in aggregates]
+    return [*(_aggregate(item, partitions) for item in aggregates.values()), *map(_store, others)]
+
+
+def _aggregate(aggregate: Aggregate, partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+    measures = ", ".join(f"{name} ({what})" for name, what in aggregate.measures.items())
+    by = ", ".join(aggregate.group_by) or "nothing else"
+
+    @dg.multi_asset(
+        name=f"count_{aggregate.name}",
+        group_name=GROUP,
+        specs=[
+            dg.AssetSpec(
+                aggregate.name,
+                deps=[MESSAGES],
+                partitions_def=partitions,
+                skippable=True,
+                kinds={"parquet", "sqlite"},
+                description=f"Per {aggregate.window}, by {by}: {measures}. To materialize an hour counts it anew.",
+            )
+        ],
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=_HOURS_PER_RUN),
+    )
+    def count(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+        on_step = heartbeat(context, aggregate.name)
+        hours = [hour_of_key(key) for key in context.partition_keys]
+        try:
+            with closing(followers(settings())[aggregate.name]()) as follower:
+                for hour in hours:
+                    messages = replace_hour(follower, settings(), hour, on_step)
+                    context.log.info(f"{aggregate.name}: hour {hour} counted anew, {messages:,} messages")
+                follow(context, follower, on_step)
+        except ArchiverError as error:
+            raise dg.Failure(settings().mask(str(error)), allow_retries=False) from error
+        for key in context.partition_keys:
+            context.log_event(dg.AssetMaterialization(aggregate.name, partition=key))
+        yield from ()
+
+    return count
+
+
+def _store(name: str) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=f"follow_{name}",
+        group_name=GROUP,
+        specs=[
+            dg.AssetSpec(
+                name,
+                deps=[MESSAGES],
+                skippable=True,
+                kinds=_KINDS.get(name, set()),
+                description="Every message of the archive. Each materialization brings it up to the archive.",
+            )
+        ],
+        can_subset=True,
+    )
+    def take(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+        try:
+            with closing(followers(settings())[name]()) as follower:
+                follow(context, follower, heartbeat(context, name))
+        except ArchiverError as error:
+            raise dg.Failure(settings().mask(str(error)), allow_retries=False) from error
+        yield from ()
+
+    return take
+
+
+def follow(context: dg.OpExecutionContext | dg.AssetExecutionContext, follower: Follower, on_step: OnStep) -> CaughtUp:
+    """Let a follower catch up, and log what it did: its materializations, and that of the DuckDB file's views."""
+    done = catch_up(follower, settings(), on_step)
+    context.log.info(
+        f"{follower.name}: {done.messages:,} messages in {done.steps:,} steps and {done.seconds:.1f} s, "
+        f"{len(done.hours):,} hours replaced, lag {done.lag:,}"
+    )
+    if isinstance(follower, Aggregator):
+        _tell_hours(context, follower, done)
+    elif done.steps:
+        context.log_event(dg.AssetMaterialization(follower.name, metadata=_numbers(done)))
+    return done
+
+
+def _tell_hours(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, follower: Aggregator, done: CaughtUp
+) -> None:
+    """Show the hours whose files were written, and bring the views up to date."""
+    if not follower.published:
+        return
+    version = view.refresh(settings().view_path, archive())
+    context.log_event(view_made(settings().view_path, version))
+    for hour in follower.published[-_MOST_EVENTS:]:
+        key = f"{hour.dt}-{hour.hr}:00"
+        context.log_event(dg.AssetMaterialization(follower.name, partition=key, metadata=_numbers(done)))
+
+
+def _numbers(done: CaughtUp) -> dict[str, dg.MetadataValue]:
+    return {
+        "messages": dg.MetadataValue.int(done.messages),
+        "hours replaced": dg.MetadataValue.int(len(done.hours)),
+        "lag": dg.MetadataValue.int(done.lag),
+        "seconds": dg.MetadataValue.float(round(done.seconds, 3)),
+        "messages per second": dg.MetadataValue.float(round(done.messages / done.seconds, 1) if done.seconds else 0.0),
+    }

@@ -1,0 +1,84 @@
+"""Rules of followers in Dagster: when runs of them are started, and what they show."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from archiver_pipeline.defs.follow import AGGREGATES, FOLLOWERS_TAG, LONGEST_PAUSE_SECONDS, pause_seconds
+from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
+from archiver_pipeline_tests.dagster_side.deployment import Deployment
+from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
+from archiver_pipeline_tests.followers.test_minutes import sent
+from archiver_pipeline_tests.kafka.produce import create_topic, produce
+
+MINUTES = dg.AssetKey("events_per_minute")
+HOUR = "2019-08-01-03:00"
+GROUP = {FOLLOWERS_TAG: AGGREGATES}
+
+
+@pytest.fixture
+def following(deploy: MakeDeployment, topic_name: str) -> Deployment:
+    """A deployment whose followers are started by the sensor, with a few messages archived."""
+    deployment = deploy(topic_name, ARCHIVER_FOLLOW_SECONDS=30, ARCHIVER_RESULTS_TOPIC=f"{topic_name[-40:]}-results")
+    create_topic(deployment.bootstrap_servers, topic_name, partitions=1)
+    produce(deployment.bootstrap_servers, topic_name, [sent(n, n) for n in range(5)])
+    deployment.archived.run()
+    return deployment
+
+
+def test_a_run_comes_with_new_commits_and_shows_its_hours(following: Deployment, ticks: MakeTicks) -> None:
+    """The first commits start one run for all aggregates; once it is done nothing is new, until there are more."""
+    sensor = ticks(following, job="follow")
+    (request,) = sensor.requests()
+    assert request.tags == GROUP
+    assert "is at work" in sensor.skips() or "nothing is new" in sensor.skips()
+    sensor.run(request)
+    assert sensor.skips().startswith("aggregates: nothing is new since table version ")
+    shown = sensor.instance.get_materialized_partitions(MINUTES)
+    assert shown == {HOUR}
+    assert following.archived.sql("SELECT sum(events) FROM events_per_minute") == [(5,)]
+    produce(following.bootstrap_servers, following.archived.settings.topics[0], [sent(5)])
+    following.archived.run()
+    assert "the next run is due in" in sensor.skips()
+
+
+def test_one_run_at_a_time(following: Deployment, ticks: MakeTicks) -> None:
+    """While a run of a group is under way, no other is started."""
+    sensor = ticks(following, job="follow")
+    run = sensor.begin_run("STARTED", GROUP)
+    assert f"aggregates: run {run[:8]} is at work" in sensor.skips()
+
+
+def test_failed_runs_are_tried_again_after_ever_longer_pauses(following: Deployment, ticks: MakeTicks) -> None:
+    """A follower that is down is asked again and again, but not every few seconds."""
+    sensor = ticks(following, job="follow")
+    sensor.requests()
+    sensor.begin_run("FAILURE", GROUP)
+    sensor.begin_run("FAILURE", GROUP)
+    assert "2 runs in a row have failed" in sensor.skips()
+    assert [pause_seconds(n, 30) for n in range(4)] == [30, 60, 120, 240]
+    assert pause_seconds(20, 30) == LONGEST_PAUSE_SECONDS
+    assert pause_seconds(3, 3600) == 3600
+
+
+def test_an_hour_is_counted_anew_from_the_ui(following: Deployment) -> None:
+    """To materialize an hour of an aggregate counts it again from the archive, and nothing twice."""
+    for _ in range(2):
+        ended = following.dagster(
+            *["asset", "materialize", "-m", "archiver_pipeline.definitions"],
+            *["--select", "events_per_minute", "--partition", HOUR],
+        )
+        assert ended.code == 0, ended.said
+    following.archived.run()
+    assert following.archived.sql("SELECT count(*), sum(events) FROM events_per_minute") == [(5, 5)]
+
+
+def test_without_an_archive_or_switched_off_nothing_is_started(
+    deploy: MakeDeployment, topic_name: str, ticks: MakeTicks
+) -> None:
+    """The reason says which of the two it is."""
+    off = deploy(topic_name)
+    assert ticks(off, job="follow").skips().startswith("ARCHIVER_FOLLOW_SECONDS is 0")
+    off.settings["ARCHIVER_FOLLOW_SECONDS"] = "30"
+    assert ticks(off, job="follow").skips() == "there is no archive yet"
