@@ -10,6 +10,7 @@ from typing import Any
 
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import KafkaError
+from archiver_pipeline.followers.lag import FollowerLag, lags
 from archiver_pipeline.hours import count_hours
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger, RecordedGap
@@ -92,6 +93,7 @@ class Status:
         gaps: every gap ever found.
         messages: how many messages the archive holds.
         given_up: how many it held once that were lost with their files and given up, counted for their partitions.
+        followers: what follows the archive, and how far each is behind it.
         warnings: a sentence for each topic that cannot be read.
         broker_error: why the broker did not answer.
     """
@@ -110,6 +112,7 @@ class Status:
     gaps: tuple[RecordedGap, ...]
     messages: int
     given_up: int
+    followers: tuple[FollowerLag, ...]
     warnings: tuple[str, ...]
     broker_error: KafkaError | None
 
@@ -153,6 +156,7 @@ class Status:
                 for found in self.gaps
             ],
             "given_up": self.given_up,
+            "followers": [asdict(item) for item in self.followers],
             "warnings": list(self.warnings),
             "broker_error": None if self.broker_error is None else str(self.broker_error),
         }
@@ -200,6 +204,7 @@ def status(settings: Settings) -> Status:
         gaps=ledger.gaps,
         messages=ledger.messages,
         given_up=ledger.given_up,
+        followers=tuple(lags(settings, ledger)),
         warnings=warnings,
         broker_error=error,
     )

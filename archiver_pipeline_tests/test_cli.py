@@ -133,15 +133,13 @@ def test_version_is_shown(archiver: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["status", "--nonsense"], ["tail"], ["sql", "--csv", "--json", "x"]]
+    "arguments", [["nonsense"], ["status", "--nonsense"], ["tail", "--count", "0"], ["sql", "--csv", "--json", "x"]]
 )
 def test_wrong_usage_is_exit_code_2(archiver: Run, arguments: list[str]) -> None:
     """A command or an option that does not exist or fit is refused with exit code 2 and nothing on standard output."""
     done = archiver(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Error" in done.stderr
-    if arguments == ["tail"]:
-        assert "archiver tail --messages" in " ".join(done.stderr.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
@@ -156,7 +154,7 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(archiver: Run, arguments: l
 
 def test_a_missing_broker_is_a_wrong_setting(archiver: Run, archived: Archived) -> None:
     """What needs a broker says so where none is named; the archive itself can be verified without one."""
-    for arguments in (["status"], ["verify", "--against-kafka"], ["generate"], ["tail", "--messages"]):
+    for arguments in (["status"], ["verify", "--against-kafka"], ["generate"], ["tail"], ["tail", "--messages"]):
         done = archiver(*arguments, KAFKA_BOOTSTRAP_SERVERS="")
         assert done.returncode == 2
         assert re.fullmatch(r"archiver: KAFKA_BOOTSTRAP_SERVERS is not set: .+\n", done.stderr)
@@ -176,7 +174,7 @@ def test_status_as_lines_and_as_json(archiver: Run, archived: Archived, topic_na
     assert list(found) == [
         *("archive", "time", "version", "messages", "files", "bytes", "types", "hours", "sealed_hours", "lag"),
         *("partitions", "last_batch"),
-        *("age_seconds", "rates", "gaps", "given_up", "warnings", "broker_error"),
+        *("age_seconds", "rates", "gaps", "given_up", "followers", "warnings", "broker_error"),
     ]
     assert list(found["partitions"][0]) == ["topic", "topic_id", "partition", "first", "next", "end", "lag", "messages"]
     assert set(found["last_batch"]) == {

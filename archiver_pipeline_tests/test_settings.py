@@ -122,7 +122,8 @@ WRONG_IN_FILE = [
     ),
     (
         "[[aggregates]]\nname = 'sales'\nwindow = 'week'\nmeasures = {n = 'count'}",
-        f"aggregates.0.window in {{file}} is 'week': allowed is {TABLES}, but input should be 'minute', 'hour' or 'day'",
+        f"aggregates.0.window in {{file}} is 'week': allowed is {TABLES}, but input should be "
+        "'minute', 'hour' or 'day'",
     ),
     (
         "[[aggregates]]\nname = 'sales'\nwindow = 'day'\nmeasures = {n = 'average $.a'}",

@@ -19,14 +19,15 @@ def command(
     """Show how far the archive is, and how far Kafka has run ahead of it.
 
     For each topic partition: the next offset to archive, the end offset (the last stable one), the lag between them and
-    the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types. Where the broker
-    does not answer, what the archive knows is shown all the same, and the exit code is 1.
+    the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types, and how far what
+    follows the archive is behind it. Where the broker does not answer, what the archive knows is shown all the same, and
+    the exit code is 1.
 
     **JSON**: archive, time, version, messages, files, bytes, types, hours, sealed_hours, lag, partitions (topic,
     topic_id, partition, first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds,
     run_id, messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps
-    (time, topic, topic_id, partition, start, end, reason), given_up, warnings, broker_error. What is not known is
-    null.
+    (time, topic, topic_id, partition, start, end, reason), given_up, followers (name, lag, hours, error), warnings,
+    broker_error. What is not known is null.
 
     **Examples**
 
@@ -80,6 +81,9 @@ def _print(found: Status) -> None:
         print(f"gap: {gap.at.topic}/{gap.at.partition} offsets [{gap.start}, {gap.end}): {gap.reason}{when}")
     if found.version is not None and not found.gaps:
         print("no gaps")
+    for follower in found.followers:
+        hours = f", {follower.hours:,} changed hours" if follower.hours else ""
+        print(f"follower {follower.name}: {follower.error or f'lag {follower.lag:,}{hours}'}")
     if found.given_up:
         print(f"{found.given_up:,} messages were lost with their files and given up: the view losses has their hours")
 

@@ -215,6 +215,11 @@ class Store:
         names = [*self._aggregate.group_by, *self._aggregate.measures]
         shape = json.dumps([_FORMAT, names, self._sql.kinds, self._aggregate.window])
         definition = self._aggregate.model_dump_json()
+        for statement in self._sql.incoming():
+            self._db.execute(statement)
+        made = self._db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()[0]
+        if made and (self._meta("shape"), self._meta("definition")) == (shape, definition):
+            return  # Without a lock: a run at work may hold it for long.
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
         if self._meta("shape") != shape:
@@ -230,8 +235,6 @@ class Store:
             for table in ("parts", "members", "offsets", "changed"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.execute("UPDATE groups SET dirty = 1")
-        for statement in self._sql.incoming():
-            self._db.execute(statement)
         self._set({"definition": definition})
         self._db.execute("COMMIT")
 

@@ -15,6 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from archiver_pipeline.followers.catch_up import CaughtUp, catch_up
 from archiver_pipeline.followers.registry import followers
+from archiver_pipeline.status import status
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.followers.aggregate_kit import Counted, minutes_in, user_of
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
@@ -175,3 +176,32 @@ def test_the_view_has_the_minutes(archived: Archived, topic_name: str) -> None:
     archived.run()
     query = f"SELECT epoch(minute), topic, type, events, users, revision FROM {NAME} ORDER BY minute"
     assert archived.sql(query) == [(at(n).timestamp(), topic_name, "one", 1, 1, 1) for n in range(3)]
+
+
+def test_tail_follows_minutes(archived: Archived, topic_name: str) -> None:
+    """`archiver tail` prints each version of a minute as a line, and says which ones are corrections."""
+    produce(archived.bootstrap_servers, topic_name, [sent(0, n) for n in range(3)])
+    archived.run()
+    follow(archived)
+    produce(archived.bootstrap_servers, topic_name, [sent(0, "late")])
+    archived.run()
+    follow(archived)
+    variables = environment({**archived.environment(), "ARCHIVER_RESULTS_TOPIC": archived.settings.results_topic})
+    with Processes() as processes:
+        tail = ["-m", "archiver_pipeline.cli", "tail", "--from-beginning", "--count", "2"]
+        lines, documents = processes.run(tail, variables), processes.run([*tail, "--json"], variables)
+    assert lines.out.splitlines() == [
+        f"2019-08-01T03:00:00Z {topic_name} one: 3 events, 3 users",
+        f"2019-08-01T03:00:00Z {topic_name} one: 4 events, 4 users  (revision 2)",
+    ], lines.said
+    assert [json.loads(line)["revision"] for line in documents.out.splitlines()] == [1, 2]
+
+
+def test_status_has_the_lag_of_followers(archived: Archived, topic_name: str) -> None:
+    """A follower that has not come along is behind by as many offsets as the archive has; asking makes nothing."""
+    produce(archived.bootstrap_servers, topic_name, [sent(n) for n in range(4)])
+    archived.run()
+    assert {item.name: item.lag for item in status(archived.settings).followers} == {NAME: 4, "page_views": 4}
+    assert not archived.settings.aggregates_path.exists()
+    follow(archived)
+    assert {item.name: item.lag for item in status(archived.settings).followers} == {NAME: 0, "page_views": 4}
