@@ -35,6 +35,13 @@ UGLY: Sequence[bytes | None] = (
 )
 
 
+def catch_up_now(target: Archive) -> None:
+    """Commit that the archive has all that Kafka has."""
+    attempt = batch_of(target, 0)
+    attempt.commit([caught_up_transaction(0, int(time.time() * 1000))], {})
+    attempt.clean()
+
+
 class Filled:
     """An archive, and what is done to it under a follower.
 
@@ -76,9 +83,7 @@ class Filled:
             ]
             headers = [("trace", b"\x00\xff"), ("trace", None), ("ü", b"")]
             archive(self.target, payloads, at, milliseconds=stamps, headers=headers)
-        attempt = batch_of(self.target, 0)
-        attempt.commit([caught_up_transaction(0, int(time.time() * 1000))], {})
-        attempt.clean()
+        catch_up_now(self.target)
 
     def messages(self) -> pl.DataFrame:
         """Every row of the table, as Polars reads it."""

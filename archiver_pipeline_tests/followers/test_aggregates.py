@@ -1,0 +1,213 @@
+"""Rules of aggregates: times, groups and measures of any JSON, exact and approximate."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archiver_pipeline.aggregates import Aggregate
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.followers.aggregator import Aggregator, watermark
+from archiver_pipeline.followers.base import Times
+from archiver_pipeline.followers.catch_up import catch_up, replace_hour
+from archiver_pipeline.followers.store import estimate
+from archiver_pipeline.hours import parse_hour
+from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.settings import Settings
+from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive
+from archiver_pipeline_tests.followers.workload import catch_up_now
+
+AUGUST = AUGUST_FIRST_AT_THREE // 1000
+
+
+class Counted:
+    """An archive without a broker, and aggregates of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(BASE_DIR=folder, topics=("orders",), results_topic="")
+        self.target = Archive(self.settings.archive_uri)
+
+    def add(self, *payloads: Any, milliseconds: Any = AUGUST_FIRST_AT_THREE, **kinds: Any) -> None:
+        """Archive payloads; what is no bytes is written as JSON."""
+        content = [item if isinstance(item, bytes | None) else json.dumps(item).encode() for item in payloads]
+        archive(self.target, content, milliseconds=milliseconds, **kinds)
+        catch_up_now(self.target)
+
+    def rows(self, measures: Mapping[str, str], **definition: Any) -> list[tuple[Any, ...]]:
+        """Bring an aggregate `a` up to the archive and read its files: start, groups, measures, revision."""
+        aggregate = Aggregate(**{"name": "a", "window": "minute", "measures": dict(measures), **definition})
+        with closing(Aggregator(aggregate, self.settings)) as follower:
+            catch_up(follower, self.settings)
+        return self.read()
+
+    def read(self) -> list[tuple[Any, ...]]:
+        """Every row of the files, in order."""
+        paths = sorted((self.settings.aggregates_path / "a").glob("dt=*/hr=*/*.parquet"))
+        frames = [pl.read_parquet(path, hive_partitioning=False) for path in paths]
+        return [row for frame in frames for row in frame.iter_rows()]
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Counted:
+    """An empty archive."""
+    return Counted(tmp_path)
+
+
+def moment(text: str) -> datetime:
+    """A time in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "minute"),
+    [
+        ("2019-08-01T03:04:05Z", "2019-08-01T03:04"),
+        ("2019-08-01T05:04:05+02:00", "2019-08-01T03:04"),
+        ("2019-08-01 03:04:05.678", "2019-08-01T03:04"),
+        (AUGUST, "2019-08-01T03:00"),
+        (AUGUST + 59.9, "2019-08-01T03:00"),
+        (str(AUGUST), "2019-08-01T03:00"),
+        (AUGUST * 1000 + 61_000, "2019-08-01T03:01"),
+        (AUGUST * 1_000_000, "2019-08-01T03:00"),
+        (0, "1970-01-01T00:00"),
+        (-1, "1969-12-31T23:59"),
+    ],
+)
+def test_a_time_may_be_text_or_seconds_or_less(counted: Counted, value: Any, minute: str) -> None:
+    """ISO text, with or without a zone, and numbers of seconds, milliseconds or microseconds name the same minutes."""
+    counted.add({"ts": value})
+    assert counted.rows({"n": "count"}, time="$.ts") == [(moment(minute), 1, 1)]
+
+
+@pytest.mark.parametrize("value", [None, "soon", "", True, {}, [], 1e300, "9" * 400, "2019-13-01", float("nan")])
+def test_what_is_no_time_is_in_no_minute(counted: Counted, value: Any) -> None:
+    """Nothing that a time field may hold stops an aggregate; such a message is left out."""
+    counted.add({"ts": value}, {}, b"{", None, {"ts": AUGUST})
+    assert counted.rows({"n": "count"}, time="$.ts") == [(moment("2019-08-01T03:00"), 1, 1)]
+
+
+def test_groups_and_measures(counted: Counted) -> None:
+    """Rows are counted, distinct values told apart by their text, and numbers summed up, whatever else is there."""
+    counted.add(
+        {"shop": "a", "amount": 2, "user": 1},
+        {"shop": "a", "amount": "3.5", "user": "1"},
+        {"shop": "a", "amount": "many", "user": 2},
+        {"shop": "b", "user": {"x": 1}},
+        {"shop": None, "amount": 100},
+        {"amount": 100},
+    )
+    numbers = {"total": "sum $.amount", "most": "max $.amount", "least": "min $.amount"}
+    rows = counted.rows(
+        {"n": "count", "users": "distinct $.user", **numbers},
+        group_by={"shop": "$.shop"},
+        window="day",
+    )
+    day = moment("2019-08-01T00:00")
+    assert rows == [(day, "a", 3, 2, 5.5, 3.5, 2.0, 1), (day, "b", 1, 0, None, None, None, 1)]
+
+
+def test_groups_by_columns_and_headers(counted: Counted) -> None:
+    """A group may be a column of the message, its key, or a header."""
+    counted.add({"type": "x"}, headers=[("shard", b"1"), ("shard", b"2")])
+    groups = {"topic": "topic", "part": "partition", "kind": "type", "who": "key", "shard": "header:shard"}
+    ((_, *found),) = counted.rows({"n": "count"}, group_by=groups)
+    assert found == ["orders", "0", "x", "key", "2", 1, 1]
+
+
+@pytest.mark.parametrize("users", [0, 10, 3_000, 60_000])
+def test_an_approximate_count_is_near(counted: Counted, users: int) -> None:
+    """Within four standard errors of 0.8 %, in batches, with users several times; small counts are all but exact."""
+    for part in range(3):
+        counted.add({"n": part}, *({"uid": f"user {n}"} for n in range(part * users // 5, users)))
+    ((_, found, exact, _),) = counted.rows({"near": "approx_distinct $.uid", "exact": "distinct $.uid"})
+    assert exact == users
+    assert abs(found - users) <= max(1, 0.0325 * users)
+
+
+def test_an_estimate_of_nothing_and_of_everything_is_finite() -> None:
+    """With no register used it is 0, and with all of them full it is a number."""
+    assert estimate(0, 0.0) == 0
+    assert estimate(1 << 14, (1 << 14) * 2.0**-51) > 10**15
+
+
+def test_another_definition_counts_again(counted: Counted) -> None:
+    """A changed rule counts everything anew from the archive, in further revisions; other columns begin afresh."""
+    counted.add({"uid": 1, "who": 1}, {"uid": 1, "who": 2})
+    assert counted.rows({"users": "distinct $.uid"})[0][1:] == (1, 1)
+    assert counted.rows({"users": "distinct $.who"})[0][1:] == (2, 2)
+    assert counted.rows({"users": "distinct $.who"})[0][1:] == (2, 2)
+    assert counted.rows({"people": "distinct $.who"})[0][1:] == (2, 1)
+
+
+def test_events_of_other_hours_stay_when_an_hour_is_counted_anew(counted: Counted) -> None:
+    """Where the time is a field, a window has events of several hours of the archive: each hour's part is its own."""
+    definition: dict[str, Any] = {"time": "$.ts", "window": "hour"}
+    measures = {"n": "count", "users": "distinct $.uid"}
+    stamps = [AUGUST_FIRST_AT_THREE, AUGUST_FIRST_AT_THREE + HOUR_MS, AUGUST_FIRST_AT_THREE + HOUR_MS]
+    counted.add({"ts": AUGUST, "uid": 1}, {"ts": AUGUST, "uid": 1}, {"ts": AUGUST, "uid": 2}, milliseconds=stamps)
+    assert counted.rows(measures, **definition)[0][1:] == (3, 2, 1)
+    aggregate = Aggregate(name="a", measures=measures, **definition)
+    with closing(Aggregator(aggregate, counted.settings)) as follower:
+        for _ in range(2):
+            assert replace_hour(follower, counted.settings, parse_hour("2019-08-01T04")) == 2
+    assert counted.rows(measures, **definition)[0][1:] == (3, 2, 1)
+
+
+def test_a_stamp_from_the_future_makes_nothing_final(counted: Counted) -> None:
+    """Its own minute waits for its time to come, and it tells nothing of other minutes."""
+    future = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
+    counted.add({}, {}, milliseconds=[AUGUST_FIRST_AT_THREE, future])
+    assert counted.rows({"n": "count"}) == [(moment("2019-08-01T03:00"), 1, 1)]
+
+
+TIMES = st.integers(min_value=0, max_value=1000)
+
+
+@given(
+    latest=st.dictionaries(st.integers(0, 3), TIMES),
+    idle=st.dictionaries(st.integers(0, 3), TIMES),
+    live=st.sets(st.integers(0, 3)),
+)
+def test_the_watermark_is_that_of_the_slowest_partition(
+    latest: dict[int, int], idle: dict[int, int], live: set[int]
+) -> None:
+    """It passes no live partition, counts one without news by the clock, and waits for one never heard of."""
+    at = {n: TopicPartition("orders", "A", n) for n in range(4)}
+    times = Times(1000, {at[n]: ms for n, ms in idle.items()}, frozenset(at[n] for n in live))
+    found = watermark(times, {at[n]: ms for n, ms in latest.items()})
+    if not live:
+        assert found == 1000
+    elif any(n not in latest and n not in idle for n in live):
+        assert found is None
+    else:
+        assert found == min(max(latest.get(n, 0), idle.get(n, 0)) for n in live)
+
+
+def test_the_same_counts_in_whatever_order_and_steps(tmp_path: Path) -> None:
+    """One batch or many, any order: the windows come out the same."""
+    chance = random.Random(5)
+    stamps = [AUGUST_FIRST_AT_THREE + chance.randrange(HOUR_MS) for _ in range(300)]
+    payloads = [{"uid": chance.randrange(20), "type": chance.choice("ab")} for _ in stamps]
+    found = []
+    for name, size in (("one", 300), ("many", 37)):
+        counted = Counted(tmp_path / name)
+        for start in range(0, 300, size):
+            counted.add(*payloads[start : start + size], milliseconds=stamps[start : start + size])
+            if name == "many":
+                counted.rows({"n": "count", "users": "distinct $.uid"}, group_by={"kind": "type"})
+        rows = counted.rows({"n": "count", "users": "distinct $.uid"}, group_by={"kind": "type"})
+        found.append([row[:-1] for row in rows])
+        order = list(range(300))
+        chance.shuffle(order)
+        stamps, payloads = [stamps[n] for n in order], [payloads[n] for n in order]
+    assert found[0] == found[1]
