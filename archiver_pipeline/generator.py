@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -108,6 +108,7 @@ def generate(
     settings: Generator,
     on_progress: Callable[[int, float], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    events: Iterator[Event] | None = None,
 ) -> Summary:
     """Produce as the settings say, until a limit or until `stop` says so, and wait for what is on its way.
 
@@ -118,6 +119,7 @@ def generate(
         settings: what to produce.
         on_progress: called with the messages sent and the seconds gone, about once a second and at the end.
         stop: asked ten times a second or more.
+        events: what to send; when they are over, it ends. Without them they are made as the settings say.
 
     Raises:
         SettingsError: librdkafka refuses a property.
@@ -126,7 +128,7 @@ def generate(
         KafkaError: a topic could not be made.
     """
     run = _Run(settings)
-    events = make_events(
+    events = events or make_events(
         settings.topics,
         settings.types,
         keys=settings.keys,
@@ -146,7 +148,10 @@ def generate(
             told = elapsed
         if ended:
             return run.finish()
-        for event in islice(events, int(max(0, min(due - run.sent, _CHUNK)))):
+        chunk = list(islice(events, int(max(0, min(due - run.sent, _CHUNK)))))
+        if not chunk and due > run.sent:
+            return run.finish()
+        for event in chunk:
             while not run.send(event):
                 run.poll(0.05)
         run.poll(0 if run.sent < due else _nap(settings, run.sent, run.elapsed()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -295,6 +296,33 @@ def test_generate_produces_what_it_says(archiver: Run, bootstrap_servers: str, t
     assert all(message.key is None and len(message.headers) == 2 for message in messages)
     done = archiver("generate", "--count", "3", "--topics", topic_name)
     assert re.match(rf"3 messages delivered \({topic_name} 3\), ", done.stdout)
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
+def test_generate_sends_the_lines_of_a_file(
+    archiver: Run, bootstrap_servers: str, topic_name: str, tmp_path: Path, compressed: bool
+) -> None:
+    """Each line is a message as it is, whatever is in it, and it ends with the file."""
+    content = b'{"uid": 1}\n\xff\x00\r\n\n' + b"x" * 100_000 + b"\nlast"
+    path = tmp_path / "lines"
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    create_topic(bootstrap_servers, topic_name, partitions=1)
+    done = archiver("generate", "--rate", "0", "--topics", topic_name, "--file", str(path), "--json")
+    assert json.loads(done.stdout)["delivered"] == 4, done.stderr
+    values = [message.value for message in read_all(bootstrap_servers, topic_name)[0]]
+    assert values == [b'{"uid": 1}', b"\xff\x00", b"x" * 100_000, b"last"]
+
+
+def test_generate_says_why_a_file_cannot_be_sent(archiver: Run, bootstrap_servers: str, tmp_path: Path) -> None:
+    """A file that is not there or cut short, and two topics for one file, are refused in one line."""
+    cut = tmp_path / "cut.gz"
+    cut.write_bytes(gzip.compress(b"x" * 100_000)[:-20])
+    for path in (cut, tmp_path / "nothing"):
+        done = archiver("generate", "--topics", "t", "--file", str(path))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "cannot be read" in done.stderr
+    done = archiver("generate", "--topics", "a,b", "--file", str(cut))
+    assert "--file goes to one topic" in done.stderr
 
 
 def test_generate_needs_no_topics(archiver: Run) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,10 +34,13 @@ def command(
     ugly: Annotated[
         str, typer.Option(metavar="SHARE", help="Share that is cut short, untyped, not UTF-8 or a tombstone.")
     ] = "0",
+    file: Annotated[
+        Path | None, typer.Option(help="Send the lines of this file instead, gzip or not; - is standard input.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same messages but for their times.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
 ) -> None:
-    """Produce JSON events at a steady rate, until a limit or Ctrl-C.
+    """Produce JSON events at a steady rate, until a limit or Ctrl-C; or the lines of a file, until its end.
 
     Topics that are missing are made with 4 partitions. The broker is that of KAFKA_BOOTSTRAP_SERVERS; other KAFKA_*
     properties are handed on.
@@ -48,6 +52,7 @@ def command(
 
         archiver generate
         archiver generate --rate 5000 --topics orders --seconds 60 --headers
+        archiver generate --rate 0 --topics frames --file stream.jsonl.gz
         archiver generate --rate 0 --count 1000000 --late 5% --ugly 1% --seed 1 --json
     """
     from archiver_pipeline.cli.output import print_json
@@ -55,6 +60,8 @@ def command(
 
     settings = load()
     settings.require_broker()
+    from archiver_pipeline.errors import SettingsError
+    from archiver_pipeline.event_file import events_of
     from archiver_pipeline.generator import Generator, generate
 
     wanted = Generator(
@@ -70,8 +77,11 @@ def command(
         ugly_share=_share("--ugly", ugly),
         seed=seed,
     )
+    if file is not None and len(wanted.topics) != 1:
+        raise SettingsError("--file goes to one topic: name it with --topics")
+    lines = None if file is None else events_of(file, wanted.topics[0])
     with _stopped_by_signals() as stopped, _shown(count) as on_progress:
-        summary = generate(wanted, on_progress, lambda: bool(stopped))
+        summary = generate(wanted, on_progress, lambda: bool(stopped), lines)
     if as_json:
         print_json({**asdict(summary), "seconds": round(summary.seconds, 3), "rate": round(summary.rate, 1)})
     else:
