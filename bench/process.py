@@ -20,7 +20,7 @@ class Measured:
         seconds: from start to end.
         cpu_seconds: user and system time together.
         peak_bytes: the largest resident set.
-        report: the JSON object that it printed last.
+        report: the JSON object that it printed last, or alone over several lines.
     """
 
     seconds: float
@@ -40,5 +40,5 @@ def measure(module: str, *arguments: str, environment: Mapping[str, str] | None 
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, line, output)
-    report = json.loads(output.splitlines()[-1])
+    report = json.loads(output if output.startswith(b"{\n") else output.splitlines()[-1])
     return Measured(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, report)
