@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import KafkaError, SettingsError, Superseded
 from archiver_pipeline.followers.base import Follower, FollowerPosition, Times
-from archiver_pipeline.followers.feed import Feed, Step
+from archiver_pipeline.followers.feed import Feed, Step, changed_hours, offset_lag
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger
@@ -33,7 +33,7 @@ _WAIT_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class CaughtUp:
-    """What a follower did: its steps, the messages it took, the hours it replaced, and what was left (`Feed.lag`)."""
+    """What a follower did: its steps, the messages it took, the hours it replaced, and the offsets that were left."""
 
     steps: int = 0
     messages: int = 0
@@ -69,12 +69,13 @@ def catch_up(
     done = _Done()
     tries = 0
     while True:
-        feed = Feed(archive, step_messages)
-        position = follower.position()
-        lag = feed.lag(position)
-        if lag == 0 or time.monotonic() - began > limit_seconds:
+        ledger, position = archive.ledger(), follower.position()
+        # A partition that is new has no lag, and is noted all the same.
+        is_there = ledger.committed.keys() <= position.offsets.keys() and not changed_hours(ledger, position)
+        if (is_there and offset_lag(ledger, position) == 0) or time.monotonic() - began > limit_seconds:
             break
         try:
+            feed = Feed(archive, step_messages)
             for step in feed.steps(position):
                 if time.monotonic() - began > limit_seconds:
                     break
@@ -89,7 +90,8 @@ def catch_up(
             time.sleep(_WAIT_SECONDS * tries)
     on_step("settle")
     if follower.waits:
-        follower.settle(times(settings, feed.ledger, position))
+        follower.settle(times(settings, ledger, position))
+    lag = offset_lag(ledger, position)
     return CaughtUp(done.steps, done.messages, tuple(done.hours), lag, time.monotonic() - began)
 
 

@@ -13,6 +13,7 @@ from archiver_pipeline.files import RESTORE, Fault, check_file, listed_files
 from archiver_pipeline.followers.base import PARTITIONED, FollowerPosition
 from archiver_pipeline.followers.commits import BatchCommit, look_back, read_commit
 from archiver_pipeline.hours import Hour, MiB, parse_hour
+from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.parquet import frames_of
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.runs import PLACE
@@ -20,8 +21,8 @@ from archiver_pipeline.runs import PLACE
 if TYPE_CHECKING:
     import polars as pl
 
-_FRAME_ROWS = 50_000
-"""Frames of small files are put together until they have so many rows."""
+_FRAME_ROWS, _FRAME_BYTES = 50_000, 32 * MiB
+"""Frames of small files are put together until they have so many rows, or bytes."""
 
 Ranges = Mapping[TopicPartition, tuple[int, int]]
 """Offsets `[start, end)` per topic partition."""
@@ -47,6 +48,23 @@ class Step:
     messages: int = 0
 
 
+def known_position(ledger: Ledger, position: FollowerPosition) -> FollowerPosition:
+    """The position with the partitions that the follower has not met yet, at their start."""
+    start = {at: what.first for at, what in ledger.committed.items()}
+    return replace(position, offsets={**start, **position.offsets})
+
+
+def changed_hours(ledger: Ledger, position: FollowerPosition) -> list[Hour]:
+    """The hours that a rewrite has changed since the follower took them, in order."""
+    return sorted(parse_hour(name) for name, count in ledger.changed.items() if position.changed.get(name, 0) != count)
+
+
+def offset_lag(ledger: Ledger, position: FollowerPosition) -> int:
+    """How many offsets the archive has beyond a position."""
+    reached = known_position(ledger, position).offsets
+    return sum(max(0, what.next - reached[at]) for at, what in ledger.committed.items())
+
+
 class Feed:
     """What one version of the archive has for followers."""
 
@@ -65,17 +83,11 @@ class Feed:
         self._listed = {file.path: file for file in listed_files(self._files)}
         self._sound: set[str] = set()
 
-    def lag(self, position: FollowerPosition) -> int:
-        """How many offsets and how many changed hours lie beyond a position, hours counting as one each."""
-        known = self._known(position)
-        offsets = sum(max(0, what.next - known.offsets[at]) for at, what in self.ledger.committed.items())
-        return offsets + len(self._changed(position))
-
     def steps(self, position: FollowerPosition) -> Iterator[Step]:
         """Plan the steps from a position to all that this version has: first the hours that a rewrite has changed."""
-        known = self._known(position)
+        known = known_position(self.ledger, position)
         before = position
-        for hour in self._changed(position):
+        for hour in changed_hours(self.ledger, position):
             step = replace(self.again(known, hour), before=before)
             yield step
             before = known = step.after
@@ -91,7 +103,7 @@ class Feed:
 
     def again(self, position: FollowerPosition, hour: Hour) -> Step:
         """Plan to replace one hour by what this version has of it, as far as the follower is."""
-        known = self._known(position)
+        known = known_position(self.ledger, position)
         changed = self.ledger.changed.get(hour.name)
         after = known if changed is None else replace(known, changed={**known.changed, hour.name: changed})
         ranges = {at: (0, end) for at, end in known.offsets.items()}
@@ -110,7 +122,7 @@ class Feed:
         low = min((start for start, _ in step.ranges.values()), default=0)
         high = max((end for _, end in step.ranges.values()), default=0)
         held: list[pl.DataFrame] = []
-        rows = 0
+        rows, size = 0, 0.0
         stored = [name for name in columns if name not in PARTITIONED]
         wanted = list(dict.fromkeys([*PLACE, "offset", *stored]))
         for path in step.paths:
@@ -122,21 +134,12 @@ class Feed:
                     .select(list(columns))
                 )
                 held.append(mine)
-                rows += mine.height
-                if rows >= _FRAME_ROWS:
+                rows, size = rows + mine.height, size + mine.estimated_size()
+                if rows >= _FRAME_ROWS or size >= _FRAME_BYTES:
                     yield pl.concat(held)
-                    held, rows = [], 0
+                    held, rows, size = [], 0, 0
         if rows:
             yield pl.concat(held)
-
-    def _known(self, position: FollowerPosition) -> FollowerPosition:
-        """The position with the partitions that the follower has not met yet, at their start."""
-        start = {at: what.first for at, what in self.ledger.committed.items()}
-        return replace(position, offsets={**start, **position.offsets})
-
-    def _changed(self, position: FollowerPosition) -> list[Hour]:
-        names = (name for name, count in self.ledger.changed.items() if position.changed.get(name, 0) != count)
-        return sorted(map(parse_hour, names))
 
     def _new(self, known: FollowerPosition) -> Iterator[tuple[Ranges, tuple[str, ...], int]]:
         """The steps over new messages: in stretches of offsets where the log has been cleaned up, then by commits."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.aggregator import STATE
 from archiver_pipeline.followers.base import FollowerPosition
+from archiver_pipeline.followers.feed import changed_hours, offset_lag
 from archiver_pipeline.followers.registry import followers
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.settings import Settings
@@ -44,6 +45,4 @@ def lags(settings: Settings, ledger: Ledger) -> Iterator[FollowerLag]:
         except ArchiverError as error:
             yield FollowerLag(name, None, None, settings.mask(str(error)))
             continue
-        behind = (what.next - position.offsets.get(at, what.first) for at, what in ledger.committed.items())
-        changed = sum(position.changed.get(hour, 0) != count for hour, count in ledger.changed.items())
-        yield FollowerLag(name, sum(max(0, offsets) for offsets in behind), changed)
+        yield FollowerLag(name, offset_lag(ledger, position), len(changed_hours(ledger, position)))

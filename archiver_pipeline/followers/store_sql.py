@@ -120,7 +120,7 @@ class StoreSql:
         """Start, groups, newest version and revision between two times; those whose messages are all gone left out."""
         return (
             f"SELECT start{self.groups}{self.values}, revision FROM groups WHERE start >= ? AND start < ? "
-            f"AND revision > 0 AND id IN (SELECT id FROM parts) ORDER BY start{self.groups}"
+            f"AND revision > 0 AND EXISTS (SELECT 1 FROM parts WHERE parts.id = groups.id) ORDER BY start{self.groups}"
         )
 
     def results(self) -> str:
