@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,9 +19,22 @@ import psutil
 
 from archiver_pipeline_tests.kafka.topics import wait_for
 
+HOST = "127.0.0.1"
 CHECKOUT = Path(__file__).resolve().parents[1]
 _MARK = "TEST_PROCESSES"
 _PREFIXES = ("ARCHIVER_", "KAFKA_", "DAGSTER_", "AWS_", "DEMO_")
+
+# Linux ends the child when the thread that started it ends, however that happens. Set in the child after exec and not
+# in `preexec_fn`, which is unsafe in a process with threads (librdkafka, Polars).
+DIE_WITH_PARENT = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Program for `python -c`: its arguments are the id of its parent, and the command that it becomes."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +65,27 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, for servers that will be stopped and started on them."""
+    # Below the ephemeral range: while a server is down, a client that keeps connecting to a port in that range
+    # can be given the very port as its own end, and the server does not get it back.
+    held: list[socket.socket] = []
+    try:
+        while len(held) < count:
+            candidate = socket.socket()
+            try:
+                candidate.bind((HOST, random.SystemRandom().randrange(20_000, 32_000)))
+                held.append(candidate)
+            except OSError:
+                candidate.close()
+        return [each.getsockname()[1] for each in held]
+    finally:
+        for each in held:
+            each.close()
 
 
 class Processes:

@@ -20,8 +20,8 @@ def command(
 
     For each topic partition: the next offset to archive, the end offset (the last stable one), the lag between them and
     the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types, and how far what
-    follows the archive is behind it. Where the broker does not answer, what the archive knows is shown all the same, and
-    the exit code is 1.
+    follows the archive is behind it. Where the broker does not answer, what the archive knows is shown all the same,
+    and the exit code is 1.
 
     **JSON**: archive, time, version, messages, files, bytes, types, hours, sealed_hours, lag, partitions (topic,
     topic_id, partition, first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds,

@@ -7,6 +7,8 @@ from functools import partial
 
 from archiver_pipeline.followers.aggregator import Aggregator
 from archiver_pipeline.followers.base import Follower
+from archiver_pipeline.followers.mysql import MySqlFollower
+from archiver_pipeline.followers.search import SearchFollower
 from archiver_pipeline.settings import Settings
 
 MakeFollower = Callable[[], Follower]
@@ -17,4 +19,8 @@ def followers(settings: Settings) -> Mapping[str, MakeFollower]:
     found: dict[str, MakeFollower] = {
         item.name: partial(Aggregator, item, settings) for item in settings.every_aggregate
     }
+    if settings.mysql_url.get_secret_value():
+        found[MySqlFollower.name] = partial(MySqlFollower, settings)
+    if settings.search_url.get_secret_value():
+        found[SearchFollower.name] = partial(SearchFollower, settings)
     return found

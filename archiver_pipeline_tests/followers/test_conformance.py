@@ -22,7 +22,7 @@ from archiver_pipeline_tests.followers.kit import Kit
 from archiver_pipeline_tests.followers.workload import Filled
 from archiver_pipeline_tests.processes import Processes, environment
 
-KITS: tuple[str, ...] = ("minutes",)
+KITS: tuple[str, ...] = ("minutes", "mysql", "search")
 KILLED = -9
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -23,8 +22,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from archiver_pipeline_tests.kafka.jars import BrokerError, fetch_jars, java, last_lines
+from archiver_pipeline_tests.processes import DIE_WITH_PARENT, HOST, free_ports
 
-HOST = "127.0.0.1"
 START_LIMIT_SECONDS = 60.0
 STOP_LIMIT_SECONDS = 20.0
 MESSAGE_MAX_BYTES = 20 * 1024 * 1024
@@ -63,16 +62,7 @@ PROPERTIES: Mapping[str, str | int | float] = {
 }
 """Server properties of a broker for tests: one node, and housekeeping that happens within a second."""
 
-# Linux ends the child when the thread that started it ends, however that happens. Set in the child after exec and not
-# in `preexec_fn`, which is unsafe in a process with threads (librdkafka, Polars).
-_DIE_WITH_PARENT = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+# What others of the tests start is started alike.
 
 
 class KafkaBroker:
@@ -101,7 +91,7 @@ class KafkaBroker:
         self._own_data = data is None
         self.data = data or Path(tempfile.mkdtemp(prefix="kafka-"))
         self.data.mkdir(parents=True, exist_ok=True)
-        port, controller_port = _free_ports(2)
+        port, controller_port = free_ports(2)
         self.bootstrap_servers = f"{HOST}:{port}"
         self.process: subprocess.Popen[bytes] | None = None
         self._heap = heap
@@ -131,7 +121,7 @@ class KafkaBroker:
         if not (self.data / "logs" / "meta.properties").exists():
             self._format(command)
         command += [f"-Xmx{self._heap}", f"-Xms{self._heap}", "kafka.Kafka", str(self._config)]
-        launcher = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        launcher = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), *command]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 launcher, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -229,21 +219,3 @@ def _answers(bootstrap_servers: str) -> bool:
         return bool(admin.list_topics(timeout=2).brokers)
     except (OSError, KafkaException):
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    # Below the ephemeral range: while the broker is down, a client that keeps connecting to a port in that range
-    # can be given the very port as its own end, and the broker does not get it back.
-    held: list[socket.socket] = []
-    try:
-        while len(held) < count:
-            candidate = socket.socket()
-            try:
-                candidate.bind((HOST, random.SystemRandom().randrange(20_000, 32_000)))
-                held.append(candidate)
-            except OSError:
-                candidate.close()
-        return [each.getsockname()[1] for each in held]
-    finally:
-        for each in held:
-            each.close()

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from archiver_pipeline_tests.kafka.broker import _DIE_WITH_PARENT, HOST, _free_ports
 from archiver_pipeline_tests.kafka.jars import java, last_lines
+from archiver_pipeline_tests.processes import DIE_WITH_PARENT, HOST, free_ports
 from archiver_pipeline_tests.search.jars import NodeError, fetch_class_path
 
 START_LIMIT_SECONDS = 60.0
@@ -63,7 +63,7 @@ class SearchNode:
         """
         self._own_data = data is None
         self.data = (data or Path(tempfile.mkdtemp(prefix="opensearch-"))).absolute()
-        self._port, transport_port = _free_ports(2)
+        self._port, transport_port = free_ports(2)
         self.url = f"http://{HOST}:{self._port}"
         self.process: subprocess.Popen[bytes] | None = None
         self._heap = heap
@@ -87,7 +87,7 @@ class SearchNode:
         command = [java(), "-cp", fetch_class_path(), "-Dlog4j2.level=WARN", f"-Djava.io.tmpdir={self._scratch}"]
         command += ["-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", f"-Xmx{self._heap}", f"-Xms{self._heap}"]
         command += ["SearchNode", str(self.data)]
-        launcher = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        launcher = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), *command]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 launcher, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
