@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.envelope import TypeRule
 from archiver_pipeline.errors import SettingsError
 from archiver_pipeline.settings import Settings, load
@@ -380,7 +381,7 @@ def test_the_committed_file_shows_the_defaults_and_every_line_of_it_can_be_taken
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
     committed = (CHECKOUT / "archiver.toml").read_text("utf-8")
     assert tomllib.loads(committed) == {}
-    lines = re.findall(r"^# ((?:[a-z_]+|\"[^\"]+\") = .*|\[[a-z]+\])$", committed, re.MULTILINE)
+    lines = re.findall(r"^# ((?:[a-z_]+|\"[^\"]+\") = .*|\[\[?[a-z]+\]\]?)$", committed, re.MULTILINE)
     write("\n".join(lines))
     settings = load()
     examples = {
@@ -390,6 +391,15 @@ def test_the_committed_file_shows_the_defaults_and_every_line_of_it_can_be_taken
             r"^metrics\..*": "constant:metric",
             "clicks": "$.meta.kind",
         },
+        "aggregates": (
+            Aggregate(
+                name="sales",
+                window="day",
+                group_by={"shop": "$.shop.id", "topic": "topic"},
+                measures={"orders": "count", "buyers": "distinct $.uid", "revenue": "sum $.amount"},
+                time="$.ts",
+            ),
+        ),
         "kafka": {
             "bootstrap.servers": "localhost:9092",
             "security.protocol": "sasl_ssl",

@@ -14,8 +14,8 @@ from archiver_pipeline.defs.resources import archive, settings
 from archiver_pipeline.defs.runs import heartbeat, under_way
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.aggregator import STATE
+from archiver_pipeline.followers.peek import has_waiting
 from archiver_pipeline.followers.registry import followers
-from archiver_pipeline.followers.store import has_waiting
 from archiver_pipeline.settings import Settings
 
 FOLLOW_OP = "catch_up"
@@ -116,9 +116,9 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     for group, names in groups(current).items():
         last = asked.get(group, {"version": -1, "at": 0.0})
         busy = under_way(context.instance, job_name="follow", tags={FOLLOWERS_TAG: group})
-        failures = _failures(context.instance, group)
+        failures, undone = _failures(context.instance, group)
         pause = pause_seconds(failures, current.follow_seconds)
-        is_new = last["version"] != version or failures > 0 or (group == AGGREGATES and _is_waiting(current, now))
+        is_new = last["version"] != version or undone or (group == AGGREGATES and _is_waiting(current, now))
         if busy:
             reasons.append(f"{group}: run {busy[0].dagster_run.run_id[:8]} is at work")
         elif not is_new:
@@ -142,15 +142,15 @@ def _is_waiting(current: Settings, now: float) -> bool:
     )
 
 
-def _failures(instance: dg.DagsterInstance, group: str) -> int:
-    """How many of the newest runs of a group have failed in a row."""
+def _failures(instance: dg.DagsterInstance, group: str) -> tuple[int, bool]:
+    """How many of the newest runs of a group have failed in a row, and whether the newest one did not come through."""
     count = 0
     runs = instance.get_runs(RunsFilter(job_name="follow", tags={FOLLOWERS_TAG: group}), limit=_LOOK_BACK)
     for run in runs:
         if run.status is not DagsterRunStatus.FAILURE:
             break
         count += 1
-    return count
+    return count, bool(runs) and runs[0].status is not DagsterRunStatus.SUCCESS
 
 
 def _recall(cursor: str | None) -> dict[str, dict[str, float]]:

@@ -69,10 +69,16 @@ class Aggregator(Follower):
     def settle(self, times: Times) -> None:
         """Make final what is, publish it, and send it on."""
         with self.store.transaction():
+            # What was known once stays known when the next message is on its way.
+            self.store.note(times.idle_ms)
             moment = watermark(times, self.store.latest_ms())
-            made = 0 if moment is None else self.store.finish(int(moment / 1000 - self._grace_seconds))
-        if made:
-            log.info("%s: %d windows and groups are final or corrected", self.name, made)
+        while moment is not None:
+            with self.store.transaction():
+                looked_at, made = self.store.finish(int(moment / 1000 - self._grace_seconds))
+            if made:
+                log.info("%s: %d windows and groups are final or corrected", self.name, made)
+            if not looked_at:
+                break
         self.published = publish(self.store, self.aggregate, self.folder)
         if self._topic is None:
             with self.store.transaction():
@@ -96,11 +102,11 @@ class Aggregator(Follower):
             if hour is not None:
                 self.store.remove(hour.name)
             for frame in messages:
-                partial = self._extractor.partial(frame, now_ms)
-                self.store.add(partial)
-                untimed += partial.untimed
-                for at, stamp in partial.latest_ms.items():
-                    latest[at] = max(stamp, latest.get(at, stamp))
+                for partial in self._extractor.partials(frame, now_ms):
+                    self.store.add(partial)
+                    untimed += partial.untimed
+                    for at, stamp in partial.latest_ms.items():
+                        latest[at] = max(stamp, latest.get(at, stamp))
             self.store.move(after, latest)
         if untimed:
             log.info("%s: %d messages have no time, and so are in no %s", self.name, untimed, self.aggregate.window)

@@ -68,11 +68,11 @@ def catch_up(
     began = time.monotonic()
     done = _Done()
     tries = 0
+    goal = archive.ledger()
     while True:
-        ledger, position = archive.ledger(), follower.position()
-        # A partition that is new has no lag, and is noted all the same.
-        is_there = ledger.committed.keys() <= position.offsets.keys() and not changed_hours(ledger, position)
-        if (is_there and offset_lag(ledger, position) == 0) or time.monotonic() - began > limit_seconds:
+        position = follower.position()
+        # What comes meanwhile is for the next run: one that never ends would never settle.
+        if _has_reached(goal, position) or time.monotonic() - began > limit_seconds:
             break
         try:
             feed = Feed(archive, step_messages)
@@ -88,11 +88,18 @@ def catch_up(
                 raise
             log.info("%s: %s; looking again", follower.name, error)
             time.sleep(_WAIT_SECONDS * tries)
+    ledger = archive.ledger()
     on_step("settle")
     if follower.waits:
         follower.settle(times(settings, ledger, position))
     lag = offset_lag(ledger, position)
     return CaughtUp(done.steps, done.messages, tuple(done.hours), lag, time.monotonic() - began)
+
+
+def _has_reached(goal: Ledger, position: FollowerPosition) -> bool:
+    """Whether a follower has all of a version; a partition that is new has no lag, and is to be noted all the same."""
+    is_known = goal.committed.keys() <= position.offsets.keys() and not changed_hours(goal, position)
+    return is_known and offset_lag(goal, position) == 0
 
 
 def replace_hour(follower: Follower, settings: Settings, hour: Hour, on_step: OnStep = lambda _: None) -> int:
@@ -122,6 +129,7 @@ def times(settings: Settings, ledger: Ledger, position: FollowerPosition) -> Tim
         settings.require_kafka()
         cluster = Cluster(settings)
         look = cluster.look()
+        every = [item for state in look.topics for item in positions_of(state, ledger.committed, cluster.start_offset)]
     except (KafkaError, SettingsError) as error:
         log.warning("what is final is decided by what the archive knows, because the broker did not tell: %s", error)
         idle = {
@@ -131,9 +139,11 @@ def times(settings: Settings, ledger: Ledger, position: FollowerPosition) -> Tim
             and (lane := lane_of(at.topic, at.partition, settings.lanes)) in ledger.caught_up
         }
         return Times(now_ms, idle, frozenset(ledger.committed))
-    every = [item for state in look.topics for item in positions_of(state, ledger.committed, cluster.start_offset)]
     idle = {item.at: look.asked_ms for item in every if position.offsets.get(item.at, -1) >= item.end}
-    return Times(now_ms, idle, frozenset(item.at for item in every))
+    # A partition that cannot be read may have news all the same.
+    partial = {state.topic for state in look.topics if not state.complete}
+    unread = {at for at in ledger.committed if (at.topic, at.partition) in look.unread or at.topic in partial}
+    return Times(now_ms, idle, frozenset({item.at for item in every} | unread))
 
 
 class _Done:

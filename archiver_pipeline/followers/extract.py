@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.aggregates import COLUMNS, NUMBERS, Aggregate
 from archiver_pipeline.envelope import ERASED, FIRST_MS, LAST_MS, MALFORMED, TypeRule, parse_type_rule
+from archiver_pipeline.errors import FollowerError
 from archiver_pipeline.fields import literal
 from archiver_pipeline.plan import TopicPartition
 
@@ -19,6 +22,10 @@ REGISTERS = 1 << 14
 """Registers of an approximate count (HyperLogLog, Flajolet et al. 2007): a standard error of 1.04/√16384, 0.8 %."""
 
 _HASH_BITS = 64 - 14
+_SLICE_BYTES = 4 * 1024**2
+"""So many bytes of messages are taken apart at a time: their JSON may take a hundred times as much."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Partial:
             None for each `sum`, `min` and `max`, in order.
         members: rows of source hour, start, groups, number of the measure, member, rank; a member of `distinct` is the
             text itself with rank 0, one of `approx_distinct` is a register.
-        latest_ms: the latest time of an event, not past the clock, per topic partition.
+        latest_ms: the latest time of an event, not past the clock, per topic partition; of the messages themselves
+            where none of them has the time that counts, so that such a partition holds up nothing.
         untimed: how many messages have no time.
     """
 
@@ -56,8 +64,41 @@ class Extractor:
         """Let go of the memory."""
         self._connection.close()
 
-    def partial(self, frame: pl.DataFrame, now_ms: int) -> Partial:
-        """Sum up a frame, which has `columns`."""
+    def partials(self, frame: pl.DataFrame, now_ms: int) -> Iterator[Partial]:
+        """Sum up a frame, which has `columns`, in pieces that fit into memory.
+
+        Raises:
+            FollowerError: DuckDB fails for another reason.
+        """
+        rows = max(1, frame.height * _SLICE_BYTES // max(1, int(frame.estimated_size())))
+        for part in frame.iter_slices(rows):
+            yield from self._bounded(part, now_ms)
+
+    def _bounded(self, frame: pl.DataFrame, now_ms: int) -> Iterator[Partial]:
+        """Sum up a frame, in halves where its JSON takes too much memory; one message that does so has no fields."""
+        import duckdb
+        import polars as pl
+
+        try:
+            yield self._partial(frame, now_ms)
+            return
+        except duckdb.OutOfMemoryException:
+            pass
+        except duckdb.Error as error:
+            raise FollowerError(
+                f"{self._aggregate.name}: messages cannot be counted: {error}",
+                hint="This is a defect of the archiver: please report it; nothing was lost",
+            ) from error
+        if frame.height == 1:
+            (topic, partition), name = frame.select("topic", "partition").row(0), self._aggregate.name
+            log.warning("%s: the JSON of a message of %s/%d is too large to be taken apart", name, topic, partition)
+            yield self._partial(frame.with_columns(value=pl.lit(None, pl.String)), now_ms)
+            return
+        half = frame.height // 2
+        yield from self._bounded(frame[:half], now_ms)
+        yield from self._bounded(frame[half:], now_ms)
+
+    def _partial(self, frame: pl.DataFrame, now_ms: int) -> Partial:
         import polars as pl
 
         with closing(self._connection.cursor()) as cursor:
@@ -65,7 +106,9 @@ class Extractor:
             cursor.execute(f"CREATE OR REPLACE TEMP TABLE found AS {self._select()}")
             cursor.unregister("frame")
             latest = cursor.execute(
-                'SELECT topic, topic_id, "partition", max(at_ms) FROM found WHERE at_ms <= ? GROUP BY ALL', [now_ms]
+                'SELECT topic, topic_id, "partition", coalesce(max(at_ms) FILTER (at_ms <= $now), '
+                "max(sent_ms) FILTER (sent_ms <= $now)) AS latest FROM found GROUP BY ALL HAVING latest IS NOT NULL",
+                {"now": now_ms},
             ).fetchall()
             ((untimed,),) = cursor.execute("SELECT count(*) FROM found WHERE at_ms IS NULL").fetchall()
             counts = cursor.execute(self._counts()).fetchall()
@@ -80,7 +123,8 @@ class Extractor:
             f"{_text(rule)} AS v{number}" for number, (_, rule) in enumerate(aggregate.parsed()) if rule is not None
         ]
         time = _time(parse_type_rule(aggregate.time)) if aggregate.time else 'epoch_ms("timestamp")'
-        columns = ", ".join(["topic", "topic_id", '"partition"', *groups, *values])
+        sent = 'epoch_ms("timestamp") AS sent_ms'
+        columns = ", ".join(["topic", "topic_id", '"partition"', sent, *groups, *values])
         # A time that no calendar holds is none: the Parquet files and folders could not have it.
         return (
             f"SELECT * REPLACE (CASE WHEN at_ms BETWEEN {FIRST_MS} AND {LAST_MS} THEN at_ms END AS at_ms), "
@@ -145,11 +189,9 @@ def _text(rule: TypeRule) -> str:
         return literal(rule.name)
     if rule.kind == "header":
         return f"try(decode(list_filter(headers, lambda h: h.key = {literal(rule.name)})[-1].value))"
-    token = f"try(json_extract(value, {literal(rule.json_path)}))"
-    return (
-        f"CASE WHEN type <> {literal(MALFORMED)} AND json_type({token}) NOT IN ('OBJECT', 'ARRAY', 'NULL') "
-        f"THEN {token} ->> '$' END"
-    )
+    sound = f"CASE WHEN type <> {literal(MALFORMED)} THEN value END"
+    token = f"try(json_extract({sound}, {literal(rule.json_path)}))"
+    return f"CASE WHEN json_type({token}) NOT IN ('OBJECT', 'ARRAY', 'NULL') THEN {token} ->> '$' END"
 
 
 def _time(rule: TypeRule) -> str:
@@ -162,3 +204,12 @@ def _time(rule: TypeRule) -> str:
     unit = f"CASE WHEN abs({number}) < 1e11 THEN 1000.0 WHEN abs({number}) < 1e14 THEN 1.0 ELSE 0.001 END"
     scaled = f"CASE WHEN abs({number}) < 1e17 THEN floor({number} * {unit})::BIGINT END"
     return f"coalesce({scaled}, epoch_ms(TRY_CAST({text} AS TIMESTAMPTZ)))"
+
+
+def estimate(used: int, total: float) -> int:
+    """The HyperLogLog estimate for registers of which `used` are not empty, with the sum of 2^-rank over those."""
+    empty = REGISTERS - used
+    raw = 0.7213 / (1 + 1.079 / REGISTERS) * REGISTERS**2 / (empty + total)
+    if empty and raw <= 2.5 * REGISTERS:
+        raw = REGISTERS * math.log(REGISTERS / empty)
+    return round(raw)

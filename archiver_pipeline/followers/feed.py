@@ -151,7 +151,10 @@ class Feed:
             reached.update({at: end for at, (_, end) in ranges.items()})
         held: list[BatchCommit] = []
         for version in lacking.versions:
-            commit = read_commit(self._archive.path, version)
+            try:
+                commit = read_commit(self._archive.path, version)
+            except FileNotFoundError as error:
+                raise Superseded("the table's log was cleaned up while it was read", hint="Run again") from error
             assert commit is not None
             full = sum(each.messages for each in held) + commit.messages > self._max_messages
             if held and (full or sum(each.bytes for each in held) + commit.bytes > self._max_bytes):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.aggregator import STATE
-from archiver_pipeline.followers.base import FollowerPosition
 from archiver_pipeline.followers.feed import changed_hours, offset_lag
+from archiver_pipeline.followers.peek import read_position
 from archiver_pipeline.followers.registry import followers
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.settings import Settings
@@ -37,8 +37,8 @@ def lags(settings: Settings, ledger: Ledger) -> Iterator[FollowerLag]:
     aggregates = {item.name for item in settings.every_aggregate}
     for name, make in followers(settings).items():
         try:
-            if name in aggregates and not (settings.aggregates_path / name / STATE).exists():
-                position = FollowerPosition()  # To ask must not make it.
+            if name in aggregates:
+                position = read_position(settings.aggregates_path / name / STATE)  # To open it would make it.
             else:
                 with closing(make()) as follower:
                     position = follower.position()

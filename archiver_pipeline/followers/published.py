@@ -25,8 +25,9 @@ def publish(store: Store, aggregate: Aggregate, folder: Path) -> list[Hour]:
     """
     hours = store.unpublished()
     with translated(folder):
-        if not (folder / SCHEMA_FILE).exists():
-            _replace(folder / SCHEMA_FILE, _frame([], aggregate))
+        with store.transaction():
+            if not (folder / SCHEMA_FILE).exists():
+                _replace(folder / SCHEMA_FILE, _frame([], aggregate))
         for hour in hours:
             named = hour_at(hour)
             path = folder / f"dt={named.dt}" / f"hr={named.hr}" / f"{aggregate.name}.parquet"

@@ -57,6 +57,10 @@ class ResultsTopic:
             producer.init_transactions(_TRANSACTION_SECONDS)
             # Only now is nobody else at it, and every transaction before is over.
             sent, count = self._position(store.id), 0
+            if sent > store.newest():
+                # The state was put back from a copy: what waits was never sent under these numbers.
+                with store.transaction():
+                    store.renumber(sent)
             while results := store.results(sent, _AT_ONCE):
                 self._commit(producer, results, store.id)
                 sent, count = results[-1].seq, count + len(results)

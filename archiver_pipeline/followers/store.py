@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import sqlite3
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.errors import FollowerError, FollowerUnavailable
 from archiver_pipeline.followers.base import FollowerPosition
-from archiver_pipeline.followers.extract import REGISTERS, Partial
+from archiver_pipeline.followers.extract import Partial, estimate
+from archiver_pipeline.followers.peek import position_in
 from archiver_pipeline.followers.store_sql import StoreSql
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.staging import translated
 
 _FORMAT = 1
 _BUSY_SECONDS = 60.0
+_DUE_AT_ONCE = 50_000
+"""So many windows and groups become final in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Store:
         self._sql = StoreSql.of(aggregate)
         with translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        with self._translated():
+            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         # Two that open a new file at once would not wait for each other: SQLite refuses the second one at once.
         with self._translated(), _locked(path):
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -68,6 +70,7 @@ class Store:
             self._db.execute("PRAGMA temp_store = MEMORY")
             self._prepare()
             self.id = self._meta("id")
+            self._definition = self._meta("definition")
 
     def close(self) -> None:
         """Close the file."""
@@ -79,11 +82,12 @@ class Store:
 
         Raises:
             FollowerUnavailable: another process holds the file for too long.
-            FollowerError: the file cannot be written.
+            FollowerError: the file cannot be written, or has begun again with another definition meanwhile.
         """
         with self._translated():
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._check_definition()
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
@@ -93,9 +97,7 @@ class Store:
     def position(self) -> FollowerPosition:
         """Read the position."""
         with self._translated():
-            offsets = self._db.execute("SELECT topic, topic_id, partition, next FROM offsets").fetchall()
-            changed = dict(self._db.execute("SELECT hour, count FROM changed").fetchall())
-        return FollowerPosition({TopicPartition(*at): following for *at, following in offsets}, changed)
+            return position_in(self._db)
 
     def move(self, after: FollowerPosition, latest_ms: dict[TopicPartition, int]) -> None:
         """Set the position, and the latest time seen of each partition where it is later than before."""
@@ -104,12 +106,16 @@ class Store:
             "ON CONFLICT DO UPDATE SET next = excluded.next",
             [(at.topic, at.topic_id, at.partition, following) for at, following in after.offsets.items()],
         )
+        self.note(latest_ms)
+        self._db.executemany("REPLACE INTO changed VALUES (?, ?)", after.changed.items())
+
+    def note(self, latest_ms: Mapping[TopicPartition, int]) -> None:
+        """Note up to which time partitions have been seen; what is later already stays."""
         self._db.executemany(
             "UPDATE offsets SET latest_ms = max(coalesce(latest_ms, ?1), ?1) "
             "WHERE topic = ?2 AND topic_id = ?3 AND partition = ?4",
             [(ms, at.topic, at.topic_id, at.partition) for at, ms in latest_ms.items()],
         )
-        self._db.executemany("REPLACE INTO changed VALUES (?, ?)", after.changed.items())
 
     def latest_ms(self) -> dict[TopicPartition, int]:
         """The latest time that was seen of each partition, in milliseconds since 1970."""
@@ -132,11 +138,16 @@ class Store:
         self._db.execute(f"DELETE FROM members WHERE id IN ({of_hour}) AND source = ?1", [source])
         self._db.execute("DELETE FROM parts WHERE source = ?", [source])
 
-    def finish(self, until: int) -> int:
-        """Make a version of each window that ended before `until` (seconds since 1970) and has changed; count them."""
+    def finish(self, until: int, most: int = _DUE_AT_ONCE) -> tuple[int, int]:
+        """Make a version of windows that ended before `until` (seconds since 1970) and have changed.
+
+        Returns:
+            How many windows and groups were looked at, up to `most`, and how many versions were made.
+        """
         self._db.execute("DELETE FROM due")
         last = until - self._aggregate.seconds
-        self._db.execute("INSERT INTO due SELECT id FROM groups WHERE dirty = 1 AND start <= ?", [last])
+        query = "INSERT INTO due SELECT id FROM groups WHERE dirty = 1 AND start <= ? ORDER BY start LIMIT ?"
+        looked_at = self._db.execute(query, [last, most]).rowcount
         distinct = self._distinct()
         changed, hours = [], set()
         kinds = self._sql.kinds
@@ -147,13 +158,13 @@ class Store:
             new = tuple(found.get(number, empty.get(kind)) for number, kind in enumerate(kinds))
             # A group whose messages all went before anyone saw a version of it never was.
             if new != old and (revision or total):
-                changed.append((*new, revision + 1, group))
+                changed.append((*new, revision + 1, total, group))
                 hours.add((start // 3600,))
         self._db.executemany(self._sql.set_version(), changed)
-        self._db.executemany(self._sql.add_result(), changed)
+        self._db.executemany(self._sql.add_result(), [(*row[:-2], row[-1]) for row in changed])
         self._db.executemany("INSERT OR IGNORE INTO unpublished VALUES (?)", hours)
         self._db.execute("UPDATE groups SET dirty = 0 WHERE id IN (SELECT id FROM due)")
-        return len(changed)
+        return looked_at, len(changed)
 
     def unpublished(self) -> list[int]:
         """The hours since 1970 whose Parquet file lacks a version."""
@@ -178,6 +189,12 @@ class Store:
     def forget(self, seq: int) -> None:
         """Drop versions up to a `seq`, which nobody needs any more."""
         self._db.execute("DELETE FROM results WHERE seq <= ?", [seq])
+
+    def renumber(self, after: int) -> None:
+        """Put the waiting versions behind a `seq` that was reached before this state was put back from a copy."""
+        self._db.execute("UPDATE results SET seq = -seq - ?", [after])
+        self._db.execute("UPDATE results SET seq = -seq")
+        self._db.execute("UPDATE sqlite_sequence SET seq = (SELECT max(seq) FROM results) WHERE name = 'results'")
 
     def newest(self) -> int:
         """The `seq` of the newest version."""
@@ -238,6 +255,15 @@ class Store:
         self._set({"definition": definition})
         self._db.execute("COMMIT")
 
+    def _check_definition(self) -> None:
+        """Raise FollowerError if another process has begun again: what this one knows is of another state."""
+        if (self._meta("id"), self._meta("definition")) != (self.id, self._definition):
+            raise FollowerError(
+                f"the definition of {self._aggregate.name} has changed while a run was at work",
+                path=str(self.path),
+                hint="The next run counts by the new one; make sure that all runs have the same settings",
+            )
+
     def _set(self, values: dict[str, str]) -> None:
         self._db.executemany("REPLACE INTO meta VALUES (?, ?)", values.items())
 
@@ -265,29 +291,10 @@ class Store:
         )
 
 
-def has_waiting(path: Path, until: float) -> bool:
-    """Tell whether a state has windows that began before `until` (seconds since 1970) and may become final."""
-    if not path.exists():
-        return False
-    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
-        try:
-            query = "SELECT EXISTS (SELECT 1 FROM groups WHERE dirty = 1 AND start <= ?)"
-            return bool(connection.execute(query, [until]).fetchone()[0])
-        except sqlite3.Error:
-            return True  # A run will say what is wrong with it.
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path.with_name(path.name + ".lock"), "w") as handle:
+    with translated(path):
+        handle = open(path.with_name(path.name + ".lock"), "w")  # noqa: SIM115, closed below
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def estimate(used: int, total: float) -> int:
-    """The HyperLogLog estimate for registers of which `used` are not empty, with the sum of 2^-rank over those."""
-    empty = REGISTERS - used
-    raw = 0.7213 / (1 + 1.079 / REGISTERS) * REGISTERS**2 / (empty + total)
-    if empty and raw <= 2.5 * REGISTERS:
-        raw = REGISTERS * math.log(REGISTERS / empty)
-    return round(raw)

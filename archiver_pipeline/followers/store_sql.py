@@ -49,7 +49,8 @@ class StoreSql:
         yield "CREATE TABLE changed (hour TEXT PRIMARY KEY, count INTEGER) WITHOUT ROWID"
         yield (
             f"CREATE TABLE groups (id INTEGER PRIMARY KEY, start INTEGER NOT NULL{self.groups}, "
-            f"dirty INTEGER DEFAULT 1, revision INTEGER DEFAULT 0{values}, UNIQUE (start{self.groups}))"
+            f"dirty INTEGER DEFAULT 1, revision INTEGER DEFAULT 0, total INTEGER DEFAULT 0{values}, "
+            f"UNIQUE (start{self.groups}))"
         )
         yield "CREATE INDEX groups_dirty ON groups (start) WHERE dirty = 1"
         numbers = "".join(f", m{number} REAL" for number in self.numbers)
@@ -102,14 +103,15 @@ class StoreSql:
         totals = "".join(f", {self.kinds[n]}(m{n}) AS t{n}" for n in self.numbers)
         found = "".join(f", t{number}" for number in self.numbers)
         return (
-            f"SELECT g.id, g.start, g.revision{self.values}, coalesce(total, 0){found} "
-            f"FROM due JOIN groups g USING (id) LEFT JOIN (SELECT id, sum(n) AS total{totals} "
+            f"SELECT g.id, g.start, g.revision{self.values}, coalesce(now, 0){found} "
+            f"FROM due JOIN groups g USING (id) LEFT JOIN (SELECT id, sum(n) AS now{totals} "
             "FROM parts JOIN due USING (id) GROUP BY id) USING (id) ORDER BY g.start, g.id"
         )
 
     def set_version(self) -> str:
-        """Set the newest version of a group: values, revision, id."""
-        return f"UPDATE groups SET {''.join(f'v{n} = ?, ' for n in range(len(self.kinds)))}revision = ? WHERE id = ?"
+        """Set the newest version of a group: values, revision, number of messages, id."""
+        values = "".join(f"v{number} = ?, " for number in range(len(self.kinds)))
+        return f"UPDATE groups SET {values}revision = ?, total = ? WHERE id = ?"
 
     def add_result(self) -> str:
         """Add a version: values, revision, id."""
@@ -120,7 +122,7 @@ class StoreSql:
         """Start, groups, newest version and revision between two times; those whose messages are all gone left out."""
         return (
             f"SELECT start{self.groups}{self.values}, revision FROM groups WHERE start >= ? AND start < ? "
-            f"AND revision > 0 AND EXISTS (SELECT 1 FROM parts WHERE parts.id = groups.id) ORDER BY start{self.groups}"
+            f"AND revision > 0 AND total > 0 ORDER BY start{self.groups}"
         )
 
     def results(self) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,13 @@ from hypothesis import strategies as st
 
 from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.archive import Archive
+from archiver_pipeline.errors import FollowerError, Superseded
 from archiver_pipeline.followers.aggregator import Aggregator, watermark
 from archiver_pipeline.followers.base import Times
 from archiver_pipeline.followers.catch_up import catch_up, replace_hour
-from archiver_pipeline.followers.store import estimate
+from archiver_pipeline.followers.extract import estimate
+from archiver_pipeline.followers.feed import Feed
+from archiver_pipeline.followers.lag import lags
 from archiver_pipeline.hours import parse_hour
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.settings import Settings
@@ -211,3 +216,77 @@ def test_the_same_counts_in_whatever_order_and_steps(tmp_path: Path) -> None:
         chance.shuffle(order)
         stamps, payloads = [stamps[n] for n in order], [payloads[n] for n in order]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("count", "size"), [(40, 400_000), (1, 9_000_000)], ids=["many large ones", "a huge one"])
+def test_json_that_takes_much_memory_stops_nothing(counted: Counted, count: int, size: int) -> None:
+    """Messages whose JSON is many times as large once taken apart are counted, a few at a time."""
+    numbers = [1] * (size // 2)
+    counted.add(*(json.dumps({"uid": n, "a": numbers}, separators=(",", ":")).encode() for n in range(count)))
+    ((_, events, _, _),) = counted.rows({"n": "count", "users": "distinct $.uid"})
+    assert events == count
+
+
+def test_to_ask_how_far_it_is_changes_nothing(counted: Counted) -> None:
+    """Status with other settings than those of the runs tells the lag and leaves the state as it is."""
+    counted.add({"uid": 1})
+    for aggregate in counted.settings.every_aggregate:
+        with closing(Aggregator(aggregate, counted.settings)) as follower:
+            catch_up(follower, counted.settings)
+    other = counted.settings.model_copy(update={"users": "approximate", "user_path": "$.who"})
+    for _ in range(2):
+        assert {item.lag for item in lags(other, counted.target.ledger())} == {0}
+
+
+def test_a_run_with_the_old_definition_does_not_fill_the_new_state(counted: Counted) -> None:
+    """Once a process has begun again with another rule, one at work by the old rule takes nothing more."""
+    counted.add({"uid": 1, "who": 1})
+    old, new = (Aggregate(name="a", window="minute", measures={"n": f"distinct $.{key}"}) for key in ("uid", "who"))
+    with closing(Aggregator(old, counted.settings)) as before, closing(Aggregator(new, counted.settings)) as after:
+        with pytest.raises(FollowerError, match="has changed while a run was at work"):
+            catch_up(before, counted.settings)
+        assert catch_up(after, counted.settings).messages == 1
+
+
+def test_what_was_seen_to_be_idle_stays_seen(counted: Counted) -> None:
+    """A sparse partition whose next message is on its way does not take the watermark back to its last one."""
+    counted.add({}, milliseconds=AUGUST_FIRST_AT_THREE)
+    aggregate = Aggregate(name="a", window="minute", measures={"n": "count"})
+    with closing(Aggregator(aggregate, counted.settings)) as follower:
+        catch_up(follower, counted.settings)
+        (at,) = counted.target.ledger().committed
+        later = AUGUST_FIRST_AT_THREE + HOUR_MS
+        follower.settle(Times(later, {at: later}, frozenset({at})))
+        follower.settle(Times(later, {}, frozenset({at})))
+        assert watermark(Times(later, {}, frozenset({at})), follower.store.latest_ms()) >= later  # type: ignore[operator]
+
+
+def test_two_that_publish_at_once(counted: Counted) -> None:
+    """Two runs that make the first files of an aggregate do not get into each other's way."""
+    counted.add({})
+    aggregate = Aggregate(name="a", window="minute", measures={"n": "count"})
+
+    def run() -> None:
+        with closing(Aggregator(aggregate, counted.settings)) as follower, suppress(Superseded):
+            catch_up(follower, counted.settings)
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(run) for _ in range(4)]:
+            each.result()
+    assert counted.read() == [(moment("2019-08-01T03:00"), 1, 1)]
+
+
+def test_a_state_put_back_from_a_copy_loses_no_result(counted: Counted) -> None:
+    """Versions that wait are numbered behind what was sent before, in their order."""
+    counted.add({"type": "a"}, {"type": "b"})
+    aggregate = Aggregate(name="a", window="minute", group_by={"kind": "type"}, measures={"n": "count"})
+    with closing(Aggregator(aggregate, counted.settings)) as follower:
+        store = follower.store
+        for step in Feed(counted.target).steps(follower.position()):
+            follower.take(Feed(counted.target).frames(step, follower.columns), step.before, step.after)
+        with store.transaction():
+            store.finish(AUGUST + 3600)
+            before = store.results(0, 10)
+            store.renumber(1000)
+        assert store.results(1000, 10) == [replace(item, seq=item.seq + 1000) for item in before]
+        assert store.newest() == 1002

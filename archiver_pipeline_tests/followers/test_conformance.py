@@ -23,6 +23,7 @@ from archiver_pipeline_tests.followers.workload import Filled
 from archiver_pipeline_tests.processes import Processes, environment
 
 KITS: tuple[str, ...] = ("minutes", "mysql", "search")
+WITH_SERVER = ("mysql", "search")
 KILLED = -9
 
 
@@ -222,12 +223,12 @@ def test_a_damaged_file_is_not_taken(kit: Kit, filled: Filled, follower: Followe
     assert_right(kit, filled)
 
 
+@pytest.mark.parametrize("kit", WITH_SERVER, indirect=True)
 def test_a_server_that_is_down(kit: Kit, filled: Filled, follower: Follower) -> None:
     """A server that does not answer is said to be so within seconds; once it is back, everything arrives."""
     follow(follower, filled)
     filled.add(3)
-    if not kit.down():
-        pytest.skip("it has no server")
+    assert kit.down()
     try:
         with closing(kit.open(filled.settings)) as other, pytest.raises(FollowerUnavailable):
             follow(other, filled)
