@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from archiver_pipeline.envelope import TypeRule, parse_type_rule
+from archiver_pipeline.setting_types import OptionalRule
 
 EVENTS_PER_MINUTE = "events_per_minute"
 PAGE_VIEWS = "page_views"
@@ -42,12 +43,6 @@ def _check_measure(text: str) -> str:
     return text
 
 
-def _check_time(text: str) -> str:
-    if text:
-        parse_type_rule(text)
-    return text
-
-
 Source = Annotated[str, AfterValidator(_check_source)]
 MeasureText = Annotated[str, AfterValidator(_check_measure)]
 
@@ -70,7 +65,7 @@ class Aggregate(BaseModel):
     window: Literal["minute", "hour", "day"]
     group_by: dict[str, Source] = {}
     measures: dict[str, MeasureText] = Field(min_length=1)
-    time: Annotated[str, AfterValidator(_check_time)] = ""
+    time: OptionalRule = ""
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -87,6 +82,11 @@ class Aggregate(BaseModel):
     def seconds(self) -> int:
         """The length of its window."""
         return SECONDS[self.window]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each measure, by its column."""
+        return {name: text.partition(" ")[0] for name, text in self.measures.items()}
 
     def parsed(self) -> list[tuple[str, TypeRule | None]]:
         """Each measure's kind, and where its value comes from."""

@@ -69,4 +69,5 @@ def parse_time(text: str) -> datetime:
 
 Topic = Annotated[str, AfterValidator(check_topic)]
 Rule = Annotated[str, AfterValidator(lambda text: parse_type_rule(text) and text)]
+OptionalRule = Annotated[str, AfterValidator(lambda text: text and parse_type_rule(text) and text)]
 Url = Annotated[SecretStr, AfterValidator(check_url)]

@@ -52,11 +52,10 @@ def _replace(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> No
 
 
 def _empty(aggregate: Aggregate) -> str:
-    measures = zip(aggregate.measures, (kind for kind, _ in aggregate.parsed()), strict=True)
     columns = [
         f"NULL::TIMESTAMPTZ AS {aggregate.window}",
         *(f"NULL::VARCHAR AS {name}" for name in aggregate.group_by),
-        *(f"NULL::{'BIGINT' if kind in WHOLE else 'DOUBLE'} AS {name}" for name, kind in measures),
+        *(f"NULL::{'BIGINT' if kind in WHOLE else 'DOUBLE'} AS {name}" for name, kind in aggregate.kinds.items()),
         "NULL::INTEGER AS revision",
     ]
     return f"SELECT {', '.join(columns)} WHERE false"

@@ -12,6 +12,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from archiver_pipeline.defs.followers import follow
 from archiver_pipeline.defs.resources import archive, settings
 from archiver_pipeline.defs.runs import heartbeat, under_way
+from archiver_pipeline.defs.sensors import or_reason
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.aggregator import STATE
 from archiver_pipeline.followers.peek import has_waiting
@@ -95,10 +96,7 @@ def follow_sensor(job: dg.JobDefinition) -> dg.SensorDefinition:
         description="Lets followers catch up when the archive has grown; one run each at a time.",
     )
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        try:
-            return _tick(context)
-        except ArchiverError as error:
-            return dg.SensorResult(skip_reason=settings().mask(str(error)), cursor=context.cursor)
+        return or_reason(context, _tick)
 
     return evaluate
 

@@ -7,8 +7,9 @@ import dagster as dg
 
 from archiver_pipeline import view
 from archiver_pipeline.aggregates import Aggregate
+from archiver_pipeline.defs.hour_report import failure
 from archiver_pipeline.defs.metadata import MESSAGES, view_made
-from archiver_pipeline.defs.partitions import hour_of_key
+from archiver_pipeline.defs.partitions import hour_of_key, key_text
 from archiver_pipeline.defs.resources import archive, settings
 from archiver_pipeline.defs.runs import heartbeat
 from archiver_pipeline.errors import ArchiverError
@@ -63,7 +64,7 @@ def _aggregate(aggregate: Aggregate, partitions: dg.HourlyPartitionsDefinition) 
                     context.log.info(f"{aggregate.name}: hour {hour} counted anew, {messages:,} messages")
                 follow(context, follower, on_step)
         except ArchiverError as error:
-            raise dg.Failure(settings().mask(str(error)), allow_retries=False) from error
+            raise failure(error) from error
         for key in context.partition_keys:
             context.log_event(dg.AssetMaterialization(aggregate.name, partition=key))
         yield from ()
@@ -91,7 +92,7 @@ def _store(name: str) -> dg.AssetsDefinition:
             with closing(followers(settings())[name]()) as follower:
                 follow(context, follower, heartbeat(context, name))
         except ArchiverError as error:
-            raise dg.Failure(settings().mask(str(error)), allow_retries=False) from error
+            raise failure(error) from error
         yield from ()
 
     return take
@@ -120,8 +121,7 @@ def _tell_hours(
     version = view.refresh(settings().view_path, archive())
     context.log_event(view_made(settings().view_path, version))
     for hour in follower.published[-_MOST_EVENTS:]:
-        key = f"{hour.dt}-{hour.hr}:00"
-        context.log_event(dg.AssetMaterialization(follower.name, partition=key, metadata=_numbers(done)))
+        context.log_event(dg.AssetMaterialization(follower.name, partition=key_text(hour), metadata=_numbers(done)))
 
 
 def _numbers(done: CaughtUp) -> dict[str, dg.MetadataValue]:

@@ -60,8 +60,13 @@ def first_hour(archive: str, oldest: datetime, newest: datetime) -> Hour | None:
 
 def key_of(hour: Hour, partitions: dg.HourlyPartitionsDefinition) -> str | None:
     """The partition key of an hour, such as `2019-08-01-03:00`, or None where it is no partition."""
-    key = f"{hour.dt}-{hour.hr}:00"
+    key = key_text(hour)
     return key if hour.number is not None and partitions.has_partition_key(key) else None
+
+
+def key_text(hour: Hour) -> str:
+    """What the partition key of an hour is, whether it is a partition or not."""
+    return f"{hour.dt}-{hour.hr}:00"
 
 
 def hour_of_key(key: str) -> Hour:

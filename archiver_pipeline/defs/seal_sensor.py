@@ -15,8 +15,7 @@ from archiver_pipeline.defs.partitions import hour_partitions
 from archiver_pipeline.defs.resources import archive, cluster, settings
 from archiver_pipeline.defs.runs import bury, under_way
 from archiver_pipeline.defs.seal import SEAL_OP
-from archiver_pipeline.defs.sensors import LaneState, lane_states, positions
-from archiver_pipeline.errors import ArchiverError
+from archiver_pipeline.defs.sensors import LaneState, lane_states, or_reason, positions
 from archiver_pipeline.hours import DueHour, MiB
 from archiver_pipeline.seal import Sealer
 
@@ -99,10 +98,7 @@ def seal_sensor(job: dg.JobDefinition, partitions: dg.HourlyPartitionsDefinition
         description="Seals hours once they are closed, a few at a time, while archiving keeps up.",
     )
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        try:
-            return _tick(context, partitions.start)
-        except ArchiverError as error:
-            return dg.SensorResult(skip_reason=settings().mask(str(error)), cursor=context.cursor)
+        return or_reason(context, lambda tick: _tick(tick, partitions.start))
 
     return evaluate
 

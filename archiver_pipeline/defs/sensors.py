@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +82,19 @@ def archive_sensor(job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
         description="Starts a micro-batch when Kafka has run ahead of the archive; one run per lane at a time.",
     )
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        try:
-            return _tick(context)
-        except ArchiverError as error:
-            return dg.SensorResult(skip_reason=settings().mask(str(error)), cursor=context.cursor)
+        return or_reason(context, _tick)
 
     return evaluate
+
+
+def or_reason(
+    context: dg.SensorEvaluationContext, tick: Callable[[dg.SensorEvaluationContext], dg.SensorResult]
+) -> dg.SensorResult:
+    """Do a tick; where it fails, it skips with the error as its reason and remembers what it knew."""
+    try:
+        return tick(context)
+    except ArchiverError as error:
+        return dg.SensorResult(skip_reason=settings().mask(str(error)), cursor=context.cursor)
 
 
 def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:

@@ -46,11 +46,10 @@ def publish(store: Store, aggregate: Aggregate, folder: Path) -> list[Hour]:
 def _frame(rows: list[tuple[Any, ...]], aggregate: Aggregate) -> pl.DataFrame:
     import polars as pl
 
-    kinds = zip(aggregate.measures, (kind for kind, _ in aggregate.parsed()), strict=True)
     schema: dict[str, Any] = {
         aggregate.window: pl.Int64,
         **dict.fromkeys(aggregate.group_by, pl.String),
-        **{name: pl.Int64 if kind in WHOLE else pl.Float64 for name, kind in kinds},
+        **{name: pl.Int64 if kind in WHOLE else pl.Float64 for name, kind in aggregate.kinds.items()},
         "revision": pl.Int32,
     }
     frame = pl.DataFrame(rows, schema=schema, orient="row")

@@ -27,7 +27,7 @@ class StoreSql:
     def of(cls, aggregate: Aggregate) -> StoreSql:
         """The statements of an aggregate."""
         groups = "".join(f", g{number}" for number in range(len(aggregate.group_by)))
-        return cls(tuple(kind for kind, _ in aggregate.parsed()), groups)
+        return cls(tuple(aggregate.kinds.values()), groups)
 
     @property
     def numbers(self) -> list[int]:
