@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,30 +12,18 @@ import hypothesis
 import pytest
 
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
-from archiver_pipeline_tests.kafka.jars import ToolMissing
+from archiver_pipeline_tests.server import IN_CI, running
 
 # A slow machine is no fault, and CI looks at the same examples each time.
 hypothesis.settings.register_profile("archiver", deadline=None)
 hypothesis.settings.register_profile("archiver-ci", deadline=None, derandomize=True, database=None)
-_CI = os.environ.get("CI", "").lower() == "true"
-hypothesis.settings.load_profile("archiver-ci" if _CI else "archiver")
+hypothesis.settings.load_profile("archiver-ci" if IN_CI else "archiver")
 
 
 @contextmanager
 def _running(data: Path) -> Iterator[KafkaBroker]:
-    broker = KafkaBroker(data)
-    try:
-        try:
-            broker.start()
-        except ToolMissing as missing:
-            if _CI:
-                pytest.fail(str(missing), pytrace=False)
-            pytest.skip(str(missing))
+    with running(KafkaBroker(data), "logs") as broker:
         yield broker
-    finally:
-        broker.close()
-        # pytest keeps the folders of three runs: of a broker, its log file is enough.
-        shutil.rmtree(data / "logs", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
 from archiver_pipeline_tests.followers.aggregate_kit import MinuteKit
 from archiver_pipeline_tests.followers.mysql_kit import MySqlKit
 from archiver_pipeline_tests.followers.search_kit import SearchKit
-from archiver_pipeline_tests.kafka.jars import ToolMissing
 from archiver_pipeline_tests.mysql.server import MariaDbServer
 from archiver_pipeline_tests.search.node import SearchNode
+from archiver_pipeline_tests.server import running
 
 
 @pytest.fixture
@@ -26,17 +23,8 @@ def minutes_kit() -> MinuteKit:
 @pytest.fixture(scope="package")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]:
     """The MariaDB that tests share; a test that stops it starts it again."""
-    with closing(MariaDbServer(tmp_path_factory.mktemp("mariadb"))) as server:
-        try:
-            server.start()
-        except ToolMissing as missing:
-            if os.environ.get("CI", "").lower() == "true":
-                pytest.fail(str(missing), pytrace=False)
-            pytest.skip(str(missing))
+    with running(MariaDbServer(tmp_path_factory.mktemp("mariadb")), "mysql") as server:
         yield server
-        # pytest keeps the folders of three runs: of a server, its log file is enough.
-        server.kill()
-        shutil.rmtree(server.data / "mysql", ignore_errors=True)
 
 
 @pytest.fixture
@@ -50,17 +38,8 @@ def mysql_kit(mariadb: MariaDbServer) -> Iterator[MySqlKit]:
 @pytest.fixture(scope="package")
 def search_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchNode]:
     """The OpenSearch that tests share; a test that stops it starts it again."""
-    with closing(SearchNode(tmp_path_factory.mktemp("opensearch"))) as node:
-        try:
-            node.start()
-        except ToolMissing as missing:
-            if os.environ.get("CI", "").lower() == "true":
-                pytest.fail(str(missing), pytrace=False)
-            pytest.skip(str(missing))
+    with running(SearchNode(tmp_path_factory.mktemp("opensearch")), "data") as node:
         yield node
-        # pytest keeps the folders of three runs: of a node, its log file is enough.
-        node.kill()
-        shutil.rmtree(node.data / "data", ignore_errors=True)
 
 
 @pytest.fixture
