@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -26,6 +27,7 @@ MEASURES = (*WHOLE, *NUMBERS)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TAKEN = {"dt", "hr", "revision", *SECONDS}
 _VIEWS = {"messages", "offsets", "batches", "gaps", "losses", "hours", "fields", "types"}
+_ASSETS = {"archive_view", "sealed_hours", "mysql_messages", "search_messages"}
 
 
 def _check_source(text: str) -> str:
@@ -69,8 +71,8 @@ class Aggregate(BaseModel):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        if self.name in _VIEWS:
-            raise ValueError(f"{self.name!r} is the name of a view")
+        if self.name in _VIEWS | _ASSETS:
+            raise ValueError(f"{self.name!r} is the name of another view or asset")
         columns = [*self.group_by, *self.measures]
         if wrong := [name for name in columns if not _NAME.fullmatch(name) or name in _TAKEN]:
             raise ValueError(f"{wrong[0]!r} cannot be a column: lower-case letters, digits and _, and not one of ours")
@@ -92,6 +94,13 @@ class Aggregate(BaseModel):
         """Each measure's kind, and where its value comes from."""
         parts = (text.partition(" ") for text in self.measures.values())
         return [(kind, parse_type_rule(rule.strip()) if rule else None) for kind, _, rule in parts]
+
+
+def check_names(aggregates: tuple[Aggregate, ...]) -> tuple[Aggregate, ...]:
+    """Check that each has a name of its own. Raises ValueError."""
+    if twice := [name for name, count in Counter(item.name for item in aggregates).items() if count > 1]:
+        raise ValueError(f"{twice[0]!r} is there twice")
+    return aggregates
 
 
 def built_in(user_path: str, users: str, time_path: str) -> tuple[Aggregate, ...]:

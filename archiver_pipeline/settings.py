@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from archiver_pipeline import properties
-from archiver_pipeline.aggregates import Aggregate, built_in
+from archiver_pipeline.aggregates import Aggregate, built_in, check_names
 from archiver_pipeline.envelope import TYPE_RULES, TypeRule, parse_type_rule
 from archiver_pipeline.errors import SettingsError
 from archiver_pipeline.setting_types import (
@@ -88,7 +88,9 @@ class Settings(BaseSettings):
     follow_seconds: float = Field(30, ge=0, le=86_400, description="a number from 0 to 86400")
     users: Literal["exact", "approximate"] = Field("exact", description="exact or approximate")
     time_path: OptionalRule = Field("", description=f"{TYPE_RULES}, or '' for the message's own time")
-    aggregates: tuple[Aggregate, ...] = Field((), description="tables with name, window, group_by and measures")
+    aggregates: Annotated[tuple[Aggregate, ...], AfterValidator(check_names)] = Field(
+        (), description="tables with name, window, group_by and measures"
+    )
     minute_grace_seconds: float = Field(120, ge=0, description="a number from 0 on")
     results_topic: str = Field("events_per_minute", pattern=r"^[A-Za-z0-9._-]{0,249}$", description="a topic, or ''")
     mysql_url: Url = Field(SecretStr(""), description="a URL such as mysql://user:password@host/database")

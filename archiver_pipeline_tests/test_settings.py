@@ -131,6 +131,20 @@ WRONG_IN_FILE = [
         f"aggregates.0.measures.n in {{file}} is 'average $.a': allowed is {TABLES}, but 'average $.a' is no measure: "
         "count, or one of distinct, approx_distinct, sum, min, max and a JSON path",
     ),
+    *(
+        (
+            f"aggregates = [{{name = '{name}', window = 'day', measures = {{n = 'count'}}}}]",
+            f"aggregates.0 in {{file}} is {{{{'name': '{name}', 'window': 'day', 'measures': {{{{'n': 'count'}}}}}}}}: "
+            f"allowed is {TABLES}, but '{name}' is the name of another view or asset",
+        )
+        for name in ("messages", "archive_view", "sealed_hours", "mysql_messages", "search_messages")
+    ),
+    (
+        "aggregates = [\n" + "{name = 'a', window = 'day', measures = {n = 'count'}},\n" * 2 + "]",
+        "aggregates in {file} is ["
+        + ", ".join(["{{'name': 'a', 'window': 'day', 'measures': {{'n': 'count'}}}}"] * 2)
+        + f"]: allowed is {TABLES}, but 'a' is there twice",
+    ),
     ("lanes =", "{file} cannot be read as TOML: Invalid value (at end of document)"),
 ]
 
@@ -214,6 +228,13 @@ def test_a_wrong_value_of_the_file_is_one_line_with_the_file(write: Write, conte
     """The line has the setting as the file has it; an unknown one is refused, with the one that may be meant."""
     write(content)
     assert refused() == line.format(file="archiver.toml")
+
+
+def test_an_aggregate_may_take_the_place_of_one_that_ships(write: Write) -> None:
+    """Once, by its name; the other one that ships stays."""
+    write("[[aggregates]]\nname = 'page_views'\nwindow = 'day'\nmeasures = {n = 'count'}")
+    windows = {item.name: item.window for item in load().every_aggregate}
+    assert windows == {"events_per_minute": "minute", "page_views": "day"}
 
 
 def test_every_setting_has_a_wrong_value_tested() -> None:

@@ -41,16 +41,17 @@ def _aggregate(aggregate: Aggregate, partitions: dg.HourlyPartitionsDefinition) 
     @dg.multi_asset(
         name=f"count_{aggregate.name}",
         group_name=GROUP,
-        specs=[
-            dg.AssetSpec(
-                aggregate.name,
-                deps=[MESSAGES],
-                partitions_def=partitions,
-                skippable=True,
+        # An output of a name of its own: `type` or `config` is a good name for an aggregate, and for an output none.
+        outs={
+            "hours": dg.AssetOut(
+                key=aggregate.name,
+                is_required=False,
                 kinds={"parquet", "sqlite"},
                 description=f"Per {aggregate.window}, by {by}: {measures}. To materialize an hour counts it anew.",
             )
-        ],
+        },
+        deps=[MESSAGES],
+        partitions_def=partitions,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=_HOURS_PER_RUN),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.errors import SettingsError
 from archiver_pipeline_tests.dagster_side.conftest import Load, MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
@@ -76,6 +77,26 @@ def test_topics_whose_names_differ_in_punctuation_only_are_assets_of_their_own(
     dg.Definitions.validate_loadable(definitions)
     topics = {dg.AssetKey(["kafka", name]) for name in names}
     assert definitions.resolve_asset_graph().get(dg.AssetKey("messages")).parent_keys == topics
+
+
+def test_aggregates_may_have_any_name_that_is_no_other_assets(unconnected: Deployment, load: Load) -> None:
+    """What Dagster and Python keep for themselves is a good name; that of an asset is refused, whatever is on."""
+    names = ["type", "config", "class", "kafka", "archive", "count_page_views", "x" * 63]
+    tables = [f"[[aggregates]]\nname = '{name}'\nwindow = 'day'\nmeasures = {{n = 'count'}}\n" for name in names]
+    config = unconnected.base / "archiver.toml"
+    config.write_text("".join(tables))
+    unconnected.settings |= {
+        "ARCHIVER_CONFIG": str(config),
+        "ARCHIVER_MYSQL_URL": "mysql://localhost/archive",
+        "ARCHIVER_SEARCH_URL": "http://localhost",
+    }
+    definitions = load(unconnected)
+    dg.Definitions.validate_loadable(definitions)
+    found = {name for name in asset_names(definitions) if "/" not in name}
+    assert found == {*OWN, *names, "mysql_messages", "search_messages"}
+    for name in found - {*names, "events_per_minute", "page_views"}:
+        with pytest.raises(ValueError, match="the name of another view or asset"):
+            Aggregate(name=name, window="day", measures={"n": "count"})
 
 
 def test_a_topic_that_a_regex_has_found_is_an_asset_once_it_is_archived(
