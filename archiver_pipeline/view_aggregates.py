@@ -18,7 +18,7 @@ SCHEMA_FILE = "_schema.parquet"
 def lacks_views(connection: duckdb.DuckDBPyConnection, folder: Path) -> bool:
     """Tell whether an aggregate has files and no view over them."""
     sql = {str(text) for (text,) in connection.execute("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()}
-    return any(not any(_pattern(each) in text for text in sql) for each in _folders(folder))
+    return any(not any(_pattern(each) in text for text in sql) for each in _views(connection, folder))
 
 
 def replace_aggregates(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
@@ -28,19 +28,28 @@ def replace_aggregates(connection: duckdb.DuckDBPyConnection, folder: Path) -> N
         connection: that of the DuckDB file.
         folder: holds a folder for each aggregate.
     """
-    taken = {name.lower() for (name,) in connection.execute('SELECT "view" FROM types').fetchall()}
-    there = {each.name: _pattern(each) for each in _folders(folder)}
+    views = _views(connection, folder)
     for aggregate in built_in("$.uid", "exact", ""):
-        if aggregate.name not in there:
+        if folder / aggregate.name not in views:
             _replace(connection, aggregate.name, _empty(aggregate))
-    for name, pattern in there.items():
-        # A type may have come first.
-        view = f"{name}_aggregate" if name in taken else name
-        _replace(connection, view, f"SELECT * FROM read_parquet({pattern}, hive_partitioning = false)")
+    for each, view in views.items():
+        _replace(connection, view, f"SELECT * FROM read_parquet({_pattern(each)}, hive_partitioning = false)")
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob(f"*/{SCHEMA_FILE}"))
+def _views(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[Path, str]:
+    """The view of each aggregate that has files, by its folder: of its name, or a longer one where a type was first."""
+    types = {name.lower() for (name,) in connection.execute('SELECT "view" FROM types').fetchall()}
+    folders = sorted(path.parent for path in folder.glob(f"*/{SCHEMA_FILE}"))
+    taken = types | {each.name for each in folders}
+    views = {}
+    for each in folders:
+        view = each.name
+        if view in types:
+            while view in taken:
+                view += "_aggregate"
+            taken.add(view)
+        views[each] = view
+    return views
 
 
 def _pattern(folder: Path) -> str:
