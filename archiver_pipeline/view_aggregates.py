@@ -16,9 +16,19 @@ SCHEMA_FILE = "_schema.parquet"
 
 
 def lacks_views(connection: duckdb.DuckDBPyConnection, folder: Path) -> bool:
-    """Tell whether an aggregate has files and no view over them."""
-    sql = {str(text) for (text,) in connection.execute("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()}
-    return any(not any(_pattern(each) in text for text in sql) for each in _views(connection, folder))
+    """Tell whether an aggregate has files and no view over them, or one of other columns."""
+    return any(not _is_over(connection, view, each) for each, view in _views(connection, folder).items())
+
+
+def has_new_columns(path: Path, folder: Path) -> bool:
+    """Tell whether an aggregate's columns are newer than the DuckDB file; it goes by the times of the files.
+
+    Args:
+        path: the DuckDB file.
+        folder: that of the aggregate.
+    """
+    schema = folder / SCHEMA_FILE
+    return path.exists() and schema.exists() and schema.stat().st_mtime_ns >= path.stat().st_mtime_ns
 
 
 def replace_aggregates(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
@@ -50,6 +60,17 @@ def _views(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[Path, st
             taken.add(view)
         views[each] = view
     return views
+
+
+def _is_over(connection: duckdb.DuckDBPyConnection, view: str, folder: Path) -> bool:
+    """Whether a view is there, over the files of an aggregate, and the catalog lists it with their columns."""
+    here = "database_name = current_database() AND schema_name = 'main'"
+    sql = connection.execute(f"SELECT sql FROM duckdb_views() WHERE {here} AND view_name = ?", [view]).fetchone()
+    query = f"SELECT column_name, data_type FROM duckdb_columns() WHERE {here} AND table_name = ? ORDER BY column_index"
+    known = connection.execute(query, [view]).fetchall()
+    schema = fields.literal(fields.no_glob(str(folder / SCHEMA_FILE)))
+    found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({schema}, hive_partitioning = false)").fetchall()
+    return sql is not None and _pattern(folder) in sql[0] and known == [row[:2] for row in found]
 
 
 def _pattern(folder: Path) -> str:

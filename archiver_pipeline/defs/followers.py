@@ -18,6 +18,7 @@ from archiver_pipeline.followers.base import Follower
 from archiver_pipeline.followers.catch_up import CaughtUp, catch_up, replace_hour
 from archiver_pipeline.followers.registry import followers
 from archiver_pipeline.steps import OnStep
+from archiver_pipeline.view_aggregates import has_new_columns
 
 GROUP = "followers"
 _HOURS_PER_RUN = 24
@@ -117,7 +118,7 @@ def _tell_hours(
     context: dg.OpExecutionContext | dg.AssetExecutionContext, follower: Aggregator, done: CaughtUp
 ) -> None:
     """Show the hours whose files were written, and bring the views up to date."""
-    if not follower.published:
+    if not follower.published and not has_new_columns(settings().view_path, follower.folder):
         return
     version = view.refresh(settings().view_path, archive())
     context.log_event(view_made(settings().view_path, version))

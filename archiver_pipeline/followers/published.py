@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,21 @@ from archiver_pipeline.view_aggregates import SCHEMA_FILE
 if TYPE_CHECKING:
     import polars as pl
 
+_STORE = "store"
+"""In the metadata of the schema file: the id of the state whose columns it has, and whose hours lie beside it."""
+
 
 def publish(store: Store, aggregate: Aggregate, folder: Path) -> list[Hour]:
     """Write the file of each hour that lacks a version, and return these hours; what a kill leaves is done next time.
 
+    Files of another state, which may have other columns, go first.
+
     Raises:
         StorageError: the folder is full or refuses to be written.
     """
-    hours = store.unpublished()
     with translated(folder):
-        with store.transaction():
-            if not (folder / SCHEMA_FILE).exists():
-                _replace(folder / SCHEMA_FILE, _frame([], aggregate))
+        _remove_others(store, aggregate, folder)
+        hours = store.unpublished()
         for hour in hours:
             named = hour_at(hour)
             path = folder / f"dt={named.dt}" / f"hr={named.hr}" / f"{aggregate.name}.parquet"
@@ -41,6 +45,29 @@ def publish(store: Store, aggregate: Aggregate, folder: Path) -> list[Hour]:
                     path.unlink(missing_ok=True)
                 store.published(hour)
     return [hour_at(hour) for hour in hours]
+
+
+def _remove_others(store: Store, aggregate: Aggregate, folder: Path) -> None:
+    """Remove the files of another state, if there are any, and then make the folder that of this one."""
+    with store.transaction():
+        if is_other := _store_of(folder / SCHEMA_FILE) != store.id:
+            for day in folder.glob("dt=*"):
+                shutil.rmtree(day)
+            store.unpublish()
+    if is_other:
+        # Once that is committed: whatever is killed before, the next run begins here again and leaves no hour out.
+        with store.transaction():
+            _replace(folder / SCHEMA_FILE, _frame([], aggregate), {_STORE: store.id})
+
+
+def _store_of(path: Path) -> str | None:
+    """The state that a schema file names; None where there is no such file, or none that can be read."""
+    import polars as pl
+
+    try:
+        return pl.read_parquet_metadata(path).get(_STORE)
+    except (FileNotFoundError, pl.exceptions.PolarsError):
+        return None
 
 
 def _frame(rows: list[tuple[Any, ...]], aggregate: Aggregate) -> pl.DataFrame:
@@ -57,9 +84,9 @@ def _frame(rows: list[tuple[Any, ...]], aggregate: Aggregate) -> pl.DataFrame:
     return frame.with_columns(moment.alias(aggregate.window))
 
 
-def _replace(path: Path, frame: pl.DataFrame) -> None:
+def _replace(path: Path, frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
     working = path.with_name(f".{path.name}.new")
-    frame.write_parquet(working, compression="zstd")
+    frame.write_parquet(working, compression="zstd", metadata=metadata)
     force([working])
     os.replace(working, path)
     force([path.parent])

@@ -51,7 +51,7 @@ class Store:
 
     Attributes:
         path: the file.
-        id: made anew with the file.
+        id: made anew with the file, and where the columns of the definition change.
     """
 
     def __init__(self, path: Path, aggregate: Aggregate) -> None:
@@ -119,10 +119,8 @@ class Store:
 
     def latest_ms(self) -> dict[TopicPartition, int]:
         """The latest time that was seen of each partition, in milliseconds since 1970."""
-        rows = self._db.execute(
-            "SELECT topic, topic_id, partition, latest_ms FROM offsets WHERE latest_ms IS NOT NULL"
-        ).fetchall()
-        return {TopicPartition(*at): ms for *at, ms in rows}
+        query = "SELECT topic, topic_id, partition, latest_ms FROM offsets WHERE latest_ms IS NOT NULL"
+        return {TopicPartition(*at): ms for *at, ms in self._db.execute(query)}
 
     def add(self, partial: Partial) -> None:
         """Add what a frame has."""
@@ -173,6 +171,11 @@ class Store:
     def published(self, hour: int) -> None:
         """Note that an hour's file has every version."""
         self._db.execute("DELETE FROM unpublished WHERE hour = ?", [hour])
+
+    def unpublish(self) -> None:
+        """Note that no hour has a file."""
+        starts = self._db.execute("SELECT DISTINCT start FROM groups WHERE revision > 0").fetchall()
+        self._db.executemany("INSERT OR IGNORE INTO unpublished VALUES (?)", {(start // 3600,) for (start,) in starts})
 
     def hour(self, hour: int) -> list[tuple[Any, ...]]:
         """The newest version of each window and group of an hour: start, groups, values, revision; no empty ones."""
@@ -240,10 +243,9 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
         if self._meta("shape") != shape:
-            tables = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
-            for (name,) in tables.fetchall():
-                if name != "meta":
-                    self._db.execute(f"DROP TABLE {name}")
+            query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name <> 'meta'"
+            for (name,) in self._db.execute(query).fetchall():
+                self._db.execute(f"DROP TABLE {name}")
             for statement in self._sql.tables():
                 self._db.execute(statement)
             self._set({"shape": shape, "id": uuid.uuid4().hex})
@@ -271,15 +273,13 @@ class Store:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
                 raise FollowerUnavailable(
                     f"another run has held the state of {self._aggregate.name} for {_BUSY_SECONDS:.0f} s",
                     path=str(self.path),
                     hint="Nothing was lost: the next run goes on",
                 ) from error
-            raise self._refused(error) from error
-        except sqlite3.DatabaseError as error:
             raise self._refused(error) from error
 
     def _refused(self, error: sqlite3.Error) -> FollowerError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from archiver_pipeline.defs.follow import AGGREGATES, FOLLOWERS_TAG, LONGEST_PAUSE_SECONDS, pause_seconds
+from archiver_pipeline.defs.follow import AGGREGATES, FOLLOW_OP, FOLLOWERS_TAG, LONGEST_PAUSE_SECONDS, pause_seconds
 from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
@@ -15,6 +15,11 @@ from archiver_pipeline_tests.kafka.produce import create_topic, produce
 MINUTES = dg.AssetKey("events_per_minute")
 HOUR = "2019-08-01-03:00"
 GROUP = {FOLLOWERS_TAG: AGGREGATES}
+
+
+def request(follower: str) -> dg.RunRequest:
+    """The request of a run of one follower."""
+    return dg.RunRequest(run_config={"ops": {FOLLOW_OP: {"config": {"followers": [follower]}}}})
 
 
 @pytest.fixture
@@ -72,6 +77,18 @@ def test_an_hour_is_counted_anew_from_the_ui(following: Deployment) -> None:
         assert ended.code == 0, ended.said
     following.archived.run()
     assert following.archived.sql("SELECT count(*), sum(events) FROM events_per_minute") == [(5, 5)]
+
+
+def test_a_run_brings_the_view_of_other_columns(following: Deployment, ticks: MakeTicks) -> None:
+    """Also where no hour is published, and the archive has nothing new."""
+    config = following.base / "archiver.toml"
+    following.settings["ARCHIVER_CONFIG"] = str(config)
+    for measure, rule in (("n", "$.uid"), ("m", "$.nothing")):
+        aggregate = f"name = 'a'\nwindow = 'day'\nmeasures = {{{measure} = 'count'}}\ntime = '{rule}'\n"
+        config.write_text(f"[[aggregates]]\n{aggregate}")
+        ticks(following, job="follow").run(request("a"))
+        columns = "SELECT list(column_name) FROM information_schema.columns WHERE table_name = 'a'"
+        assert following.archived.sql(columns) == [(["day", measure, "revision"],)]
 
 
 def test_without_an_archive_or_switched_off_nothing_is_started(
