@@ -16,6 +16,7 @@ from archiver_pipeline.followers.store import Store
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,7 +35,7 @@ class Aggregator(Follower):
 
     Attributes:
         store: its state.
-        published: the hours whose files the last `settle` wrote.
+        published: the hours whose files the last `settle` wrote, also where it came to no end.
     """
 
     waits = True
@@ -66,24 +67,30 @@ class Aggregator(Follower):
         """Count an hour of the archive anew."""
         self._count(hour, messages, before, after)
 
-    def settle(self, times: Times) -> None:
+    def settle(self, times: Times, on_step: OnStep = lambda _: None) -> None:
         """Make final what is, publish it, and send it on."""
+        self.published = []
         with self.store.transaction():
             # What was known once stays known when the next message is on its way.
             self.store.note(times.idle_ms)
             moment = watermark(times, self.store.latest_ms())
         while moment is not None:
+            on_step("finish")
             with self.store.transaction():
                 looked_at, made = self.store.finish(int(moment / 1000 - self._grace_seconds))
             if made:
                 log.info("%s: %d windows and groups are final or corrected", self.name, made)
             if not looked_at:
                 break
-        self.published = publish(self.store, self.aggregate, self.folder)
+        on_step("publish")
+        for hour in publish(self.store, self.aggregate, self.folder):
+            self.published.append(hour)
+            on_step("publish")
         if self._topic is None:
             with self.store.transaction():
                 self.store.forget(self.store.newest())
         else:
+            on_step("send")
             self._topic.send(self.store)
 
     def close(self) -> None:

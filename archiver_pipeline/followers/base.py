@@ -11,6 +11,7 @@ from archiver_pipeline.errors import Superseded
 from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:
     import polars as pl
@@ -95,8 +96,13 @@ class Follower(ABC):
     ) -> None:
         """Replace all that it has of an hour by these messages; raises as `take` does."""
 
-    def settle(self, times: Times) -> None:  # noqa: B027, most have nothing to do
-        """Do what waits for time to pass. Called after each pass, and when there was nothing to take."""
+    def settle(self, times: Times, on_step: OnStep = lambda _: None) -> None:  # noqa: B027, most have nothing to do
+        """Do what waits for time to pass. Called after each pass, and when there was nothing to take.
+
+        Args:
+            times: what is known of the time.
+            on_step: told before each part of a long work: a run that says nothing for minutes is taken for dead.
+        """
 
     def close(self) -> None:  # noqa: B027, most have nothing to do
         """Let go of connections."""

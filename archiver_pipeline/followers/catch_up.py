@@ -54,7 +54,7 @@ def catch_up(
     Args:
         follower: what follows.
         settings: where the archive is.
-        on_step: told before each step and with each frame.
+        on_step: told before each step, with each frame, and before each part of the settling.
         limit_seconds: after this long no further step is begun.
         step_messages: about how many messages a step may have.
 
@@ -91,7 +91,7 @@ def catch_up(
     ledger = archive.ledger()
     on_step("settle")
     if follower.waits:
-        follower.settle(times(settings, ledger, position))
+        follower.settle(times(settings, ledger, position), on_step)
     lag = offset_lag(ledger, position)
     return CaughtUp(done.steps, done.messages, tuple(done.hours), lag, time.monotonic() - began)
 

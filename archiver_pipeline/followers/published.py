@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ _STORE = "store"
 """In the metadata of the schema file: the id of the state whose columns it has, and whose hours lie beside it."""
 
 
-def publish(store: Store, aggregate: Aggregate, folder: Path) -> list[Hour]:
-    """Write the file of each hour that lacks a version, and return these hours; what a kill leaves is done next time.
+def publish(store: Store, aggregate: Aggregate, folder: Path) -> Iterator[Hour]:
+    """Write the file of each hour that lacks a version, and yield the hour; what a kill leaves is done next time.
 
     Files of another state, which may have other columns, go first.
 
@@ -31,8 +32,7 @@ def publish(store: Store, aggregate: Aggregate, folder: Path) -> list[Hour]:
     """
     with translated(folder):
         _remove_others(store, aggregate, folder)
-        hours = store.unpublished()
-        for hour in hours:
+        for hour in store.unpublished():
             named = hour_at(hour)
             path = folder / f"dt={named.dt}" / f"hr={named.hr}" / f"{aggregate.name}.parquet"
             # Under the lock of the state, or another run could write an older version over a newer one.
@@ -44,7 +44,7 @@ def publish(store: Store, aggregate: Aggregate, folder: Path) -> list[Hour]:
                 else:
                     path.unlink(missing_ok=True)
                 store.published(hour)
-    return [hour_at(hour) for hour in hours]
+            yield named
 
 
 def _remove_others(store: Store, aggregate: Aggregate, folder: Path) -> None:

@@ -85,6 +85,7 @@ def test_killed_again_and_again(kit: Kit, filled: Filled) -> None:
     """SIGKILL at each step, and at any moment within one: nothing is lost or doubled in the end."""
     chance = random.Random(1)
     traps = [("take", 1, 0.0), ("frame", 1, 0.0), ("take", 2, 0.0), ("settle", 1, 0.0)]
+    traps += [("finish", 2, 0.0), ("publish", 2, 0.0)]
     traps += [(chance.choice(("take", "frame")), chance.randint(1, 3), chance.random() ** 2 / 5) for _ in range(8)]
     variables = environment(filled.environment())
     child = ["-m", "archiver_pipeline_tests.followers.child", kit.name, "100"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import polars as pl
 import pytest
 
 from archiver_pipeline import view
+from archiver_pipeline.aggregates import Aggregate
+from archiver_pipeline.followers.aggregator import Aggregator
+from archiver_pipeline.followers.catch_up import catch_up
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS
 from archiver_pipeline_tests.followers.test_aggregates import AUGUST, Counted, moment
 from archiver_pipeline_tests.processes import Processes, environment
@@ -147,3 +152,18 @@ def test_no_view_is_claimed_by_a_type_and_an_aggregate(shown: Shown) -> None:
         for name, view_name in {**views, "a_aggregate_aggregate": "a_aggregate_aggregate"}.items():
             assert shown.sql(f"SELECT n_{name} FROM {view_name}") == [(3,)]
         shown.add({"type": "b"})
+
+
+def test_a_long_history_gives_signs_of_life(shown: Shown) -> None:
+    """A run that makes very many windows final says so for each bunch of them, and for each hour that it writes."""
+    count, hours = 60_000, 7
+    stamps = [AUGUST_FIRST_AT_THREE + HOUR_MS * (number % hours) for number in range(count)]
+    shown.add(*({"who": number} for number in range(count)), milliseconds=stamps)
+    aggregate = Aggregate(name="a", window="hour", group_by={"who": "$.who"}, measures={"n": "count"})
+    told: list[str] = []
+    with closing(Aggregator(aggregate, shown.settings)) as follower:
+        catch_up(follower, shown.settings, told.append)
+        assert len(follower.published) == hours
+    settling = Counter(told[told.index("settle") :])
+    assert settling["finish"] > count // 50_000
+    assert settling["publish"] > hours
