@@ -1,6 +1,6 @@
 """What follows the archive as assets: hours of aggregates, and the archive in other stores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 import dagster as dg
@@ -19,6 +19,8 @@ from archiver_pipeline.followers.catch_up import CaughtUp, catch_up, replace_hou
 from archiver_pipeline.followers.registry import followers
 from archiver_pipeline.steps import OnStep
 from archiver_pipeline.view_aggregates import has_new_columns
+
+Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 GROUP = "followers"
 _HOURS_PER_RUN = 24
@@ -64,11 +66,12 @@ def _aggregate(aggregate: Aggregate, partitions: dg.HourlyPartitionsDefinition) 
                 for hour in hours:
                     messages = replace_hour(follower, settings(), hour, on_step)
                     context.log.info(f"{aggregate.name}: hour {hour} counted anew, {messages:,} messages")
-                follow(context, follower, on_step)
+                shown = follow(context, follower, on_step)
         except ArchiverError as error:
             raise failure(error) from error
         for key in context.partition_keys:
-            context.log_event(dg.AssetMaterialization(aggregate.name, partition=key))
+            if key not in shown:
+                context.log_event(dg.AssetMaterialization(aggregate.name, partition=key))
         yield from ()
 
     return count
@@ -100,30 +103,33 @@ def _store(name: str) -> dg.AssetsDefinition:
     return take
 
 
-def follow(context: dg.OpExecutionContext | dg.AssetExecutionContext, follower: Follower, on_step: OnStep) -> CaughtUp:
-    """Let a follower catch up, and log what it did: its materializations, and that of the DuckDB file's views."""
+def follow(context: Context, follower: Follower, on_step: OnStep) -> Sequence[str]:
+    """Let a follower catch up, and log what it did: its materializations, and that of the DuckDB file's views.
+
+    Returns:
+        The partition keys that were shown as materialized.
+    """
     done = catch_up(follower, settings(), on_step)
     context.log.info(
         f"{follower.name}: {done.messages:,} messages in {done.steps:,} steps and {done.seconds:.1f} s, "
         f"{len(done.hours):,} hours replaced, lag {done.lag:,}"
     )
     if isinstance(follower, Aggregator):
-        _tell_hours(context, follower, done)
-    elif done.steps:
+        return _tell_hours(context, follower, _numbers(done))
+    if done.steps:
         context.log_event(dg.AssetMaterialization(follower.name, metadata=_numbers(done)))
-    return done
+    return ()
 
 
-def _tell_hours(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext, follower: Aggregator, done: CaughtUp
-) -> None:
-    """Show the hours whose files were written, and bring the views up to date."""
-    if not follower.published and not has_new_columns(settings().view_path, follower.folder):
-        return
-    version = view.refresh(settings().view_path, archive())
-    context.log_event(view_made(settings().view_path, version))
-    for hour in follower.published[-_MOST_EVENTS:]:
-        context.log_event(dg.AssetMaterialization(follower.name, partition=key_text(hour), metadata=_numbers(done)))
+def _tell_hours(context: Context, follower: Aggregator, numbers: Mapping[str, dg.MetadataValue]) -> Sequence[str]:
+    """Show the hours whose files were written, and bring the views up to date; return their partition keys."""
+    keys = [key_text(hour) for hour in follower.published[-_MOST_EVENTS:]]
+    for key in keys:
+        context.log_event(dg.AssetMaterialization(follower.name, partition=key, metadata=numbers))
+    path = settings().view_path
+    if keys or has_new_columns(path, follower.folder):
+        context.log_event(view_made(path, view.refresh(path, archive())))
+    return keys
 
 
 def _numbers(done: CaughtUp) -> dict[str, dg.MetadataValue]:

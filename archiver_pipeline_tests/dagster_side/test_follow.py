@@ -68,7 +68,7 @@ def test_failed_runs_are_tried_again_after_ever_longer_pauses(following: Deploym
 
 
 def test_an_hour_is_counted_anew_from_the_ui(following: Deployment) -> None:
-    """To materialize an hour of an aggregate counts it again from the archive, and nothing twice."""
+    """To materialize an hour of an aggregate counts it again from the archive, and nothing twice; each run shows it."""
     for _ in range(2):
         ended = following.dagster(
             *["asset", "materialize", "-m", "archiver_pipeline.definitions"],
@@ -77,6 +77,10 @@ def test_an_hour_is_counted_anew_from_the_ui(following: Deployment) -> None:
         assert ended.code == 0, ended.said
     following.archived.run()
     assert following.archived.sql("SELECT count(*), sum(events) FROM events_per_minute") == [(5, 5)]
+    with following.instance() as instance:
+        shown = instance.fetch_materializations(MINUTES, limit=10).records
+    # The first run has written the hour's file, the second one has found it right.
+    assert [record.partition_key for record in shown] == [HOUR, HOUR]
 
 
 def test_a_run_brings_the_view_of_other_columns(following: Deployment, ticks: MakeTicks) -> None:
