@@ -1,7 +1,7 @@
 """What follows the archive as assets: hours of aggregates, and the archive in other stores."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 import dagster as dg
 
@@ -109,7 +109,14 @@ def follow(context: Context, follower: Follower, on_step: OnStep) -> Sequence[st
     Returns:
         The partition keys that were shown as materialized.
     """
-    done = catch_up(follower, settings(), on_step)
+    try:
+        done = catch_up(follower, settings(), on_step)
+    except BaseException:
+        # Hours that were written before something went wrong are to be seen, too; but it is that error that counts.
+        with suppress(ArchiverError):
+            if isinstance(follower, Aggregator):
+                _tell_hours(context, follower)
+        raise
     context.log.info(
         f"{follower.name}: {done.messages:,} messages in {done.steps:,} steps and {done.seconds:.1f} s, "
         f"{len(done.hours):,} hours replaced, lag {done.lag:,}"
@@ -121,7 +128,9 @@ def follow(context: Context, follower: Follower, on_step: OnStep) -> Sequence[st
     return ()
 
 
-def _tell_hours(context: Context, follower: Aggregator, numbers: Mapping[str, dg.MetadataValue]) -> Sequence[str]:
+def _tell_hours(
+    context: Context, follower: Aggregator, numbers: Mapping[str, dg.MetadataValue] | None = None
+) -> Sequence[str]:
     """Show the hours whose files were written, and bring the views up to date; return their partition keys."""
     keys = [key_text(hour) for hour in follower.published[-_MOST_EVENTS:]]
     for key in keys:

@@ -8,6 +8,7 @@ import pytest
 from archiver_pipeline.defs.follow import AGGREGATES, FOLLOW_OP, FOLLOWERS_TAG, LONGEST_PAUSE_SECONDS, pause_seconds
 from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
+from archiver_pipeline_tests.dagster_side.test_definitions import NO_BROKER
 from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
 from archiver_pipeline_tests.followers.test_minutes import sent
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
@@ -81,6 +82,17 @@ def test_an_hour_is_counted_anew_from_the_ui(following: Deployment) -> None:
         shown = instance.fetch_materializations(MINUTES, limit=10).records
     # The first run has written the hour's file, the second one has found it right.
     assert [record.partition_key for record in shown] == [HOUR, HOUR]
+
+
+@pytest.mark.slow
+def test_hours_are_shown_though_they_cannot_be_sent(following: Deployment, ticks: MakeTicks) -> None:
+    """Kafka is down: the run fails, and what it has written is in Dagster and in the view all the same."""
+    following.settings["KAFKA_BOOTSTRAP_SERVERS"] = NO_BROKER
+    sensor = ticks(following, job="follow")
+    with pytest.raises(dg.Failure, match=NO_BROKER):
+        sensor.run(request("events_per_minute"))
+    assert sensor.instance.get_materialized_partitions(MINUTES) == {HOUR}
+    assert following.archived.sql("SELECT sum(events) FROM events_per_minute") == [(5,)]
 
 
 def test_a_run_brings_the_view_of_other_columns(following: Deployment, ticks: MakeTicks) -> None:
