@@ -11,7 +11,11 @@ from pydantic import AfterValidator, SecretStr
 
 from archiver_pipeline.envelope import parse_type_rule
 
-_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+POSITIONS_SUFFIX = "-positions"
+"""What the name of the topic of positions has more than that of the results topic."""
+
+# As Kafka has it (`Topic.validate`): `.` and `..` would be folders.
+_TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 
 # With these in its path a library takes the folder for another one, or every message to be of that type, date or hour.
 _UNREADABLE = re.compile(r"[\\?\x00-\x1f]|%[0-9A-Fa-f]{2}|(?:^|/)(?:type|dt|hr)=")
@@ -32,6 +36,13 @@ def check_topic(pattern: str) -> str:
     elif not _TOPIC_NAME.fullmatch(pattern):
         raise ValueError(f"{pattern!r} is neither")
     return pattern
+
+
+def check_results_topic(name: str) -> str:
+    """Check a topic name whose topic of positions can be named as well, or no name at all. Raises ValueError."""
+    if name and not all(_TOPIC_NAME.fullmatch(each) for each in (name, name + POSITIONS_SUFFIX)):
+        raise ValueError
+    return name
 
 
 def check_start(value: str) -> str:
@@ -68,6 +79,7 @@ def parse_time(text: str) -> datetime:
 
 
 Topic = Annotated[str, AfterValidator(check_topic)]
+ResultsName = Annotated[str, AfterValidator(check_results_topic)]
 Rule = Annotated[str, AfterValidator(lambda text: parse_type_rule(text) and text)]
 OptionalRule = Annotated[str, AfterValidator(lambda text: text and parse_type_rule(text) and text)]
 Url = Annotated[SecretStr, AfterValidator(check_url)]

@@ -22,7 +22,9 @@ from archiver_pipeline.aggregates import Aggregate, built_in, check_names
 from archiver_pipeline.envelope import TYPE_RULES, TypeRule, parse_type_rule
 from archiver_pipeline.errors import SettingsError
 from archiver_pipeline.setting_types import (
+    POSITIONS_SUFFIX,
     OptionalRule,
+    ResultsName,
     Rule,
     Topic,
     Url,
@@ -92,7 +94,9 @@ class Settings(BaseSettings):
         (), description="tables with name, window, group_by and measures"
     )
     minute_grace_seconds: float = Field(120, ge=0, description="a number from 0 on")
-    results_topic: str = Field("events_per_minute", pattern=r"^[A-Za-z0-9._-]{0,249}$", description="a topic, or ''")
+    results_topic: ResultsName = Field(
+        "events_per_minute", description="a topic name of up to 239 letters, digits, '.', '_' and '-', or ''"
+    )
     mysql_url: Url = Field(SecretStr(""), description="a URL such as mysql://user:password@host/database")
     search_url: Url = Field(SecretStr(""), description="a URL such as http://localhost:9200")
     kafka: dict[str, SecretStr] = Field({}, validation_alias="kafka")
@@ -137,7 +141,7 @@ class Settings(BaseSettings):
     @property
     def positions_topic(self) -> str:
         """The compacted topic that says how far the results topic is."""
-        return f"{self.results_topic}-positions"
+        return self.results_topic + POSITIONS_SUFFIX
 
     @cached_property
     def every_aggregate(self) -> tuple[Aggregate, ...]:

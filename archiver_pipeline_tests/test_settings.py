@@ -56,12 +56,14 @@ NUMBER, WHOLE = "a number from 0 on", "a whole number from 1 on"
 TIME = "earliest, latest or an ISO time such as 2019-08-01T00:00:00Z (default earliest)"
 TOPICS = "topic names (letters, digits, '.', '_', '-') or regexes that start with '^', comma-separated"
 TABLES = "tables with name, window, group_by and measures"
+RESULTS = "a topic name of up to 239 letters, digits, '.', '_' and '-', or '' (default events_per_minute)"
 SIZE = "a size such as 64MiB or 67108864 (default 256MiB)"
 
 WRONG = [
     ("ARCHIVER_TOPICS", "a b", f"{TOPICS}, but 'a b' is neither"),
     ("ARCHIVER_TOPICS", "ok,^(", f"{TOPICS}, but '^(' is no regex: missing ), unterminated subpattern at position 1"),
     ("ARCHIVER_TOPICS", "x" * 250, f"{TOPICS}, but '{'x' * 250}' is neither"),
+    ("ARCHIVER_TOPICS", "..", f"{TOPICS}, but '..' is neither"),
     ("ARCHIVER_START", "yesterday", TIME),
     ("ARCHIVER_START", "2019-13-01", TIME),
     ("ARCHIVER_START", "0001-01-01T00:00:00+14:00", TIME),
@@ -97,7 +99,7 @@ WRONG = [
     ("ARCHIVER_USERS", "some", "exact or approximate (default exact)"),
     ("ARCHIVER_TIME_PATH", "ts", PATHS),
     ("ARCHIVER_MINUTE_GRACE_SECONDS", "-1", f"{NUMBER} (default 120)"),
-    ("ARCHIVER_RESULTS_TOPIC", "a b", "a topic, or '' (default events_per_minute)"),
+    *(("ARCHIVER_RESULTS_TOPIC", value, RESULTS) for value in ("a b", "x" * 240, ".", "..")),
 ]
 
 WRONG_IN_FILE = [
