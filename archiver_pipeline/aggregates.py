@@ -55,8 +55,10 @@ class Aggregate(BaseModel):
     Attributes:
         name: of its view, its folder and its asset.
         window: minute, hour or day, in UTC.
-        group_by: columns, each from a column of the message or a JSON path; a message without one is not counted.
-        measures: columns, each `count`, or `distinct`, `approx_distinct`, `sum`, `min` or `max` with a JSON path.
+        group_by: columns, each from a column of the message or a JSON path; a message without one is not counted. Of a
+            text of more than 1,000 characters a column has the first 967, `…` and the MD5 of the whole in hex.
+        measures: columns, each `count`, or `distinct`, `approx_distinct`, `sum`, `min` or `max` with a JSON path. What
+            is no finite number is in no sum; a sum past the range of a double is infinite, in the results topic null.
         time: where the time of an event comes from: a JSON path (ISO text, or seconds, milliseconds or microseconds
             since 1970), or empty for the message's own.
     """

@@ -22,6 +22,9 @@ REGISTERS = 1 << 14
 """Registers of an approximate count (HyperLogLog, Flajolet et al. 2007): a standard error of 1.04/√16384, 0.8 %."""
 
 _HASH_BITS = 64 - 14
+_GROUP_CHARACTERS = 1000
+"""A group stands twice in a record of the results topic, and brokers take about a megabyte (`message.max.bytes`)."""
+
 _SLICE_BYTES = 4 * 1024**2
 """So many bytes of messages are taken apart at a time: their JSON may take a hundred times as much."""
 
@@ -126,8 +129,10 @@ class Extractor:
         sent = 'epoch_ms("timestamp") AS sent_ms'
         columns = ", ".join(["topic", "topic_id", '"partition"', sent, *groups, *values])
         # A time that no calendar holds is none: the Parquet files and folders could not have it.
+        known = f"CASE WHEN at_ms BETWEEN {FIRST_MS} AND {LAST_MS} THEN at_ms END AS at_ms"
+        replaced = ", ".join([known, *(f"{_cut(name)} AS {name}" for name in self._groups)])
         return (
-            f"SELECT * REPLACE (CASE WHEN at_ms BETWEEN {FIRST_MS} AND {LAST_MS} THEN at_ms END AS at_ms), "
+            f"SELECT * REPLACE ({replaced}), "
             f"(floor(at_ms / {aggregate.seconds * 1000}) * {aggregate.seconds})::BIGINT AS start FROM ("
             f"SELECT CASE WHEN dt = '_unknown' THEN dt ELSE dt || 'T' || hr END AS source, {time} AS at_ms, {columns} "
             f"FROM frame WHERE type <> {literal(ERASED)})"
@@ -192,6 +197,12 @@ def _text(rule: TypeRule) -> str:
     sound = f"CASE WHEN type <> {literal(MALFORMED)} THEN value END"
     token = f"try(json_extract({sound}, {literal(rule.json_path)}))"
     return f"CASE WHEN json_type({token}) NOT IN ('OBJECT', 'ARRAY', 'NULL') THEN {token} ->> '$' END"
+
+
+def _cut(group: str) -> str:
+    """A group's text; of a long one the beginning and the MD5 of the whole, so that two stay two."""
+    short = f"left({group}, {_GROUP_CHARACTERS - 33}) || '…' || md5({group})"
+    return f"CASE WHEN length({group}) > {_GROUP_CHARACTERS} THEN {short} ELSE {group} END"
 
 
 def _time(rule: TypeRule) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import random
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +129,25 @@ def test_groups_by_columns_and_headers(counted: Counted) -> None:
     groups = {"topic": "topic", "part": "partition", "kind": "type", "who": "key", "shard": "header:shard"}
     ((_, *found),) = counted.rows({"n": "count"}, group_by=groups)
     assert found == ["orders", "0", "x", "key", "2", 1, 1]
+
+
+def test_a_long_text_of_a_group_is_cut(counted: Counted) -> None:
+    """Up to 1,000 characters stay; of more there is the beginning, and a hash that tells texts apart."""
+    texts = ["é" * 1000, "é" * 1001, "é" * 1001 + "a"]
+    counted.add(*({"url": text} for text in [*texts, texts[2]]))
+    hashes = [hashlib.md5(text.encode()).hexdigest() for text in texts]
+    expected = {texts[0]: 1, f"{'é' * 967}…{hashes[1]}": 1, f"{'é' * 967}…{hashes[2]}": 2}
+    assert {url: n for _, url, n, _ in counted.rows({"n": "count"}, group_by={"url": "$.url"})} == expected
+
+
+def test_a_sum_past_every_number_stops_nothing(counted: Counted) -> None:
+    """It is infinite, stays so whatever comes, and what is counted anew is exact."""
+    big, small = {"amount": 1e308}, {"amount": -1e308}
+    counted.add(big, big)
+    assert counted.rows({"total": "sum $.amount"})[0][1:] == (math.inf, 1)
+    counted.add(small, small, small)
+    ((_, total, _),) = counted.rows({"total": "sum $.amount"})
+    assert total in (math.inf, None)
 
 
 @pytest.mark.parametrize("users", [0, 10, 3_000, 60_000])
