@@ -26,21 +26,22 @@ class Minute:
     Attributes:
         minute: its start in ISO form, UTC.
         topic, type: of the events.
-        events, users: how many events there were, of how many distinct users.
+        events, users: how many events there were, of how many distinct users; None where a sum of one's own is null.
         revision: 1, or more where late events have corrected it.
     """
 
     minute: str
     topic: str
     type: str
-    events: int
-    users: int
+    events: float | None
+    users: float | None
     revision: int
 
     def line(self) -> str:
         """The minute as one line."""
         corrected = f"  (revision {self.revision})" if self.revision > 1 else ""
-        return f"{self.minute} {self.topic} {self.type}: {self.events:,} events, {self.users:,} users{corrected}"
+        events, users = ("-" if count is None else f"{count:,}" for count in (self.events, self.users))
+        return f"{self.minute} {self.topic} {self.type}: {events} events, {users} users{corrected}"
 
 
 def minutes(settings: Settings, from_beginning: bool = False) -> Iterator[Minute | None]:

@@ -51,7 +51,7 @@ class Aggregator(Follower):
         self.published: list[Hour] = []
         self._grace_seconds = settings.minute_grace_seconds
         is_sent = aggregate.name == EVENTS_PER_MINUTE and settings.results_topic
-        self._topic = ResultsTopic(settings, aggregate) if is_sent else None
+        self._topic = ResultsTopic(settings, aggregate, self.store) if is_sent else None
 
     def position(self) -> FollowerPosition:
         """Read the position from the state."""
@@ -91,7 +91,7 @@ class Aggregator(Follower):
                 self.store.forget(self.store.newest())
         else:
             on_step("send")
-            self._topic.send(self.store)
+            self._topic.send()
 
     def close(self) -> None:
         """Close the state."""
