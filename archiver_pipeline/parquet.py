@@ -1,39 +1,36 @@
-"""Parquet files of the archive: read as frames of bounded size, and written sorted with full statistics."""
+"""Parquet files of the archive: read as frames of bounded size, and what their statistics say of offsets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.files import COLUMNS
-from archiver_pipeline.writer import iso, within_calendar
+from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.runs import ORDER, PLACE
 
 if TYPE_CHECKING:
     import polars as pl
-    import pyarrow as pa
-    from pyarrow.parquet import FileMetaData
+    from pyarrow.parquet import FileMetaData, ParquetFile
+
+Ranges = Mapping[TopicPartition, tuple[int, int]]
+"""Offsets `[start, end)` per topic partition."""
 
 _READ_BYTES = 8 * 1024**2
+_SAMPLE_ROWS = 16
 _SMALL_BYTES, _SMALL_FILES = 32 * 1024**2, 200
 """So many files are read in one go, as long as their messages cannot be larger than that, whatever is in them."""
 
-_ROW_GROUP_BYTES, _ROW_GROUP_ROWS = 32 * 1024**2, 122_880
-_COMPRESSION_LEVEL = 6
-_FEW_VALUES = ["topic", "topic_id", "partition", "timestamp_type", "key", "headers.list.element.key"]
-"""Columns whose values repeat, which a dictionary makes small."""
 
-
-def frames_of(
-    path: Path, columns: Sequence[str] = COLUMNS, offsets: tuple[int, int] | None = None
-) -> Iterator[pl.DataFrame]:
+def frames_of(path: Path, columns: Sequence[str] = COLUMNS, ranges: Ranges | None = None) -> Iterator[pl.DataFrame]:
     """Yield the messages of a file in frames of a few megabytes: the archive's columns, typed as in the table.
 
     Args:
         path: the file.
         columns: which of its columns.
-        offsets: pass over row groups that have no offset in `[start, end)`; others come whole.
+        ranges: pass over row groups that have none of these offsets; others come whole.
 
     Raises:
         OSError: the file is gone or cannot be read.
@@ -45,21 +42,83 @@ def frames_of(
     schema = {name: kind for name, kind in frame_schema().items() if name in columns}
     with pyarrow.parquet.ParquetFile(path) as parquet:
         meta = parquet.metadata
-        rows = max(1, min(100_000, int(_READ_BYTES * meta.num_rows / max(1, _size(meta)))))
-        groups = [number for number in range(meta.num_row_groups) if _may_hold(meta, number, offsets)]
+        groups = [number for number in range(meta.num_row_groups) if ranges is None or _may_hold(meta, number, ranges)]
+        if not groups:
+            return
+        rows = _rows_at_once(parquet, groups, list(schema))
         for batch in parquet.iter_batches(rows, row_groups=groups, columns=list(schema)):
             yield pl.DataFrame(batch).select(list(schema)).cast(schema)  # type: ignore[arg-type]
 
 
-def _may_hold(meta: FileMetaData, group: int, offsets: tuple[int, int] | None) -> bool:
+def _rows_at_once(parquet: ParquetFile, groups: list[int], columns: list[str]) -> int:
+    """How many rows a frame of a few megabytes has."""
+    meta = parquet.metadata
+    size = max(1, _size(meta))
+    rows = max(1, min(100_000, _READ_BYTES * int(meta.num_rows) // size))
+    if rows * size <= _SMALL_BYTES:
+        return rows
+    # A dictionary may hold a value once that every row has: the size of a file is not that of its messages.
+    first = next(parquet.iter_batches(_SAMPLE_ROWS, row_groups=groups[:1], columns=columns), None)
+    return rows if first is None else max(1, min(rows, int(_READ_BYTES * first.num_rows / max(1, first.nbytes))))
+
+
+def offsets_in(path: Path) -> Ranges:
+    """The offsets `[first, last + 1)` between which a file has messages of each topic partition.
+
+    Row groups of one partition are known by their statistics, others are read.
+
+    Raises:
+        OSError: the file is gone or cannot be read.
+        pyarrow.ArrowException: it is no readable Parquet file.
+    """
+    import polars as pl
+    import pyarrow.parquet
+
+    rows: list[tuple[Any, ...]] = []
+    mixed: list[int] = []
+    with pyarrow.parquet.ParquetFile(path) as parquet:
+        for number in range(parquet.num_row_groups):
+            bounds = _bounds(parquet.metadata, number)
+            if bounds is None or any(low != high for low, high in bounds[:-1]):
+                mixed.append(number)
+            else:
+                rows.append((*(low for low, _ in bounds[:-1]), *bounds[-1]))
+        for batch in parquet.iter_batches(1_000_000, row_groups=mixed, columns=list(ORDER)) if mixed else ():
+            offset = pl.col("offset")
+            found = pl.DataFrame(batch).group_by(PLACE).agg(offset.min(), offset.max().alias("last"))
+            rows += found.rows()
+    ranges: dict[TopicPartition, tuple[int, int]] = {}
+    for *place, first, last in rows:
+        at = TopicPartition(*place)
+        low, high = ranges.get(at, (first, last + 1))
+        ranges[at] = (min(low, first), max(high, last + 1))
+    return ranges
+
+
+def _may_hold(meta: FileMetaData, group: int, ranges: Ranges) -> bool:
     """Whether a row group may hold one of these offsets, by its statistics."""
-    if offsets is None:
+    bounds = _bounds(meta, group)
+    if bounds is None:
         return True
-    index = meta.schema.to_arrow_schema().names.index("offset")
-    statistics: Any = meta.row_group(group).column(index).statistics
-    if statistics is None or not statistics.has_min_max:
-        return True
-    return bool(statistics.min < offsets[1] and statistics.max >= offsets[0])
+    *place, (first, last) = bounds
+    return any(
+        start <= last
+        and first < end
+        and all(low <= each <= high for each, (low, high) in zip(astuple(at), place, strict=True))
+        for at, (start, end) in ranges.items()
+    )
+
+
+def _bounds(meta: FileMetaData, group: int) -> list[tuple[Any, Any]] | None:
+    """The least and the greatest of topic, topic id, partition and offset in a row group; None if unknown."""
+    names = meta.schema.to_arrow_schema().names
+    bounds = []
+    for name in ORDER:
+        statistics: Any = meta.row_group(group).column(names.index(name)).statistics
+        if statistics is None or not statistics.has_min_max:
+            return None
+        bounds.append((statistics.min, statistics.max))
+    return bounds
 
 
 def frames_of_all(paths: Iterable[Path]) -> Iterator[pl.DataFrame]:
@@ -122,119 +181,3 @@ def frame_schema() -> dict[str, Any]:
         "value_bytes": pl.Binary(),
         "headers": pl.List(pl.Struct({"key": pl.String(), "value": pl.Binary()})),
     }
-
-
-def _arrow_schema() -> pa.Schema:
-    import pyarrow as pa
-
-    header = pa.struct([("key", pa.string()), ("value", pa.binary())])
-    text, binary = pa.string(), pa.binary()
-    kinds = [text, text, pa.int32(), pa.int64(), pa.timestamp("us", "UTC"), text, binary, text, binary]
-    return pa.schema(list(zip(COLUMNS, [*kinds, pa.list_(header)], strict=True)))
-
-
-class SortedFile:
-    """A Parquet file that sorted messages are written to, row group by row group.
-
-    Attributes:
-        path: where it is written.
-        rows: messages taken.
-        waiting_bytes: about how many bytes wait for their row group.
-        bytes: its size on disk so far.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow.parquet as pq
-
-        self.path = path
-        self.rows = self.waiting_bytes = 0
-        self._waiting: list[pl.DataFrame] = []
-        self._summaries: list[pl.DataFrame] = []
-        self._schema = _arrow_schema()
-        self._sink = open(path, "wb")  # noqa: SIM115, it outlasts this function
-        self._writer = pq.ParquetWriter(
-            self._sink,
-            self._schema,
-            compression="zstd",
-            compression_level=_COMPRESSION_LEVEL,
-            use_dictionary=_FEW_VALUES,
-            write_page_index=True,
-            store_schema=False,
-            sorting_columns=[pq.SortingColumn(index) for index in range(4)],
-        )
-
-    @property
-    def bytes(self) -> int:
-        """Its size on disk so far."""
-        return self._sink.tell()
-
-    def add(self, frame: pl.DataFrame) -> None:
-        """Take the next messages."""
-        self.rows += frame.height
-        self._waiting.append(frame)
-        self.waiting_bytes += int(frame.estimated_size())
-        if self.waiting_bytes >= _ROW_GROUP_BYTES or sum(part.height for part in self._waiting) >= _ROW_GROUP_ROWS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits as a row group."""
-        import polars as pl
-
-        if not self._waiting:
-            return
-        frame = pl.concat(self._waiting).select(COLUMNS)
-        self._waiting, self.waiting_bytes = [], 0
-        self._summaries.append(_summary(frame))
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(self._schema)
-        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
-
-    def close(self, metadata: Mapping[str, str]) -> dict[str, Any]:
-        """End the file with entries of `metadata` in its footer; return its statistics as Delta has them."""
-        try:
-            self.flush()
-            self._writer.add_key_value_metadata(dict(metadata))
-            self._writer.close()
-            self._sink.close()
-        except BaseException:
-            self.abandon()
-            raise
-        return _statistics(self._summaries, self.rows)
-
-    def abandon(self) -> None:
-        """Let go of the file, which is of no use any more."""
-        for each in (self._writer, self._sink):
-            # Closing writes what is left: the disk that refused it before refuses it again.
-            with suppress(Exception):
-                each.close()
-
-
-_BOUNDED = ("topic", "topic_id", "partition", "offset", "timestamp")
-_NULLABLE = ("key", "value", "value_bytes")
-
-
-def _summary(frame: pl.DataFrame) -> pl.DataFrame:
-    """The bounds and null counts of some messages, one row; of the timestamp in milliseconds."""
-    import polars as pl
-
-    bounds = [*(pl.col(name) for name in _BOUNDED[:-1]), (pl.col("timestamp").cast(pl.Int64) // 1000)]
-    return frame.select(
-        *(each.min().name.prefix("min_") for each in bounds),
-        *(each.max().name.prefix("max_") for each in bounds),
-        *(pl.col(name).null_count().cast(pl.Int64).name.prefix("null_") for name in _NULLABLE),
-        timed=within_calendar(pl.col("timestamp")).fill_null(False).all(),
-    )
-
-
-def _statistics(summaries: list[pl.DataFrame], rows: int) -> dict[str, Any]:
-    """Per-file statistics (Delta protocol, "Per-file Statistics")."""
-    import polars as pl
-
-    every = pl.concat(summaries)
-    low = {name: every[f"min_{name}"].min() for name in _BOUNDED}
-    high = {name: every[f"max_{name}"].max() for name in _BOUNDED}
-    if every["timed"].all():
-        low["timestamp"], high["timestamp"] = iso(low["timestamp"]), iso(high["timestamp"])
-    else:
-        del low["timestamp"], high["timestamp"]
-    nulls = {name: int(every[f"null_{name}"].sum()) for name in _NULLABLE}
-    return {"numRecords": rows, "minValues": low, "maxValues": high, "nullCount": nulls}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from archiver_pipeline import envelope, hour_fields
 from archiver_pipeline.attempt import Attempt
 from archiver_pipeline.hours import TARGET_BYTES, Hour
-from archiver_pipeline.parquet import SortedFile
+from archiver_pipeline.sorted_file import SortedFile
 
 if TYPE_CHECKING:
     import duckdb

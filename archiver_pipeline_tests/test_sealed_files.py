@@ -21,8 +21,9 @@ from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, rewrite_of
 from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import TARGET_BYTES, hour_at, parse_hour
-from archiver_pipeline.parquet import SortedFile, frame_schema, frames_of
+from archiver_pipeline.parquet import frame_schema, frames_of
 from archiver_pipeline.sealed_files import Expected, SealedWriter
+from archiver_pipeline.sorted_file import SortedFile
 from archiver_pipeline_tests.disk import mounted
 
 HOUR = parse_hour("2019-08-01T03")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiver_pipeline.archive import Archive
@@ -14,7 +16,7 @@ from archiver_pipeline.followers.base import PARTITIONED, FollowerPosition
 from archiver_pipeline.followers.commits import BatchCommit, look_back, read_commit
 from archiver_pipeline.hours import Hour, MiB, parse_hour
 from archiver_pipeline.ledger import Ledger
-from archiver_pipeline.parquet import frames_of
+from archiver_pipeline.parquet import Ranges, frames_of, offsets_in
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.runs import PLACE
 
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
 _FRAME_ROWS, _FRAME_BYTES = 50_000, 32 * MiB
 """Frames of small files are put together until they have so many rows, or bytes."""
-
-Ranges = Mapping[TopicPartition, tuple[int, int]]
-"""Offsets `[start, end)` per topic partition."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,16 @@ def known_position(ledger: Ledger, position: FollowerPosition) -> FollowerPositi
     """The position with the partitions that the follower has not met yet, at their start."""
     start = {at: what.first for at, what in ledger.committed.items()}
     return replace(position, offsets={**start, **position.offsets})
+
+
+def behind_gaps(ledger: Ledger, ranges: Ranges) -> Ranges:
+    """The ranges without the recorded gaps that they begin with: no commit has those offsets."""
+    starts = {at: start for at, (start, _) in ranges.items()}
+    for recorded in ledger.gaps:
+        gap = recorded.gap
+        if gap.start <= starts.get(gap.at, -1) < gap.end:
+            starts[gap.at] = gap.end
+    return {at: (starts[at], end) for at, (_, end) in ranges.items()}
 
 
 def changed_hours(ledger: Ledger, position: FollowerPosition) -> list[Hour]:
@@ -82,6 +91,7 @@ class Feed:
         self._files = archive.files(table)
         self._listed = {file.path: file for file in listed_files(self._files)}
         self._sound: set[str] = set()
+        self._holds: dict[str, Ranges] = {}
 
     def steps(self, position: FollowerPosition) -> Iterator[Step]:
         """Plan the steps from a position to all that this version has: first the hours that a rewrite has changed."""
@@ -119,14 +129,12 @@ class Feed:
         import polars as pl
 
         ranges = _frame(step.ranges)
-        low = min((start for start, _ in step.ranges.values()), default=0)
-        high = max((end for _, end in step.ranges.values()), default=0)
         held: list[pl.DataFrame] = []
         rows, size = 0, 0.0
         stored = [name for name in columns if name not in PARTITIONED]
         wanted = list(dict.fromkeys([*PLACE, "offset", *stored]))
         for path in step.paths:
-            for frame in self._read(path, wanted, low, high):
+            for frame in self._read(path, wanted, step.ranges):
                 mine = (
                     frame.join(ranges, on=list(PLACE), how="inner")
                     .filter(pl.col("offset") >= pl.col("low"), pl.col("offset") < pl.col("high"))
@@ -144,7 +152,7 @@ class Feed:
     def _new(self, known: FollowerPosition) -> Iterator[tuple[Ranges, tuple[str, ...], int]]:
         """The steps over new messages: in stretches of offsets where the log has been cleaned up, then by commits."""
         lacked = {at: (known.offsets[at], what.next) for at, what in self.ledger.committed.items()}
-        lacking = look_back(self._archive.path, self.ledger.version, lacked)
+        lacking = look_back(self._archive.path, self.ledger.version, behind_gaps(self.ledger, lacked))
         reached = dict(known.offsets)
         for ranges in _stretches(lacking.older, self._max_messages):
             yield ranges, self._holding(ranges), 0
@@ -194,26 +202,40 @@ class Feed:
     def _paths(self, files: pl.DataFrame, ranges: Ranges | None) -> tuple[str, ...]:
         import polars as pl
 
-        if ranges is not None:
-            low = min(start for start, _ in ranges.values())
-            high = max(end for _, end in ranges.values())
-            files = files.filter(
-                pl.col("last").is_null() | (pl.col("last") >= low), pl.col("first").is_null() | (pl.col("first") < high)
-            )
-        return tuple(files.sort("added", "path")["path"])
+        if ranges is None:
+            return tuple(files.sort("added", "path")["path"])
+        # The log has one pair of offsets per file, over all of its partitions.
+        low = min(start for start, _ in ranges.values())
+        high = max(end for _, end in ranges.values())
+        files = files.filter(
+            pl.col("last").is_null() | (pl.col("last") >= low), pl.col("first").is_null() | (pl.col("first") < high)
+        )
+        return tuple(path for path in files.sort("added", "path")["path"] if self._has_some(path, ranges))
 
-    def _read(self, path: str, columns: Sequence[str], low: int, high: int) -> Iterator[pl.DataFrame]:
-        """Read a file, once its content is known to be what its name claims."""
+    def _has_some(self, path: str, ranges: Ranges) -> bool:
+        """Whether a file may hold one of these offsets, by what it has of each partition."""
+        if path not in self._holds:
+            with self._sound_file(path) as file:
+                self._holds[path] = offsets_in(file)
+        there = self._holds[path]
+        return any(there[at][0] < end and start < there[at][1] for at, (start, end) in ranges.items() if at in there)
+
+    def _read(self, path: str, columns: Sequence[str], ranges: Ranges) -> Iterator[pl.DataFrame]:
+        with self._sound_file(path) as file:
+            yield from frames_of(file, columns, ranges)
+
+    @contextmanager
+    def _sound_file(self, path: str) -> Iterator[Path]:
+        """A file to be read, once its content is known to be what its name claims."""
         import pyarrow
 
-        file = self._listed[path]
         if path not in self._sound:
-            found = check_file(self._archive.path, file, self.ledger.version)
+            found = check_file(self._archive.path, self._listed[path], self.ledger.version)
             if isinstance(found, Fault):
                 self._refuse(path, found.what)
             self._sound.add(path)
         try:
-            yield from frames_of(self._archive.path / path, columns, (low, high))
+            yield self._archive.path / path
         except (OSError, pyarrow.ArrowException) as error:
             self._refuse(path, f"it cannot be read: {error}", error)
 
@@ -235,13 +257,17 @@ def _dt_hr(path: str) -> tuple[str, str]:
 
 
 def _stretches(ranges: Ranges, messages: int) -> Iterator[Ranges]:
-    """Cut ranges into stretches of about so many offsets together, side by side."""
-    left = dict(ranges)
-    while left:
-        width = max(1, messages // len(left))
-        now = {at: (start, min(end, start + width)) for at, (start, end) in left.items()}
-        yield now
-        left = {at: (now[at][1], end) for at, (_, end) in left.items() if now[at][1] < end}
+    """Cut ranges into stretches of about so many offsets together; all partitions come to their end in the last one.
+
+    So a stretch is about the same time in each of them, and an hour's file is in few stretches.
+    """
+    count = -(-sum(end - start for start, end in ranges.values()) // messages)
+    for number in range(count):
+        cut = {
+            at: (start + (end - start) * number // count, start + (end - start) * (number + 1) // count)
+            for at, (start, end) in ranges.items()
+        }
+        yield {at: (start, end) for at, (start, end) in cut.items() if start < end}
 
 
 def _frame(ranges: Ranges) -> pl.DataFrame:

@@ -1,0 +1,74 @@
+"""Rules of Parquet files as frames of bounded size, and of the offsets that they are known to have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archiver_pipeline.parquet import frame_schema, frames_of, offsets_in
+from archiver_pipeline.plan import TopicPartition
+
+MiB = 1024**2
+OFFSETS = st.integers(0, 50)
+MESSAGES = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["1", "2"]), st.integers(0, 2), OFFSETS))
+
+
+def frame(messages: list[tuple[str, str, int, int]], value: str = "{}") -> pl.DataFrame:
+    """Messages of these topics, topic ids, partitions and offsets, in order."""
+    place = pl.DataFrame(sorted(messages), schema=["topic", "topic_id", "partition", "offset"], orient="row")
+    rest = {name: None for name in frame_schema() if name not in place.columns} | {"value": value}
+    return place.with_columns(pl.lit(what).alias(name) for name, what in rest.items()).cast(frame_schema())  # type: ignore[arg-type]
+
+
+def write(path: Path, messages: pl.DataFrame, rows: int) -> Path:
+    """A file with row groups of so many messages."""
+    messages.write_parquet(path, row_group_size=rows)
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(messages=MESSAGES.filter(bool), rows=st.integers(1, 20))
+def test_offsets_of_each_partition(
+    tmp_path_factory: pytest.TempPathFactory, messages: list[tuple[str, str, int, int]], rows: int
+) -> None:
+    """What a file has of each partition is known exactly, however partitions share its row groups."""
+    path = write(tmp_path_factory.mktemp("parquet") / "a", frame(messages), rows)
+    found: dict[TopicPartition, list[int]] = {}
+    for *place, offset in messages:
+        found.setdefault(TopicPartition(*place), []).append(offset)  # type: ignore[arg-type]
+    assert offsets_in(path) == {at: (min(each), max(each) + 1) for at, each in found.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(messages=MESSAGES.filter(bool), rows=st.integers(1, 20), low=OFFSETS, high=OFFSETS)
+def test_no_wanted_offset_is_passed_over(
+    tmp_path_factory: pytest.TempPathFactory, messages: list[tuple[str, str, int, int]], rows: int, low: int, high: int
+) -> None:
+    """Row groups are passed over only if they have none of the offsets that are asked for."""
+    path = write(tmp_path_factory.mktemp("parquet") / "a", frame(messages), rows)
+    ranges = {TopicPartition("a", "1", 0): (low, high), TopicPartition("b", "2", 1): (high, low)}
+    got = [
+        (*place, offset)
+        for each in frames_of(path, ["topic", "topic_id", "partition", "offset"], ranges)
+        for *place, offset in each.rows()
+    ]
+    wanted = [
+        row
+        for row in sorted(messages)
+        for start, end in [ranges.get(TopicPartition(*row[:3]), (0, 0))]
+        if start <= row[3] < end
+    ]
+    assert [row for row in got if row in wanted] == wanted
+
+
+def test_large_messages_that_are_all_alike(tmp_path: Path) -> None:
+    """Messages of a megabyte come a few at a time, also where the file has each of them only once."""
+    path = write(tmp_path / "alike", frame([("a", "1", 0, number) for number in range(100)], "x" * MiB), 1000)
+    assert path.stat().st_size < MiB
+    sizes = [each.estimated_size() for each in frames_of(path)]
+    assert sum(sizes) >= 100 * MiB
+    assert max(sizes) <= 16 * MiB
