@@ -11,7 +11,7 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from archiver_pipeline.defs.followers import follow
 from archiver_pipeline.defs.resources import archive, settings
-from archiver_pipeline.defs.runs import heartbeat, under_way
+from archiver_pipeline.defs.runs import FOLLOW, heartbeat, under_way
 from archiver_pipeline.defs.sensors import or_reason
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.aggregator import STATE
@@ -61,7 +61,7 @@ def follow_job() -> dg.JobDefinition:
             raise dg.Failure("; ".join(f"{name}: {why}" for name, why in failed.items()), allow_retries=False)
 
     @dg.job(
-        name="follow",
+        name=FOLLOW,
         executor_def=dg.in_process_executor,
         description="Brings every follower up to the archive: aggregates and their topic, and other stores.",
         # To catch up with a large archive for the first time takes as long as it takes.
@@ -113,7 +113,7 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     requests, reasons = [], []
     for group, names in groups(current).items():
         last = asked.get(group, {"version": -1, "at": 0.0})
-        busy = under_way(context.instance, job_name="follow", tags={FOLLOWERS_TAG: group})
+        busy = under_way(context.instance, job_name=FOLLOW, tags={FOLLOWERS_TAG: group})
         failures, undone = _failures(context.instance, group)
         pause = pause_seconds(failures, current.follow_seconds)
         is_new = last["version"] != version or undone or (group == AGGREGATES and _is_waiting(current, now))
@@ -143,7 +143,7 @@ def _is_waiting(current: Settings, now: float) -> bool:
 def _failures(instance: dg.DagsterInstance, group: str) -> tuple[int, bool]:
     """How many of the newest runs of a group have failed in a row, and whether the newest one did not come through."""
     count = 0
-    runs = instance.get_runs(RunsFilter(job_name="follow", tags={FOLLOWERS_TAG: group}), limit=_LOOK_BACK)
+    runs = instance.get_runs(RunsFilter(job_name=FOLLOW, tags={FOLLOWERS_TAG: group}), limit=_LOOK_BACK)
     for run in runs:
         if run.status is not DagsterRunStatus.FAILURE:
             break

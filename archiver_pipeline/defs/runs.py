@@ -22,6 +22,9 @@ REWRITE = "rewrite"
 BACKFILL_TAG = "dagster/backfill"
 """Runs with one of these tags wait for each other, and keep none that archives waiting: see deploy/dagster.yaml."""
 
+FOLLOW = "follow"
+"""The job of followers."""
+
 _IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -49,19 +52,25 @@ def under_way(instance: dg.DagsterInstance, **wanted: Any) -> list[RunRecord]:
 
 
 def bury(instance: dg.DagsterInstance) -> list[str]:
-    """Fail the rewrites that died with the machine or their code server: nobody else reports them. Return their ids.
+    """Fail the rewrites and followers' runs that died with the machine or their code server. Return their ids.
 
-    A backfill is then tried again by Dagster. Should such a run live, it goes on, and nothing that it does is wrong.
+    Nobody else reports them. A backfill is then tried again by Dagster. Should such a run live, it goes on, and nothing
+    that it does is wrong.
     """
     started = [status for status in _IN_FLIGHT if status is not DagsterRunStatus.QUEUED]
     buried = []
     for record in instance.get_run_records(RunsFilter(statuses=started)):
         run, silent = record.dagster_run, time.time() - last_sign(instance, record)
-        if silent > DEAD_SECONDS and (run.tags.get(KIND_TAG) == REWRITE or BACKFILL_TAG in run.tags):
+        if silent > DEAD_SECONDS and _is_waited_for(run):
             told = f"This run has said nothing for {silent / 60:.0f} minutes and is taken for dead."
             instance.report_run_failed(run, told)
             buried.append(run.run_id)
     return buried
+
+
+def _is_waited_for(run: dg.DagsterRun) -> bool:
+    """Whether others wait for a run, and no limit of time ends it."""
+    return run.job_name == FOLLOW or run.tags.get(KIND_TAG) == REWRITE or BACKFILL_TAG in run.tags
 
 
 def last_sign(instance: dg.DagsterInstance, record: RunRecord) -> float:

@@ -208,16 +208,18 @@ def test_one_run_at_a_time(deploy: MakeDeployment, ticks: MakeTicks, topic_name:
 
 
 @pytest.mark.parametrize(("status", "is_dead"), [("STARTED", True), ("QUEUED", False)])
-def test_a_dead_rewrite_is_buried(
-    deploy: MakeDeployment, ticks: MakeTicks, topic_name: str, status: str, is_dead: bool
+@pytest.mark.parametrize("job", ["seal", "follow"])
+def test_a_dead_run_that_others_wait_for_is_buried(
+    deploy: MakeDeployment, ticks: MakeTicks, topic_name: str, status: str, is_dead: bool, job: str
 ) -> None:
     """A run that died with its machine counts as failed after a while, lest others wait for it; a queued one waits."""
     deployment = deploy(topic_name)
     fill(deployment, topic_name, range(1), batches=1)
     sensor = ticks(deployment, "seal")
-    run_id = sensor.begin_run(status, {runs.KIND_TAG: runs.REWRITE}, silent_seconds=runs.DEAD_SECONDS + 1)
+    tags = {runs.KIND_TAG: runs.REWRITE} if job == "seal" else {}
+    run_id = sensor.begin_run(status, tags, silent_seconds=runs.DEAD_SECONDS + 1, job=job)
     requests, _ = sensor.tick()
-    assert len(requests) == is_dead
+    assert len(requests) == (is_dead or job != "seal")
     assert sensor.status(run_id) == ("FAILURE" if is_dead else status)
 
 

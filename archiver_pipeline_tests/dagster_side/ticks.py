@@ -52,21 +52,21 @@ class Ticks:
         assert requests, reason
         return requests
 
-    def begin_run(self, status: str, tags: Mapping[str, str], silent_seconds: float = 0) -> str:
-        """Put a run on record that last said something so long ago, and return its id."""
-        job = self._definitions.resolve_job_def(self._job)
+    def begin_run(self, status: str, tags: Mapping[str, str], silent_seconds: float = 0, job: str = "") -> str:
+        """Put a run of the sensor's job, or another, on record that last spoke so long ago, and return its id."""
+        name = job or self._job
         place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("archiver"), "__repository__")
         run = self.instance.create_run_for_job(
-            job,
+            self._definitions.resolve_job_def(name),
             tags=tags,
             status=dg.DagsterRunStatus[status],
             # A run that is queued has to say from where it can be started.
-            remote_job_origin=RemoteJobOrigin(place, self._job),
+            remote_job_origin=RemoteJobOrigin(place, name),
         )
         said = time.time() - silent_seconds
         # The run's latest event, of whatever kind, is the last sign of life that the sensor goes by.
         entry = dg.EventLogEntry(  # type: ignore[no-untyped-call]
-            error_info=None, level=20, user_message="at work", run_id=run.run_id, timestamp=said, job_name=self._job
+            error_info=None, level=20, user_message="at work", run_id=run.run_id, timestamp=said, job_name=name
         )
         self.instance.handle_new_event(entry)
         return run.run_id
