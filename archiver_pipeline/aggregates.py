@@ -14,6 +14,9 @@ from archiver_pipeline.setting_types import OptionalRule
 EVENTS_PER_MINUTE = "events_per_minute"
 PAGE_VIEWS = "page_views"
 
+VIEWS = ("messages", "offsets", "batches", "gaps", "losses", "hours", "fields", "types")
+"""The views of the archive itself."""
+
 SECONDS = {"minute": 60, "hour": 3600, "day": 86_400}
 """The seconds of each window."""
 
@@ -26,7 +29,6 @@ MEASURES = (*WHOLE, *NUMBERS)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TAKEN = {"dt", "hr", "revision", *SECONDS}
-_VIEWS = {"messages", "offsets", "batches", "gaps", "losses", "hours", "fields", "types"}
 _ASSETS = {"archive_view", "sealed_hours", "mysql_messages", "search_messages"}
 
 
@@ -73,7 +75,7 @@ class Aggregate(BaseModel):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        if self.name in _VIEWS | _ASSETS:
+        if self.name in _ASSETS.union(VIEWS):
             raise ValueError(f"{self.name!r} is the name of another view or asset")
         columns = [*self.group_by, *self.measures]
         if wrong := [name for name in columns if not _NAME.fullmatch(name) or name in _TAKEN]:

@@ -1,9 +1,11 @@
-"""What has been written, forced to the disk: a rename or a commit must not outlive the data that it speaks of."""
+"""Files that must outlive a power cut, or that processes share."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _SYNC_ALL_FROM = 256
@@ -11,7 +13,11 @@ _SYNC_ALL_FROM = 256
 
 
 def force(paths: Collection[Path]) -> None:
-    """Force files and folders to the disk with fsync(2). Raises OSError if one is gone or was not written."""
+    """Force files and folders to the disk with fsync(2): what speaks of data must not outlive it.
+
+    Raises:
+        OSError: one is gone or was not written.
+    """
     if len(paths) >= _SYNC_ALL_FROM:
         os.sync()
     for path in paths:
@@ -20,3 +26,18 @@ def force(paths: Collection[Path]) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let no other process make or replace a file meanwhile, by flock(2) on `<file>.lock`; waits for its turn.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

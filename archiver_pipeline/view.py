@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope, fields
+from archiver_pipeline.aggregates import EVENTS_PER_MINUTE, PAGE_VIEWS, VIEWS
 from archiver_pipeline.archive import Archive
-from archiver_pipeline.durable import force
+from archiver_pipeline.durable import force, locked
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, StorageError
 from archiver_pipeline.fields import Field
 from archiver_pipeline.ledger import Ledger
@@ -43,8 +43,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 4
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
-_OWN = ("messages", "offsets", "batches", "gaps", "losses", "hours", "fields", "types")
-PUBLIC = (*_OWN, "events_per_minute", "page_views")
+PUBLIC = (*VIEWS, EVENTS_PER_MINUTE, PAGE_VIEWS)
 """Names that no type's view takes: those of the contract, some of which come with what follows the archive."""
 
 
@@ -68,7 +67,7 @@ def refresh(path: Path, archive: Archive, look: Look | None = None) -> int:
     working = path.with_name(f".{path.name}.new")
     with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
+        with locked(path):
             try:
                 try:
                     return _refresh(path, working, archive, look, anew=not path.exists())
@@ -91,13 +90,6 @@ def behind(path: Path, archive: Archive, version: int, seconds: float) -> bool:
     committed = (archive.path / "_delta_log" / f"{version:020}.json").stat().st_mtime
     shown = path.stat().st_mtime if path.exists() else 0.0
     return shown < committed <= time.time() - seconds
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path.with_name(path.name + ".lock"), "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, anew: bool) -> int:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
+from zlib import crc32
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -112,11 +113,13 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     now = time.time()
     requests, reasons = [], []
     for group, names in groups(current).items():
-        last = asked.get(group, {"version": -1, "at": 0.0})
+        last = asked.get(group, {"version": -1, "definition": 0, "at": 0.0})
+        standing = {"version": version, "definition": _definition(current, group)}
         busy = under_way(context.instance, job_name=FOLLOW, tags={FOLLOWERS_TAG: group})
         failures, undone = _failures(context.instance, group)
         pause = pause_seconds(failures, current.follow_seconds)
-        is_new = last["version"] != version or undone or (group == AGGREGATES and _is_waiting(current, now))
+        is_known = all(last[name] == value for name, value in standing.items())
+        is_new = not is_known or undone or (group == AGGREGATES and _is_waiting(current, now))
         if busy:
             reasons.append(f"{group}: run {busy[0].dagster_run.run_id[:8]} is at work")
         elif not is_new:
@@ -125,11 +128,18 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             failed = f", {failures} runs in a row have failed" if failures else ""
             reasons.append(f"{group}: the next run is due in {pause - (now - last['at']):.0f} s{failed}")
         else:
-            asked[group] = {"version": version, "at": now}
+            asked[group] = {**standing, "at": now}
             requests.append(_request(group, names))
     return dg.SensorResult(
         run_requests=requests, skip_reason=None if requests else "; ".join(reasons), cursor=json.dumps(asked)
     )
+
+
+def _definition(current: Settings, group: str) -> int:
+    """A number that changes with what the followers of a group are told to count."""
+    if group != AGGREGATES:
+        return 0
+    return crc32("\n".join(item.model_dump_json() for item in current.every_aggregate).encode())
 
 
 def _is_waiting(current: Settings, now: float) -> bool:
@@ -157,7 +167,11 @@ def _recall(cursor: str | None) -> dict[str, dict[str, float]]:
         now = time.time()
         stored = json.loads(cursor or "{}")
         return {
-            str(group): {"version": int(item["version"]), "at": min(now, float(item["at"]))}
+            str(group): {
+                "version": int(item["version"]),
+                "definition": int(item["definition"]),
+                "at": min(now, float(item["at"])),
+            }
             for group, item in stored.items()
         }
     except (ValueError, TypeError, AttributeError, KeyError):

@@ -72,13 +72,15 @@ class ResultsTopic:
             producer = self._producer()
             producer.init_transactions(_TRANSACTION_SECONDS)
             # Only now is nobody else at it, and every transaction before is over.
-            sent, count = self._position(), 0
-            if sent > store.newest():
+            (sent, token), count = self._position(), 0
+            if sent and not store.has_sent(token):
                 # The state was put back from a copy: what waits was never sent under these numbers.
                 with store.transaction():
                     store.renumber(sent)
             while results := self._waiting(sent, _AT_ONCE):
-                self._commit(producer, results)
+                with store.transaction():
+                    token = store.begin_sending(token)
+                self._commit(producer, results, token)
                 sent, count = results[-1].seq, count + len(results)
         with store.transaction():
             store.forget(sent)
@@ -91,7 +93,7 @@ class ResultsTopic:
         with self._store.transaction():
             return self._store.results(after, limit)
 
-    def _commit(self, producer: Producer, results: Iterable[Result]) -> None:
+    def _commit(self, producer: Producer, results: Iterable[Result], token: str) -> None:
         """Send results and the position behind them in one transaction."""
         producer.begin_transaction()
         topic, seq = self._settings.results_topic, 0
@@ -99,7 +101,7 @@ class ResultsTopic:
             key, value = record(result, self._aggregate)
             producer.produce(topic, value, key)
             seq = result.seq
-        producer.produce(self._settings.positions_topic, json.dumps({"seq": seq}), self.id)
+        producer.produce(self._settings.positions_topic, json.dumps({"seq": seq, "token": token}), self.id)
         producer.commit_transaction(_TRANSACTION_SECONDS)
 
     def _producer(self) -> Producer:
@@ -137,11 +139,11 @@ class ResultsTopic:
                 if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                     raise
 
-    def _position(self) -> int:
-        """Read how far the state was sent; 0 where it never was."""
+    def _position(self) -> tuple[int, str]:
+        """Read how far the state was sent, and the token of its last sending; 0 where it never was."""
         records = self._records(self._settings.positions_topic)
-        own = [json.loads(value)["seq"] for key, value in records if key == self.id.encode() and value is not None]
-        return max(own, default=0)
+        own = [json.loads(value) for key, value in records if key == self.id.encode() and value is not None]
+        return max(((found["seq"], found["token"]) for found in own), default=(0, ""))
 
     def _records(self, topic: str) -> Iterator[tuple[bytes | None, bytes | None]]:
         """Every committed record that a topic has now, by partition and in order.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sqlite3
 import uuid
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from archiver_pipeline.aggregates import Aggregate
+from archiver_pipeline.durable import locked
 from archiver_pipeline.errors import FollowerError, FollowerUnavailable
 from archiver_pipeline.followers.base import FollowerPosition
 from archiver_pipeline.followers.extract import Partial, estimate
@@ -59,12 +59,11 @@ class Store:
         self.path = path
         self._aggregate = aggregate
         self._sql = StoreSql.of(aggregate)
-        with translated(path):
+        with self._translated(), translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with self._translated():
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         # Two that open a new file at once would not wait for each other: SQLite refuses the second one at once.
-        with self._translated(), _locked(path):
+        with self._translated(), translated(path), locked(path):
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA temp_store = MEMORY")
@@ -199,6 +198,16 @@ class Store:
         self._db.execute("UPDATE results SET seq = -seq")
         self._db.execute("UPDATE sqlite_sequence SET seq = (SELECT max(seq) FROM results) WHERE name = 'results'")
 
+    def has_sent(self, token: str) -> bool:
+        """Whether this state knows of a sending; one that was put back from a copy may not."""
+        return token in (self._meta("sent"), self._meta("sending"))
+
+    def begin_sending(self, last: str) -> str:
+        """Note that versions are about to be sent, after the sending `last`, and return the token of this one."""
+        token = uuid.uuid4().hex
+        self._set({"sent": last, "sending": token})
+        return token
+
     def newest(self) -> int:
         """The `seq` of the newest version."""
         ((seq,),) = self._db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchall()
@@ -289,12 +298,3 @@ class Store:
             hint="Free space or make the folder writable; if the file is damaged remove it, and all is counted again "
             "from the archive",
         )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with translated(path):
-        handle = open(path.with_name(path.name + ".lock"), "w")  # noqa: SIM115, closed below
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -10,7 +10,7 @@ from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.dagster_side.test_definitions import NO_BROKER
 from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
-from archiver_pipeline_tests.followers.test_minutes import sent
+from archiver_pipeline_tests.followers.minutes import sent
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
 
 MINUTES = dg.AssetKey("events_per_minute")
@@ -105,6 +105,20 @@ def test_a_run_brings_the_view_of_other_columns(following: Deployment, ticks: Ma
         ticks(following, job="follow").run(request("a"))
         columns = "SELECT list(column_name) FROM information_schema.columns WHERE table_name = 'a'"
         assert following.archived.sql(columns) == [(["day", measure, "revision"],)]
+
+
+def test_another_definition_starts_a_run_in_a_quiet_archive(following: Deployment, ticks: MakeTicks) -> None:
+    """What is to be counted has changed, and the archive has nothing new: a run is due all the same."""
+    sensor = ticks(following, job="follow")
+    (asked,) = sensor.requests()
+    sensor.run(asked)
+    assert "nothing is new" in sensor.skips()
+    config = following.base / "archiver.toml"
+    config.write_text("[[aggregates]]\nname = 'a'\nwindow = 'day'\nmeasures = {n = 'count'}\n")
+    following.settings["ARCHIVER_CONFIG"] = str(config)
+    changed = ticks(following, job="follow")
+    changed.cursor = sensor.cursor
+    assert "the next run is due in" in changed.skips()
 
 
 def test_without_an_archive_or_switched_off_nothing_is_started(

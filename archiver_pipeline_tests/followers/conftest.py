@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.followers.aggregate_kit import MinuteKit
 from archiver_pipeline_tests.followers.mysql_kit import MySqlKit
 from archiver_pipeline_tests.followers.search_kit import SearchKit
+from archiver_pipeline_tests.kafka.produce import create_topic
 from archiver_pipeline_tests.mysql.server import MariaDbServer
 from archiver_pipeline_tests.search.node import SearchNode
 from archiver_pipeline_tests.server import running
+
+
+@pytest.fixture
+def archived(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> Archived:
+    """An archive of a topic of two partitions, with results topics of its own."""
+    create_topic(bootstrap_servers, topic_name, partitions=2)
+    return Archived(tmp_path, bootstrap_servers, topic_name, results_topic=f"{topic_name[-40:]}-results")
 
 
 @pytest.fixture

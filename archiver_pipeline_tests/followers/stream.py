@@ -27,8 +27,8 @@ from archiver_pipeline.generator import Generator, generate
 from archiver_pipeline.message_types import type_of
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.followers.aggregate_kit import Counted, minutes_in, user_of
+from archiver_pipeline_tests.followers.minutes import assert_each_once, versions
 from archiver_pipeline_tests.followers.mysql_kit import MySqlKit
-from archiver_pipeline_tests.followers.test_minutes import assert_each_once, versions
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic, read_all
 from archiver_pipeline_tests.mysql.server import MariaDbServer

@@ -60,6 +60,19 @@ def assert_right(kit: Kit, filled: Filled) -> None:
     assert kit.content(filled.settings) == kit.expected(filled.messages())
 
 
+def half_a_step(follower: Follower, filled: Filled) -> None:
+    """Let a step fail when all of its messages were handed over."""
+    feed = Feed(filled.target)
+    step = next(feed.steps(follower.position()))
+
+    def broken() -> Iterator[pl.DataFrame]:
+        yield from feed.frames(step, follower.columns)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        follower.take(broken(), step.before, step.after)
+
+
 def test_everything_is_taken_once(kit: Kit, filled: Filled, follower: Follower) -> None:
     """A follower that comes late takes all that is there; a second pass finds nothing, also from another process."""
     done = follow(follower, filled)
@@ -132,18 +145,20 @@ def test_the_same_step_again_is_refused(kit: Kit, filled: Filled, follower: Foll
 
 def test_an_error_while_messages_come_undoes_the_step(kit: Kit, filled: Filled, follower: Follower) -> None:
     """Half a step leaves nothing behind: neither messages nor a position."""
-    feed = Feed(filled.target)
-    step = next(feed.steps(follower.position()))
-
-    def broken() -> Iterator[pl.DataFrame]:
-        yield from feed.frames(step, follower.columns)
-        raise OSError("the disk is gone")
-
     before = follower.position()
-    with pytest.raises(OSError, match="the disk is gone"):
-        follower.take(broken(), step.before, step.after)
+    half_a_step(follower, filled)
     assert follower.position() == before
     follow(follower, filled)
+    assert_right(kit, filled)
+
+
+def test_half_a_step_of_what_is_then_erased(kit: Kit, filled: Filled, follower: Follower) -> None:
+    """What a step that failed may have left behind does not outlive an erasure in the archive."""
+    half_a_step(follower, filled)
+    for hour in filled.hours():
+        filled.rewrite(hour, erase=pl.col("value").str.contains("user-3").fill_null(value=False))
+    follow(follower, filled)
+    assert "user-3" not in str(kit.content(filled.settings))
     assert_right(kit, filled)
 
 
