@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 LENIENT = r",\s*[\]}]|[:\[,]\s*-?(?i:nan|inf)|^\s*-?(?i:nan|inf)|-0\s*(?:[,}\]]|$)"
 """What DuckDB's reader lets pass although RFC 8259 does not (a trailing comma, NaN, Infinity), or writes anew (-0)."""
 
+_TRACES = [",]", ",}", ", ]", ", }", ",  ", ", \t", ", \n", ", \r", ",\t", ",\n", ",\r", "-0"]
+_WORDS = r"(?i)nan|inf"
+"""What every such text has somewhere. Both are found ten times faster, and seldom."""
+
 SURROGATE = r"\\u[dD][89a-fA-F]"
 """A lone surrogate, which JSON's grammar lets pass and DuckDB's reader does not."""
 
@@ -109,7 +113,7 @@ def _by_path(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConne
         .select(pl.when("valid").then(pl.lit(UNTYPED)).when(~pl.col("valid")).then(pl.lit(MALFORMED)).otherwise("type"))
         .to_series()
     )
-    in_doubt = values.str.contains(LENIENT) | (tokens.is_not_null() & types.is_null())
+    in_doubt = _is_lenient(values) | (tokens.is_not_null() & types.is_null())
     if (types == MALFORMED).any():
         in_doubt |= (types == MALFORMED) & values.str.contains(SURROGATE)
     if not in_doubt.any():
@@ -117,6 +121,13 @@ def _by_path(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConne
     rows_in_doubt = in_doubt.arg_true()
     judged = [_judge(text, rule, name) for text, name in zip(values[rows_in_doubt], types[rows_in_doubt], strict=True)]
     return types.scatter(rows_in_doubt, judged)
+
+
+def _is_lenient(values: pl.Series) -> pl.Series:
+    """Whether each text may have what `LENIENT` finds; null stays null."""
+    suspects = values.str.contains_any(_TRACES) | values.str.contains(_WORDS)
+    rows = suspects.arg_true()
+    return suspects.scatter(rows, values[rows].str.contains(LENIENT)) if len(rows) else suspects
 
 
 def _name_of(token: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections import Counter
@@ -102,6 +103,9 @@ class RangeReader:
 
         properties = {**_TUNED, **client_properties(self._cluster.settings, self._complaints.append), **_PROPERTIES}
         consumer = Consumer(properties, logger=log)
+        collects = gc.isenabled()
+        # It would go through every message of a chunk time and again, and no message is part of a cycle.
+        gc.disable()
         try:
             while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > self._max_bytes * _FULL:
                 open_ranges = [item for item in self.progress if not item.done]
@@ -113,6 +117,8 @@ class RangeReader:
         except KafkaException as error:
             raise translate(error, "messages were read", self._cluster.settings, self._complaints) from error
         finally:
+            if collects:
+                gc.enable()
             consumer.close()
 
     def _round(self, consumer: Consumer, ranges: list[Progress]) -> Iterator[pl.DataFrame]:
