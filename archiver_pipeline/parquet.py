@@ -43,22 +43,22 @@ def frames_of(path: Path, columns: Sequence[str] = COLUMNS, ranges: Ranges | Non
     with pyarrow.parquet.ParquetFile(path) as parquet:
         meta = parquet.metadata
         groups = [number for number in range(meta.num_row_groups) if ranges is None or _may_hold(meta, number, ranges)]
-        if not groups:
-            return
-        rows = _rows_at_once(parquet, groups, list(schema))
-        for batch in parquet.iter_batches(rows, row_groups=groups, columns=list(schema)):
-            yield pl.DataFrame(batch).select(list(schema)).cast(schema)  # type: ignore[arg-type]
+        for group in groups:
+            # One by one: sorted messages of one partition may be a thousand times as large as those of the next.
+            rows = _rows_at_once(parquet, group, list(schema))
+            for batch in parquet.iter_batches(rows, row_groups=[group], columns=list(schema)):
+                yield pl.DataFrame(batch).select(list(schema)).cast(schema)  # type: ignore[arg-type]
 
 
-def _rows_at_once(parquet: ParquetFile, groups: list[int], columns: list[str]) -> int:
-    """How many rows a frame of a few megabytes has."""
-    meta = parquet.metadata
-    size = max(1, _size(meta))
-    rows = max(1, min(100_000, _READ_BYTES * int(meta.num_rows) // size))
+def _rows_at_once(parquet: ParquetFile, group: int, columns: list[str]) -> int:
+    """How many rows of a row group a frame of a few megabytes has."""
+    meta = parquet.metadata.row_group(group)
+    size = max(1, meta.total_byte_size)
+    rows = int(max(1, min(100_000, _READ_BYTES * meta.num_rows // size)))
     if rows * size <= _SMALL_BYTES:
         return rows
     # A dictionary may hold a value once that every row has: the size of a file is not that of its messages.
-    first = next(parquet.iter_batches(_SAMPLE_ROWS, row_groups=groups[:1], columns=columns), None)
+    first = next(parquet.iter_batches(_SAMPLE_ROWS, row_groups=[group], columns=columns), None)
     return rows if first is None else max(1, min(rows, int(_READ_BYTES * first.num_rows / max(1, first.nbytes))))
 
 

@@ -72,3 +72,13 @@ def test_large_messages_that_are_all_alike(tmp_path: Path) -> None:
     sizes = [each.estimated_size() for each in frames_of(path)]
     assert sum(sizes) >= 100 * MiB
     assert max(sizes) <= 16 * MiB
+
+
+def test_large_messages_behind_small_ones(tmp_path: Path) -> None:
+    """The messages of one partition may be a million times as large as those of the one before it in the same file."""
+    small = frame([("a", "1", 0, number) for number in range(5000)])
+    large = frame([("a", "1", 1, number) for number in range(100)], "x" * MiB)
+    path = write(tmp_path / "both", pl.concat([small, large]), 5000)
+    frames = list(frames_of(path))
+    assert sum(each.height for each in frames) == 5100
+    assert max(each.estimated_size() for each in frames) <= 16 * MiB

@@ -136,10 +136,12 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _definition(current: Settings, group: str) -> int:
-    """A number that changes with what the followers of a group are told to count."""
-    if group != AGGREGATES:
-        return 0
-    return crc32("\n".join(item.model_dump_json() for item in current.every_aggregate).encode())
+    """A number that changes with what the followers of a group are to count, or with where they keep it."""
+    if group == AGGREGATES:
+        said = "\n".join(item.model_dump_json() for item in current.every_aggregate)
+    else:
+        said = "\n".join(url.get_secret_value() for url in (current.mysql_url, current.search_url))
+    return crc32(current.mask(said).encode())
 
 
 def _is_waiting(current: Settings, now: float) -> bool:

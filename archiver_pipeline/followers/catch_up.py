@@ -75,13 +75,15 @@ def catch_up(
         if _has_reached(goal, position) or time.monotonic() - began > limit_seconds:
             break
         try:
-            feed = Feed(archive, step_messages)
+            feed, planned = Feed(archive, step_messages), done.steps
             for step in feed.steps(position):
                 if time.monotonic() - began > limit_seconds:
                     break
                 on_step("take" if step.hour is None else f"replace {step.hour}")
                 _do(follower, feed, step, done, on_step)
                 tries = 0
+            if done.steps == planned:
+                break  # It has more than was there at the start, such as an hour that changed again.
         except Superseded as error:
             tries += 1
             if tries == _TRIES:

@@ -14,6 +14,8 @@ from archiver_pipeline.errors import ArchiveDamaged, Superseded
 from archiver_pipeline.files import RESTORE, Fault, check_file, listed_files
 from archiver_pipeline.followers.base import PARTITIONED, FollowerPosition
 from archiver_pipeline.followers.commits import BatchCommit, look_back, read_commit
+from archiver_pipeline.followers.holdings import Holdings
+from archiver_pipeline.followers.stretches import stretches
 from archiver_pipeline.hours import Hour, MiB, parse_hour
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.parquet import Ranges, frames_of, offsets_in
@@ -91,7 +93,7 @@ class Feed:
         self._files = archive.files(table)
         self._listed = {file.path: file for file in listed_files(self._files)}
         self._sound: set[str] = set()
-        self._holds: dict[str, Ranges] = {}
+        self._holdings = Holdings(self._offsets_in)
 
     def steps(self, position: FollowerPosition) -> Iterator[Step]:
         """Plan the steps from a position to all that this version has: first the hours that a rewrite has changed."""
@@ -154,7 +156,8 @@ class Feed:
         lacked = {at: (known.offsets[at], what.next) for at, what in self.ledger.committed.items()}
         lacking = look_back(self._archive.path, self.ledger.version, behind_gaps(self.ledger, lacked))
         reached = dict(known.offsets)
-        for ranges in _stretches(lacking.older, self._max_messages):
+        gaps = [recorded.gap for recorded in self.ledger.gaps]
+        for ranges in stretches(lacking.older, self.ledger.committed, gaps, self._max_messages):
             yield ranges, self._holding(ranges), 0
             reached.update({at: end for at, (_, end) in ranges.items()})
         held: list[BatchCommit] = []
@@ -210,15 +213,11 @@ class Feed:
         files = files.filter(
             pl.col("last").is_null() | (pl.col("last") >= low), pl.col("first").is_null() | (pl.col("first") < high)
         )
-        return tuple(path for path in files.sort("added", "path")["path"] if self._has_some(path, ranges))
+        return tuple(self._holdings.of(files.sort("added", "path")["path"].to_list(), ranges))
 
-    def _has_some(self, path: str, ranges: Ranges) -> bool:
-        """Whether a file may hold one of these offsets, by what it has of each partition."""
-        if path not in self._holds:
-            with self._sound_file(path) as file:
-                self._holds[path] = offsets_in(file)
-        there = self._holds[path]
-        return any(there[at][0] < end and start < there[at][1] for at, (start, end) in ranges.items() if at in there)
+    def _offsets_in(self, path: str) -> Ranges:
+        with self._sound_file(path) as file:
+            return offsets_in(file)
 
     def _read(self, path: str, columns: Sequence[str], ranges: Ranges) -> Iterator[pl.DataFrame]:
         with self._sound_file(path) as file:
@@ -254,20 +253,6 @@ class Feed:
 def _dt_hr(path: str) -> tuple[str, str]:
     values = partition_values(path)
     return values["dt"], values["hr"]
-
-
-def _stretches(ranges: Ranges, messages: int) -> Iterator[Ranges]:
-    """Cut ranges into stretches of about so many offsets together; all partitions come to their end in the last one.
-
-    So a stretch is about the same time in each of them, and an hour's file is in few stretches.
-    """
-    count = -(-sum(end - start for start, end in ranges.values()) // messages)
-    for number in range(count):
-        cut = {
-            at: (start + (end - start) * number // count, start + (end - start) * (number + 1) // count)
-            for at, (start, end) in ranges.items()
-        }
-        yield {at: (start, end) for at, (start, end) in cut.items() if start < end}
 
 
 def _frame(ranges: Ranges) -> pl.DataFrame:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,10 @@ def publish(store: Store, aggregate: Aggregate, folder: Path) -> Iterator[Hour]:
             path = folder / f"dt={named.dt}" / f"hr={named.hr}" / f"{aggregate.name}.parquet"
             # Under the lock of the state, or another run could write an older version over a newer one.
             with store.transaction():
-                frame = _frame(store.hour(hour), aggregate)
-                if frame.height:
+                pages = store.hour(hour)
+                if first := next(pages, None):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    _replace(path, frame)
+                    _replace(path, (_frame(page, aggregate) for page in chain([first], pages)))
                 else:
                     path.unlink(missing_ok=True)
                 store.published(hour)
@@ -57,7 +58,7 @@ def _remove_others(store: Store, aggregate: Aggregate, folder: Path) -> None:
     if is_other:
         # Once that is committed: whatever is killed before, the next run begins here again and leaves no hour out.
         with store.transaction():
-            _replace(folder / SCHEMA_FILE, _frame([], aggregate), {_STORE: store.id})
+            _replace(folder / SCHEMA_FILE, [_frame([], aggregate)], {_STORE: store.id})
 
 
 def _store_of(path: Path) -> str | None:
@@ -84,9 +85,18 @@ def _frame(rows: list[tuple[Any, ...]], aggregate: Aggregate) -> pl.DataFrame:
     return frame.with_columns(moment.alias(aggregate.window))
 
 
-def _replace(path: Path, frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
+def _replace(path: Path, frames: Iterable[pl.DataFrame], metadata: Mapping[str, str] | None = None) -> None:
+    """Put a file of these frames, a row group each, in the place of another; an hour may have millions of groups."""
+    import polars as pl
+    import pyarrow.parquet
+
+    tables = (frame.to_arrow(compat_level=pl.CompatLevel.oldest()) for frame in frames)
+    first = next(tables)
     working = path.with_name(f".{path.name}.new")
-    frame.write_parquet(working, compression="zstd", metadata=metadata)
+    with pyarrow.parquet.ParquetWriter(working, first.schema, compression="zstd") as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+        writer.add_key_value_metadata(dict(metadata or {}))
     force([working])
     os.replace(working, path)
     force([path.parent])

@@ -24,7 +24,7 @@ from archiver_pipeline.staging import translated
 
 _FORMAT = 1
 _BUSY_SECONDS = 60.0
-_DUE_AT_ONCE = 50_000
+_DUE_AT_ONCE = _PAGE = 50_000
 """So many windows and groups become final in one transaction."""
 
 
@@ -145,9 +145,8 @@ class Store:
         last = until - self._aggregate.seconds
         query = "INSERT INTO due SELECT id FROM groups WHERE dirty = 1 AND start <= ? ORDER BY start LIMIT ?"
         looked_at = self._db.execute(query, [last, most]).rowcount
-        distinct = self._distinct()
+        distinct, kinds = self._distinct(), self._sql.kinds
         changed, hours = [], set()
-        kinds = self._sql.kinds
         for group, start, revision, *rest in self._db.execute(self._sql.due()).fetchall():
             old, (total, *numbers) = tuple(rest[: len(kinds)]), rest[len(kinds) :]
             found = {**dict(zip(self._sql.numbers, numbers, strict=True)), **distinct.get(group, {})}
@@ -176,9 +175,10 @@ class Store:
         starts = self._db.execute("SELECT DISTINCT start FROM groups WHERE revision > 0").fetchall()
         self._db.executemany("INSERT OR IGNORE INTO unpublished VALUES (?)", {(start // 3600,) for (start,) in starts})
 
-    def hour(self, hour: int) -> list[tuple[Any, ...]]:
-        """The newest version of each window and group of an hour: start, groups, values, revision; no empty ones."""
-        return self._db.execute(self._sql.hour(), [hour * 3600, (hour + 1) * 3600]).fetchall()
+    def hour(self, hour: int) -> Iterator[list[tuple[Any, ...]]]:
+        """The newest version of each window and group of an hour, in pages: start, groups, values, revision."""
+        found = self._db.execute(self._sql.hour(), [hour * 3600, (hour + 1) * 3600])
+        return iter(lambda: found.fetchmany(_PAGE), [])
 
     def results(self, after: int, limit: int) -> list[Result]:
         """Versions in the order in which they were made, those after a `seq`."""

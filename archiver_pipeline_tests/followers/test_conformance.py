@@ -206,6 +206,25 @@ def test_a_changed_hour(kit: Kit, filled: Filled, follower: Follower, taken: boo
     assert follow(follower, filled).steps == 0
 
 
+def test_an_hour_that_changes_again_meanwhile(kit: Kit, filled: Filled, follower: Follower) -> None:
+    """An hour that is rewritten once more while a run is at work does not keep the run from its end."""
+    hour, changes = filled.hours()[1], 0
+
+    def change(step: str = "take") -> None:
+        nonlocal changes
+        if step == "take" and changes < 2:
+            changes += 1
+            filled.rewrite(hour, pl.lit(f'{{"uid":"mended-{changes}"}}').alias("value"))
+
+    change()
+    follow(follower, filled)
+    filled.add(1)
+    changes = 1
+    follow(follower, filled, change)
+    follow(follower, filled)
+    assert_right(kit, filled)
+
+
 def test_an_erased_message(kit: Kit, filled: Filled, follower: Follower) -> None:
     """What is erased from the archive leaves every follower."""
     follow(follower, filled)
