@@ -31,7 +31,8 @@ def events_of(path: Path, topic: str) -> Iterator[Event]:
                 if value := line.rstrip(b"\r\n"):
                     yield Event(topic, value, None, 0, None)
     except (OSError, EOFError) as error:
-        raise SettingsError(f"--file is {str(path)!r}: it cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"--file is {str(path)!r}: it cannot be read: {why}") from error
 
 
 def _lines(raw: IO[bytes]) -> Iterable[bytes]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, SecretStr, ValidationInfo
 
 from archiver_pipeline.envelope import parse_type_rule
 
@@ -38,10 +39,13 @@ def check_topic(pattern: str) -> str:
     return pattern
 
 
-def check_results_topic(name: str) -> str:
+def check_results_topic(name: str, others: ValidationInfo) -> str:
     """Check a topic name whose topic of positions can be named as well, or no name at all. Raises ValueError."""
-    if name and not all(_TOPIC_NAME.fullmatch(each) for each in (name, name + POSITIONS_SUFFIX)):
+    both = (name, name + POSITIONS_SUFFIX)
+    if name and not all(map(_TOPIC_NAME.fullmatch, both)):
         raise ValueError
+    if name and not set(both).isdisjoint(others.data.get("topics", ())):
+        raise ValueError("ARCHIVER_TOPICS names it, too: results would be archived and counted in their turn")
     return name
 
 
@@ -53,11 +57,15 @@ def check_start(value: str) -> str:
         raise ValueError from None
 
 
-def check_url(url: SecretStr) -> SecretStr:
-    """Check that it is a URL. Raises ValueError."""
-    if url and not re.match(r"[a-z][a-z0-9+]*://[^/]", url.get_secret_value()):
-        raise ValueError
-    return url
+def check_url(pattern: str) -> Callable[[SecretStr], SecretStr]:
+    """A check that a URL begins like this, or is empty. It raises ValueError."""
+
+    def check(url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not re.match(pattern, url.get_secret_value()):
+            raise ValueError
+        return url
+
+    return check
 
 
 def check_folder(folder: Any) -> Any:
@@ -82,4 +90,6 @@ Topic = Annotated[str, AfterValidator(check_topic)]
 ResultsName = Annotated[str, AfterValidator(check_results_topic)]
 Rule = Annotated[str, AfterValidator(lambda text: parse_type_rule(text) and text)]
 OptionalRule = Annotated[str, AfterValidator(lambda text: text and parse_type_rule(text) and text)]
-Url = Annotated[SecretStr, AfterValidator(check_url)]
+_USER, _HOST = r"(?:[^/?@]*@)?", r"(?:\[[^\]]*\]|[^/?@:]*)(?::\d+)?"
+MySqlUrl = Annotated[SecretStr, AfterValidator(check_url(rf"(?:mysql|mariadb)(?:\+pymysql)?://{_USER}{_HOST}/[^/?]+"))]
+SearchUrl = Annotated[SecretStr, AfterValidator(check_url(rf"https?://{_USER}(?=[^/?]){_HOST}(?:[/?]|$)"))]

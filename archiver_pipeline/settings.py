@@ -23,11 +23,12 @@ from archiver_pipeline.envelope import TYPE_RULES, TypeRule, parse_type_rule
 from archiver_pipeline.errors import SettingsError
 from archiver_pipeline.setting_types import (
     POSITIONS_SUFFIX,
+    MySqlUrl,
     OptionalRule,
     ResultsName,
     Rule,
+    SearchUrl,
     Topic,
-    Url,
     as_text,
     check_folder,
     check_start,
@@ -97,8 +98,14 @@ class Settings(BaseSettings):
     results_topic: ResultsName = Field(
         "events_per_minute", description="a topic name of up to 239 letters, digits, '.', '_' and '-', or ''"
     )
-    mysql_url: Url = Field(SecretStr(""), description="a URL such as mysql://user:password@host/database")
-    search_url: Url = Field(SecretStr(""), description="a URL such as http://localhost:9200")
+    mysql_url: MySqlUrl = Field(
+        SecretStr(""),
+        description="a URL such as mysql://user:password@host/database; of the password, @ is %40 and / is %2F",
+    )
+    search_url: SearchUrl = Field(
+        SecretStr(""),
+        description="a URL such as https://user:password@host:9200; of the password, @ is %40 and / is %2F",
+    )
     kafka: dict[str, SecretStr] = Field({}, validation_alias="kafka")
 
     @classmethod

@@ -209,6 +209,16 @@ def test_status_while_the_broker_is_down(archiver: Run, archived: Archived, topi
     assert "hunter2" not in done.stdout + done.stderr
 
 
+def test_status_while_a_follower_is_down(archiver: Run, archived: Archived, topic_name: str) -> None:
+    """What is known is shown all the same, the follower's line says why, and the exit code is 1."""
+    produce(archived.bootstrap_servers, topic_name, [Sent(b"{}")])
+    archived.run()
+    done = archiver("status", ARCHIVER_MYSQL_URL="mysql://me@127.0.0.1:1/archive")
+    assert done.returncode == 1
+    assert "total lag 0" in done.stdout
+    assert re.search("^follower mysql_messages: MySQL does not answer", done.stdout, re.MULTILINE), done.stdout
+
+
 def test_verify_of_a_good_archive(archiver: Run, archived: Archived) -> None:
     """Exit code 0 and a short summary on standard output, with and without Kafka, and as JSON."""
     done = archiver("verify")
@@ -386,6 +396,9 @@ def test_sql_errors(archiver: Run, archived: Archived) -> None:
     assert (done.returncode, done.stdout) == (1, "a\n42\n")
     assert done.stderr.startswith("archiver: Catalog Error: ")
     assert done.stderr.count("nowhere") == 1
+    done = archiver("sql", "SELECT value->>'$.n' FROM messages")
+    assert "Malformed JSON" in done.stderr
+    assert "TRY(value->>'$.field')" in done.stderr
     done = archiver("sql", "DELETE FROM offsets")
     assert done.returncode == 1
     assert "read-only" in done.stderr

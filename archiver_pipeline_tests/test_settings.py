@@ -239,6 +239,15 @@ def test_an_aggregate_may_take_the_place_of_one_that_ships(write: Write) -> None
     assert windows == {"events_per_minute": "minute", "page_views": "day"}
 
 
+@pytest.mark.parametrize("topics", ["orders,minutes", "minutes-positions"])
+def test_results_do_not_go_where_they_are_archived(monkeypatch: pytest.MonkeyPatch, topics: str) -> None:
+    """They would be counted, sent, and archived again, for ever."""
+    monkeypatch.setenv("ARCHIVER_TOPICS", topics)
+    monkeypatch.setenv("ARCHIVER_RESULTS_TOPIC", "minutes")
+    assert refused().startswith("ARCHIVER_RESULTS_TOPIC is 'minutes': allowed is ")
+    assert "ARCHIVER_TOPICS names it, too" in refused()
+
+
 def test_every_setting_has_a_wrong_value_tested() -> None:
     """A new setting comes with a sentence of what it allows, and with a test of it."""
     tested = {name.removeprefix("ARCHIVER_").lower() for name, *_ in WRONG}
@@ -247,7 +256,14 @@ def test_every_setting_has_a_wrong_value_tested() -> None:
 
 
 @pytest.mark.parametrize("name", ["ARCHIVER_MYSQL_URL", "ARCHIVER_SEARCH_URL"])
-@pytest.mark.parametrize("value", [PASSWORD, "://" + PASSWORD, "mysql:" + PASSWORD])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(PASSWORD, f"://{PASSWORD}", f"mysql:{PASSWORD}", f"postgresql://me:{PASSWORD}@host/db"),
+        *(f"mysql://me:{PASSWORD}@host", f"mysql://me:a@{PASSWORD}@host/db", f"https://me:a/{PASSWORD}@host"),
+        f"mysql://me:{PASSWORD}@host:port/db",
+    ],
+)
 def test_a_url_that_is_none_is_refused_without_being_shown(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

@@ -42,6 +42,9 @@ def command(
 ) -> None:
     """Produce JSON events at a steady rate, until a limit or Ctrl-C; or the lines of a file, until its end.
 
+    A line of a file is a message without key, sent as it is and stamped with the present time; `--rate`, `--count` and
+    `--seconds` apply to a file, too, all else is about events that are made up. Empty lines are passed over.
+
     Topics that are missing are made with 4 partitions. The broker is that of KAFKA_BOOTSTRAP_SERVERS; other KAFKA_*
     properties are handed on.
 

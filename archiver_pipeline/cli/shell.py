@@ -36,6 +36,9 @@ The archive as of table version {version}: views {views}.
   SELECT * FROM hours ORDER BY dt DESC, hr DESC LIMIT 10;
   SELECT topic, partition, "next", lag FROM offsets;
 A statement ends with ; and may take several lines. .help tells more, .quit leaves."""
+_NO_JSON = (
+    "\nSome message is no JSON: TRY(value->>'$.field') is NULL there. The views of types have the fields as columns."
+)
 _HELP = """\
 .tables          the views
 .tables NAME     the columns of a view
@@ -125,7 +128,7 @@ def _run(connection: duckdb.DuckDBPyConnection, text: str, form: Form) -> None:
                 for row in rows:
                     print(*row[-1:])
     except duckdb.Error as error:
-        raise SqlError(str(error)) from None
+        raise SqlError(f"{error}{_NO_JSON if 'Malformed JSON' in str(error) else ''}") from None
 
 
 def _show(result: duckdb.DuckDBPyRelation) -> None:

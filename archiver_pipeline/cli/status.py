@@ -20,7 +20,7 @@ def command(
 
     For each topic partition: the next offset to archive, the end offset (the last stable one), the lag between them and
     the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types, and how far what
-    follows the archive is behind it. Where the broker does not answer, what the archive knows is shown all the same,
+    follows the archive is behind it. Where the broker or a follower does not answer, all else is shown all the same,
     and the exit code is 1.
 
     **JSON**: archive, time, version, messages, files, bytes, types, hours, sealed_hours, lag, partitions (topic,
@@ -46,6 +46,8 @@ def command(
         _print(found)
     if found.broker_error is not None:
         raise found.broker_error
+    if any(follower.error for follower in found.followers):
+        raise typer.Exit(1)
 
 
 def _print(found: Status) -> None:

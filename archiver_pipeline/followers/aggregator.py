@@ -90,8 +90,7 @@ class Aggregator(Follower):
             with self.store.transaction():
                 self.store.forget(self.store.newest())
         else:
-            on_step("send")
-            self._topic.send()
+            self._topic.send(on_step)
 
     def close(self) -> None:
         """Close the state."""
@@ -103,7 +102,7 @@ class Aggregator(Follower):
     ) -> None:
         now_ms = int(time.time() * 1000)
         latest: dict[TopicPartition, int] = {}
-        untimed = 0
+        uncounted = 0
         with self.store.transaction():
             check_position(self.name, self.store.position(), before)
             if hour is not None:
@@ -111,12 +110,13 @@ class Aggregator(Follower):
             for frame in messages:
                 for partial in self._extractor.partials(frame, now_ms):
                     self.store.add(partial)
-                    untimed += partial.untimed
+                    uncounted += partial.uncounted
                     for at, stamp in partial.latest_ms.items():
                         latest[at] = max(stamp, latest.get(at, stamp))
             self.store.move(after, latest)
-        if untimed:
-            log.info("%s: %d messages have no time, and so are in no %s", self.name, untimed, self.aggregate.window)
+        if uncounted:
+            lacking = " or ".join(["no time", *(f"no {name}" for name in self.aggregate.group_by)])
+            log.info("%s: %d messages have %s, and so are not counted", self.name, uncounted, lacking)
 
 
 def watermark(times: Times, latest_ms: dict[TopicPartition, int]) -> int | None:

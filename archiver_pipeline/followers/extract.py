@@ -42,13 +42,13 @@ class Partial:
             text itself with rank 0, one of `approx_distinct` is a register.
         latest_ms: the latest time of an event, not past the clock, per topic partition; of the messages themselves
             where none of them has the time that counts, so that such a partition holds up nothing.
-        untimed: how many messages have no time.
+        uncounted: how many messages have no time, or nothing to be grouped by.
     """
 
     counts: list[tuple[Any, ...]]
     members: list[tuple[Any, ...]]
     latest_ms: dict[TopicPartition, int]
-    untimed: int
+    uncounted: int
 
 
 class Extractor:
@@ -113,10 +113,11 @@ class Extractor:
                 "max(sent_ms) FILTER (sent_ms <= $now)) AS latest FROM found GROUP BY ALL HAVING latest IS NOT NULL",
                 {"now": now_ms},
             ).fetchall()
-            ((untimed,),) = cursor.execute("SELECT count(*) FROM found WHERE at_ms IS NULL").fetchall()
+            query = f"SELECT count(*) FROM found WHERE NOT ({self._counted()})"
+            ((uncounted,),) = cursor.execute(query).fetchall()
             counts = cursor.execute(self._counts()).fetchall()
             members = [row for query in self._members() for row in cursor.execute(query).fetchall()]
-        return Partial(counts, members, {TopicPartition(*at): ms for *at, ms in latest}, untimed)
+        return Partial(counts, members, {TopicPartition(*at): ms for *at, ms in latest}, uncounted)
 
     def _select(self) -> str:
         """Every message with its source hour, its time in milliseconds, its groups and its values as text."""

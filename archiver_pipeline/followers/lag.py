@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.aggregator import STATE
 from archiver_pipeline.followers.feed import changed_hours, offset_lag
 from archiver_pipeline.followers.peek import read_position
-from archiver_pipeline.followers.registry import followers
+from archiver_pipeline.followers.registry import MakeFollower, followers
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.settings import Settings
 
@@ -32,17 +32,23 @@ class FollowerLag:
     error: str | None = None
 
 
-def lags(settings: Settings, ledger: Ledger) -> Iterator[FollowerLag]:
-    """Ask each follower where it is; one that does not answer keeps none of the others."""
-    aggregates = {item.name for item in settings.every_aggregate}
-    for name, make in followers(settings).items():
+def lags(settings: Settings, ledger: Ledger) -> list[FollowerLag]:
+    """Ask all followers at once where they are; one that does not answer keeps none of the others."""
+    aggregates = {item.name: item for item in settings.every_aggregate}
+
+    def ask(name: str, make: MakeFollower) -> FollowerLag:
         try:
             if name in aggregates:
-                position = read_position(settings.aggregates_path / name / STATE)  # To open it would make it.
+                # To open it would make it.
+                state = settings.aggregates_path / name / STATE
+                position = read_position(state, aggregates[name].model_dump_json())
             else:
                 with closing(make()) as follower:
                     position = follower.position()
         except ArchiverError as error:
-            yield FollowerLag(name, None, None, settings.mask(str(error)))
-            continue
-        yield FollowerLag(name, offset_lag(ledger, position), len(changed_hours(ledger, position)))
+            return FollowerLag(name, None, None, settings.mask(str(error)))
+        return FollowerLag(name, offset_lag(ledger, position), len(changed_hours(ledger, position)))
+
+    found = followers(settings)
+    with ThreadPoolExecutor(len(found), "lag") as pool:
+        return list(pool.map(ask, found.keys(), found.values()))

@@ -26,7 +26,6 @@ _SESSION = (
 )
 """What of a session the server's settings must not decide. Notes come with each payload that is not JSON."""
 
-_SCHEMES = ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql")
 _FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 _SWITCHES = ("ssl_verify_cert", "ssl_verify_identity")
 _OPTIONS = (*_FILES, *_SWITCHES, "unix_socket")
@@ -122,10 +121,6 @@ def parse_address(url: str) -> Address:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise _wrong("is no URL") from None
-    if parsed.drivername not in _SCHEMES:
-        raise _wrong(f"begins with {parsed.drivername}://")
-    if not parsed.database:
-        raise _wrong("names no database")
     if unknown := sorted(set(parsed.query) - set(_OPTIONS)):
         raise _wrong(f"has the parameter {unknown[0]!r}; known are {', '.join(_OPTIONS)}")
     options = {name: value if isinstance(value, str) else value[-1] for name, value in parsed.query.items()}
@@ -135,7 +130,7 @@ def parse_address(url: str) -> Address:
     return Address(
         parsed.host or "localhost",
         parsed.port or 3306,
-        parsed.database,
+        parsed.database or "",
         parsed.username or "",
         parsed.password or "",
         options,

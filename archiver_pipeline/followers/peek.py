@@ -27,8 +27,9 @@ def has_waiting(path: Path, until: float) -> bool:
         return True  # A run will say what is wrong with it.
 
 
-def read_position(path: Path) -> FollowerPosition:
-    """Read the position of a state and change nothing, whatever its definition is; an empty one without a state.
+def read_position(path: Path, definition: str) -> FollowerPosition:
+    """Read the position of a state and change nothing; an empty one without a state, or where it counts by another
+    definition, as the next run begins again.
 
     Raises:
         FollowerError: it cannot be read.
@@ -37,7 +38,8 @@ def read_position(path: Path) -> FollowerPosition:
         return FollowerPosition()
     try:
         with _read_only(path) as connection:
-            return position_in(connection)
+            (found,) = connection.execute("SELECT value FROM meta WHERE name = 'definition'").fetchone() or ("",)
+            return position_in(connection) if found == definition else FollowerPosition()
     except sqlite3.Error as error:
         raise FollowerError(f"the state cannot be read: {error}", path=str(path)) from error
 

@@ -23,6 +23,7 @@ from archiver_pipeline.errors import KafkaError, Superseded
 from archiver_pipeline.followers.store import Result, Store
 from archiver_pipeline.kafka import TIMEOUT_SECONDS, client_properties, translate
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer
@@ -55,8 +56,11 @@ class ResultsTopic:
         self.id = f"archiver-{aggregate.name}-{store.id}"
         self.patience_seconds = _PATIENCE_SECONDS
 
-    def send(self) -> int:
+    def send(self, on_step: OnStep = lambda _: None) -> int:
         """Send what was not sent yet and return how many records that were.
+
+        Args:
+            on_step: told before each transaction.
 
         Raises:
             Superseded: another run sends.
@@ -78,6 +82,7 @@ class ResultsTopic:
                 with store.transaction():
                     store.renumber(sent)
             while results := self._waiting(sent, _AT_ONCE):
+                on_step("send")
                 with store.transaction():
                     token = store.begin_sending(token)
                 self._commit(producer, results, token)
@@ -239,7 +244,10 @@ def record(result: Result, aggregate: Aggregate) -> tuple[str, str]:
         **{name: _finite(value) for name, value in zip(aggregate.measures, result.values, strict=True)},
         "revision": result.revision,
     }
-    return "/".join((moment, *result.groups)), json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # A slash parts groups; only the last one, a type for example, keeps those it has.
+    *most, last = (moment, *result.groups)
+    key = "/".join((*(group.replace("%", "%25").replace("/", "%2F") for group in most), last))
+    return key, json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -157,7 +158,7 @@ def test_tail_follows_minutes(archived: Archived, topic_name: str) -> None:
     assert [json.loads(line)["revision"] for line in documents.out.splitlines()] == [1, 2]
 
 
-def test_status_has_the_lag_of_followers(archived: Archived, topic_name: str) -> None:
+def test_status_has_the_lag_of_followers(archived: Archived, topic_name: str, tmp_path: Path) -> None:
     """A follower that has not come along is behind by as many offsets as the archive has; asking makes nothing."""
     produce(archived.bootstrap_servers, topic_name, [sent(n) for n in range(4)])
     archived.run()
@@ -165,3 +166,6 @@ def test_status_has_the_lag_of_followers(archived: Archived, topic_name: str) ->
     assert not archived.settings.aggregates_path.exists()
     follow(archived)
     assert {item.name: item.lag for item in status(archived.settings).followers} == {NAME: 0, "page_views": 4}
+    changed = Archived(tmp_path, archived.bootstrap_servers, topic_name, user_path="$.user")
+    # One that is to count by another rule begins again.
+    assert {item.name: item.lag for item in status(changed.settings).followers} == {NAME: 4, "page_views": 4}
