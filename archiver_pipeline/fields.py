@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 2_000
 """How many messages of a type's new files are looked at; a field that none of them has is found by a later batch."""
 
-SAMPLE_FILES = 64
-"""Of how many new files of a type the fields are learnt; a batch of old data leaves thousands of small ones."""
+SAMPLE_FILES, LOOK_ROWS = 64, 50_000
+"""Out of how many new files and messages of a type the sample is drawn: a batch of old data leaves thousands of small
+files, and to read all of a large batch once more would take a tenth of its time."""
 
 SAMPLE_BYTES = 16 * 1024**2
 """The sample is smaller where messages are large: it is in memory, several times over."""
@@ -92,10 +93,15 @@ def kind_of(name: str) -> str:
     return name if name in _SCALAR or name == UNKNOWN else "JSON"
 
 
-def spread(paths: list[str], most: int = SAMPLE_FILES) -> list[str]:
-    """Pick at most so many files, evenly from first to last."""
-    step = max(1, -(-len(paths) // most))
-    return paths[::step]
+def spread(paths: list[str], messages: int) -> list[str]:
+    """Pick some files, evenly from first to last: at most `SAMPLE_FILES`, with not many more than `LOOK_ROWS` messages.
+
+    Args:
+        paths: of the files.
+        messages: how many they have together.
+    """
+    most = min(SAMPLE_FILES, max(1, LOOK_ROWS * len(paths) // max(1, messages)))
+    return paths[:: max(1, -(-len(paths) // most))]
 
 
 def sampled(connection: duckdb.DuckDBPyConnection, values: str) -> dict[str, str]:

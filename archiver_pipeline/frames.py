@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operator import methodcaller
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope
@@ -11,6 +11,8 @@ from archiver_pipeline.plan import TopicPartition
 if TYPE_CHECKING:
     import polars as pl
     from confluent_kafka import Message
+
+_TIMESTAMP_TYPES = {0: "none", 1: "create", 2: "append"}
 
 Headers = list[tuple[str, bytes | None]]
 """The headers of a message; order and repeats kept."""
@@ -109,17 +111,28 @@ def _decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
         return pl.Series(texts, dtype=pl.String), pl.Series(rest, dtype=pl.Binary)
 
 
+def timestamp_types(kinds: Sequence[int]) -> pl.Series:
+    """The names of timestamp types by librdkafka's numbers, which are nearly always the same."""
+    import polars as pl
+
+    if len(set(kinds)) == 1:
+        return pl.Series([_TIMESTAMP_TYPES[kinds[0]]], dtype=pl.String).new_from_index(0, len(kinds))
+    return pl.Series([_TIMESTAMP_TYPES[kind] for kind in kinds], dtype=pl.String)
+
+
 def headers_of(messages: list[Message]) -> list[Headers | None]:
     """Read each message's headers once.
 
     A header key that is not UTF-8 makes the client raise, and a second call on that message crash; it gives no way to
     the bytes. Such a message is archived with the one header `_malformed` in their place.
     """
-    read = methodcaller("headers")
+    from confluent_kafka import Message
+
     rows: list[Headers | None] = []
-    for message in messages:
+    left: Iterator[Any] = map(Message.headers, messages)
+    while len(rows) < len(messages):
         try:
-            rows.append(read(message))
+            rows.extend(left)  # An error leaves what came before it in the list.
         except (SystemError, UnicodeDecodeError):
             rows.append([(envelope.MALFORMED, None)])
     return rows

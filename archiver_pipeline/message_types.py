@@ -108,11 +108,15 @@ def _by_path(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConne
     tokens = rows["token"]
     names = {token: _name_of(token) for token in tokens.unique().drop_nulls()}
     types = tokens.replace_strict(names, return_dtype=pl.String) if names else tokens
-    types = (
-        pl.DataFrame({"type": types, "valid": rows["valid"]})
-        .select(pl.when("valid").then(pl.lit(UNTYPED)).when(~pl.col("valid")).then(pl.lit(MALFORMED)).otherwise("type"))
-        .to_series()
-    )
+    valid = rows["valid"]
+    if valid.null_count() < len(valid):
+        types = (
+            pl.DataFrame({"type": types, "valid": valid})
+            .select(
+                pl.when("valid").then(pl.lit(UNTYPED)).when(~pl.col("valid")).then(pl.lit(MALFORMED)).otherwise("type")
+            )
+            .to_series()
+        )
     in_doubt = _is_lenient(values) | (tokens.is_not_null() & types.is_null())
     if (types == MALFORMED).any():
         in_doubt |= (types == MALFORMED) & values.str.contains(SURROGATE)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
-from archiver_pipeline.frames import header_bytes, header_series, headers_of
+from archiver_pipeline.frames import header_bytes, header_series, headers_of, timestamp_types
 from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, said_by, same_topic, translate
 from archiver_pipeline.plan import RETENTION, Gap, OffsetRange
 from archiver_pipeline.progress import Progress
@@ -58,8 +58,6 @@ _TUNED = {
 }
 """Faster than librdkafka's defaults by a factor of five (the queue's back-off alone), and bounded in memory. The broker
 tells the end of a partition by an empty answer, for which it waits half a second unless told otherwise."""
-
-_TIMESTAMP_TYPES = {0: "none", 1: "create", 2: "append"}
 
 
 class RangeReader:
@@ -155,13 +153,14 @@ class RangeReader:
     def _frame(self, messages: list[Message]) -> pl.DataFrame:
         """Turn messages into a frame, without those outside their range, and take down how far each range came."""
         import polars as pl
+        from confluent_kafka import Message
 
         if self._only_topic:
             index = [self._by_number[message.partition()] for message in messages]
         else:
             index = [self._index[message.topic(), message.partition()] for message in messages]
         offsets = [message.offset() for message in messages]
-        stamps = [message.timestamp() for message in messages]
+        kinds, stamps = zip(*map(Message.timestamp, messages), strict=True)
         keys = [message.key() for message in messages]
         payloads = [message.value() for message in messages]
         headers = headers_of(messages)
@@ -169,14 +168,14 @@ class RangeReader:
             {
                 "range": pl.Series(index, dtype=pl.UInt32),
                 "offset": pl.Series(offsets, dtype=pl.Int64),
-                "timestamp_ms": pl.Series([ms for _, ms in stamps], dtype=pl.Int64),
-                "timestamp_type": pl.Series([_TIMESTAMP_TYPES[kind] for kind, _ in stamps], dtype=pl.String),
+                "timestamp_ms": pl.Series(stamps, dtype=pl.Int64),
+                "timestamp_type": timestamp_types(kinds),
                 "key": pl.Series(keys, dtype=pl.Binary),
                 "payload": pl.Series(payloads, dtype=pl.Binary),
                 "headers": header_series(headers),
             }
         )
-        size = sum(map(len, filter(None, payloads))) + sum(map(len, filter(None, keys))) + header_bytes(headers)
+        size = frame.select(pl.sum_horizontal(pl.col("payload", "key").bin.size().sum())).item() + header_bytes(headers)
         mean = size / len(messages)
         # More than zero, also where all are empty; large ones may follow a few that are small.
         self._mean_bytes = max(mean + 1, self._mean_bytes / 4)

@@ -222,10 +222,10 @@ def _columns(
     if type_name in envelope.RESERVED:
         return known
     known = fields.merge(known, found.get(type_name, {}), taken=COLUMNS)
-    new = [path for path in added.filter(type=type_name)["path"] if path not in reported]
-    sample = files.ask(
-        fields.spread(new), lambda cursor, paths: fields.sampled(cursor, files.select(paths, ("value",)))
-    )
+    rows = added.filter(type=type_name).select("path", "messages").rows()
+    new = {path: messages for path, messages in rows if path not in reported}
+    chosen = fields.spread(list(new), sum(new.values()))
+    sample = files.ask(chosen, lambda cursor, paths: fields.sampled(cursor, files.select(paths, ("value",))))
     return fields.merge(known, sample, taken=COLUMNS)
 
 

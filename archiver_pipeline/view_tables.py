@@ -50,7 +50,8 @@ _HOUR = envelope.PARTITION_COLUMNS
 def replace_files(
     connection: duckdb.DuckDBPyConnection, listed: pl.DataFrame, files: ViewFiles
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Store the file list; return the files that are new and those that are gone (path, type, dt, hr, sealed).
+    """Store the file list; return the files that are new and those that are gone (path, type, dt, hr, messages,
+    sealed).
 
     A file that could not be read at the last refresh counts as new.
     """
@@ -62,9 +63,9 @@ def replace_files(
     added, gone = (
         pl.DataFrame(
             connection.execute(
-                f"SELECT path, type, dt, hr, sealed FROM {one} ANTI JOIN {other} USING (path) ORDER BY path"
+                f"SELECT path, type, dt, hr, messages, sealed FROM {one} ANTI JOIN {other} USING (path) ORDER BY path"
             ).fetchall(),
-            schema={**dict.fromkeys(("path", *_HOUR), pl.String), "sealed": pl.Boolean},
+            schema={**dict.fromkeys(("path", *_HOUR), pl.String), "messages": pl.Int64, "sealed": pl.Boolean},
             orient="row",
         )
         for one, other in (("listed", "(FROM meta.files ANTI JOIN meta.broken USING (path))"), ("meta.files", "listed"))

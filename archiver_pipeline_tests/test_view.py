@@ -692,14 +692,16 @@ def test_a_commit_without_files_moves_the_offsets_on(viewed: Viewed) -> None:
 
 
 def test_only_some_files_are_looked_at_for_fields() -> None:
-    """A batch of old data leaves thousands of small files; those looked at are spread over all of them."""
+    """Of thousands of small files, or of large ones, some are looked at; they are spread over all of them."""
     paths = [str(number) for number in range(1000)]
-    assert fields.spread(paths[:3], 4) == ["0", "1", "2"]
-    chosen: Sequence[str] = fields.spread(paths, 64)
-    assert len(chosen) <= 64
+    assert fields.spread(paths[:3], 30) == ["0", "1", "2"]
+    chosen: Sequence[str] = fields.spread(paths, 10_000)
+    assert 32 <= len(chosen) <= fields.SAMPLE_FILES
     assert chosen[0] == "0"
     assert int(chosen[-1]) >= 1000 - 2 * 1000 // 64
-    assert fields.spread([], 64) == []
+    assert fields.spread(paths[:10], 250_000) == ["0", "5"]
+    assert fields.spread(["0"], 10_000_000) == ["0"]
+    assert fields.spread([], 0) == []
 
 
 def test_two_refreshes_at_once_leave_the_newer_state(viewed: Viewed) -> None:
