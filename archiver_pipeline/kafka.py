@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 15.0
+TIMEOUT_SECONDS = 10.0
 """How long a question to the broker may take."""
 
 _NO_ACCESS = {

@@ -241,7 +241,7 @@ def test_an_hour_of_more_types_than_files_may_be_open(bootstrap_servers: str, to
     """A process may have 256 files open, an hour hundreds of types: it is mended all the same."""
     create_topic(bootstrap_servers, topic_name)
     stamp = FIRST_HOUR * HOUR_MS
-    sent = [Sent(b'{"type": "t%d"}' % (number % 500), timestamp_ms=stamp + number) for number in range(1500)]
+    sent = [Sent(b'{"type": "t%d"}' % (number % 320), timestamp_ms=stamp + number) for number in range(960)]
     produce(bootstrap_servers, topic_name, sent)
     archived = Archived(tmp_path, bootstrap_servers, topic_name, keep_replaced_hours=0)
     archived.run()
@@ -252,7 +252,7 @@ def test_an_hour_of_more_types_than_files_may_be_open(bootstrap_servers: str, to
         (done,) = Backfiller(archived.settings).run(HOURS[:1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert (done.added, done.files_after) == (1500, 500)
+    assert (done.added, done.files_after) == (960, 320)
     archived.run()
     assert_good(archived)
 
