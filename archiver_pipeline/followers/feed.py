@@ -15,7 +15,7 @@ from archiver_pipeline.files import RESTORE, Fault, check_file, listed_files
 from archiver_pipeline.followers.base import PARTITIONED, FollowerPosition
 from archiver_pipeline.followers.commits import BatchCommit, look_back, read_commit
 from archiver_pipeline.followers.holdings import Holdings
-from archiver_pipeline.followers.stretches import stretches
+from archiver_pipeline.followers.stretches import stretches, without_gaps
 from archiver_pipeline.hours import Hour, MiB, parse_hour
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.parquet import Ranges, frames_of, offsets_in
@@ -57,12 +57,9 @@ def known_position(ledger: Ledger, position: FollowerPosition) -> FollowerPositi
 
 def behind_gaps(ledger: Ledger, ranges: Ranges) -> Ranges:
     """The ranges without the recorded gaps that they begin with: no commit has those offsets."""
-    starts = {at: start for at, (start, _) in ranges.items()}
-    for recorded in ledger.gaps:
-        gap = recorded.gap
-        if gap.start <= starts.get(gap.at, -1) < gap.end:
-            starts[gap.at] = gap.end
-    return {at: (starts[at], end) for at, (_, end) in ranges.items()}
+    gaps = [recorded.gap for recorded in ledger.gaps]
+    left = {at: without_gaps(at, item, gaps) for at, item in ranges.items()}
+    return {at: (parts[0][0], ranges[at][1]) for at, parts in left.items() if parts}
 
 
 def changed_hours(ledger: Ledger, position: FollowerPosition) -> list[Hour]:

@@ -17,7 +17,10 @@ from archiver_pipeline.staging import translated
 from archiver_pipeline.view_aggregates import SCHEMA_FILE
 
 if TYPE_CHECKING:
-    import polars as pl
+    import pyarrow
+
+Rows = list[tuple[Any, ...]]
+"""Start, groups, values and revision of windows, as the state has them."""
 
 _STORE = "store"
 """In the metadata of the schema file: the id of the state whose columns it has, and whose hours lie beside it."""
@@ -41,7 +44,7 @@ def publish(store: Store, aggregate: Aggregate, folder: Path) -> Iterator[Hour]:
                 pages = store.hour(hour)
                 if first := next(pages, None):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    _replace(path, (_frame(page, aggregate) for page in chain([first], pages)))
+                    _replace(path, aggregate, chain([first], pages))
                 else:
                     path.unlink(missing_ok=True)
                 store.published(hour)
@@ -58,7 +61,7 @@ def _remove_others(store: Store, aggregate: Aggregate, folder: Path) -> None:
     if is_other:
         # Once that is committed: whatever is killed before, the next run begins here again and leaves no hour out.
         with store.transaction():
-            _replace(folder / SCHEMA_FILE, [_frame([], aggregate)], {_STORE: store.id})
+            _replace(folder / SCHEMA_FILE, aggregate, [], {_STORE: store.id})
 
 
 def _store_of(path: Path) -> str | None:
@@ -71,7 +74,7 @@ def _store_of(path: Path) -> str | None:
         return None
 
 
-def _frame(rows: list[tuple[Any, ...]], aggregate: Aggregate) -> pl.DataFrame:
+def _table(rows: Rows, aggregate: Aggregate) -> pyarrow.Table:
     import polars as pl
 
     schema: dict[str, Any] = {
@@ -82,21 +85,18 @@ def _frame(rows: list[tuple[Any, ...]], aggregate: Aggregate) -> pl.DataFrame:
     }
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     moment = (pl.col(aggregate.window) * 1_000_000).cast(pl.Datetime("us", "UTC"))
-    return frame.with_columns(moment.alias(aggregate.window))
+    return frame.with_columns(moment.alias(aggregate.window)).to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _replace(path: Path, frames: Iterable[pl.DataFrame], metadata: Mapping[str, str] | None = None) -> None:
-    """Put a file of these frames, a row group each, in the place of another; an hour may have millions of groups."""
-    import polars as pl
+def _replace(path: Path, aggregate: Aggregate, pages: Iterable[Rows], about: Mapping[str, str] | None = None) -> None:
+    """Put a file with a row group for each page in the place of another; an hour may have millions of groups."""
     import pyarrow.parquet
 
-    tables = (frame.to_arrow(compat_level=pl.CompatLevel.oldest()) for frame in frames)
-    first = next(tables)
     working = path.with_name(f".{path.name}.new")
-    with pyarrow.parquet.ParquetWriter(working, first.schema, compression="zstd") as writer:
-        for table in chain([first], tables):
-            writer.write_table(table)
-        writer.add_key_value_metadata(dict(metadata or {}))
+    with pyarrow.parquet.ParquetWriter(working, _table([], aggregate).schema, compression="zstd") as writer:
+        for rows in pages:
+            writer.write_table(_table(rows, aggregate))
+        writer.add_key_value_metadata(dict(about or {}))
     force([working])
     os.replace(working, path)
     force([path.parent])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
 
 from archiver_pipeline.parquet import Ranges
 from archiver_pipeline.plan import Committed, Gap, TopicPartition
@@ -23,12 +22,11 @@ def stretches(
         gaps: the recorded ones.
         messages: about how many messages a stretch may have.
     """
-    found = list(gaps)
-    every = {at: _behind(item, [gap for gap in found if gap.at == at]) for at, item in ranges.items()}
+    found = sorted(gaps, key=lambda gap: gap.start)
+    every = {at: without_gaps(at, item, found) for at, item in ranges.items()}
     expected = 0.0
     for at, parts in every.items():
-        start, end = committed[at].lowest, committed[at].next
-        whole = _length(_behind((start, end), [gap for gap in found if gap.at == at]))
+        whole = _length(without_gaps(at, (committed[at].lowest, committed[at].next), found))
         expected += _length(parts) * min(1.0, committed[at].total / max(1, whole))
     count = max(1, -(-int(expected) // messages))
     cuts = {at: [_offset(parts, _length(parts) * n // count) for n in range(count)] for at, parts in every.items()}
@@ -41,12 +39,15 @@ def stretches(
             yield stretch
 
 
-def _behind(item: tuple[int, int], gaps: list[Gap]) -> list[tuple[int, int]]:
-    """What is left of offsets `[start, end)` without gaps, in order."""
+def without_gaps(at: TopicPartition, item: tuple[int, int], gaps: Iterable[Gap]) -> list[tuple[int, int]]:
+    """What is left of the offsets `[start, end)` of a partition without its gaps, which come in order."""
     start, end = item
-    inner = sorted((max(start, gap.start), min(end, gap.end)) for gap in gaps if gap.start < end and gap.end > start)
-    borders = [start, *(border for low, high in inner for border in (low, high)), end]
-    return [(low, high) for low, high in list(pairwise(borders))[::2] if low < high]
+    parts = []
+    for gap in gaps:
+        if gap.at == at:
+            parts.append((start, min(gap.start, end)))
+            start = max(start, gap.end)
+    return [(low, high) for low, high in (*parts, (start, end)) if low < high]
 
 
 def _length(parts: Iterable[tuple[int, int]]) -> int:

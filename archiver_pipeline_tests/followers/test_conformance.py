@@ -73,6 +73,15 @@ def half_a_step(follower: Follower, filled: Filled) -> None:
         follower.take(broken(), step.before, step.after)
 
 
+def erase_a_user(kit: Kit, filled: Filled, follower: Follower) -> None:
+    """Erase messages from the archive, and assert that the follower, which then catches up, has none of them."""
+    for hour in filled.hours():
+        filled.rewrite(hour, erase=pl.col("value").str.contains("user-3").fill_null(value=False))
+    follow(follower, filled)
+    assert "user-3" not in str(kit.content(filled.settings))
+    assert_right(kit, filled)
+
+
 def test_everything_is_taken_once(kit: Kit, filled: Filled, follower: Follower) -> None:
     """A follower that comes late takes all that is there; a second pass finds nothing, also from another process."""
     done = follow(follower, filled)
@@ -155,11 +164,7 @@ def test_an_error_while_messages_come_undoes_the_step(kit: Kit, filled: Filled, 
 def test_half_a_step_of_what_is_then_erased(kit: Kit, filled: Filled, follower: Follower) -> None:
     """What a step that failed may have left behind does not outlive an erasure in the archive."""
     half_a_step(follower, filled)
-    for hour in filled.hours():
-        filled.rewrite(hour, erase=pl.col("value").str.contains("user-3").fill_null(value=False))
-    follow(follower, filled)
-    assert "user-3" not in str(kit.content(filled.settings))
-    assert_right(kit, filled)
+    erase_a_user(kit, filled, follower)
 
 
 def test_files_sealed_and_removed_under_it(kit: Kit, filled: Filled, follower: Follower) -> None:
@@ -228,11 +233,7 @@ def test_an_hour_that_changes_again_meanwhile(kit: Kit, filled: Filled, follower
 def test_an_erased_message(kit: Kit, filled: Filled, follower: Follower) -> None:
     """What is erased from the archive leaves every follower."""
     follow(follower, filled)
-    for hour in filled.hours():
-        filled.rewrite(hour, erase=pl.col("value").str.contains("user-3").fill_null(value=False))
-    follow(follower, filled)
-    assert "user-3" not in str(kit.content(filled.settings))
-    assert_right(kit, filled)
+    erase_a_user(kit, filled, follower)
 
 
 def test_an_hour_on_request(kit: Kit, filled: Filled, follower: Follower) -> None:
