@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
 from archiver_pipeline.archive import Archive
@@ -19,6 +20,9 @@ from archiver_pipeline.parquet import frames_of
 from archiver_pipeline.runs import Runs
 from archiver_pipeline.sealed_files import Expected
 from archiver_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class ArchivedHour:
@@ -71,24 +75,30 @@ class ArchivedHour:
     ) -> None:
         import polars as pl
 
+        def frames() -> Iterator[tuple[ListedFile, pl.DataFrame]]:
+            for file in files:
+                for frame in frames_of(self._path / file.path):
+                    on_frame()
+                    yield file, frame
+
+        if was == envelope.ERASED:
+            for _, frame in frames():
+                runs.add(frame.with_columns(type=pl.lit(was), was=pl.lit(was)))
+            return
         classifier = Classifier(self._places, settings.type_rule, types, settings.max_types)
-        for file in files:
-            for frame in frames_of(self._path / file.path):
-                on_frame()
-                if was == envelope.ERASED:
-                    runs.add(frame.with_columns(type=pl.lit(was), was=pl.lit(was)))
-                    continue
-                raw = raw_frame(frame, self._places)
-                if raw["range"].null_count():
-                    raise ArchiveError(
-                        "a file holds messages of a partition that the archive does not know",
-                        path=str(self._path / file.path),
-                        hint="Only the archiver may write to the archive: the table's history tells what else did",
-                    )
-                for typed in classifier.add(raw):
-                    runs.add(typed.select(*COLUMNS, "type", was=pl.lit(was)))
-        for typed in classifier.close():
+        for typed in classifier.over(self._raw(file, frame) for file, frame in frames()):
             runs.add(typed.select(*COLUMNS, "type", was=pl.lit(was)))
+
+    def _raw(self, file: ListedFile, frame: pl.DataFrame) -> pl.DataFrame:
+        """Give archived messages the columns that Kafka's have."""
+        raw = raw_frame(frame, self._places)
+        if raw["range"].null_count():
+            raise ArchiveError(
+                "a file holds messages of a partition that the archive does not know",
+                path=str(self._path / file.path),
+                hint="Only the archiver may write to the archive: the table's history tells what else did",
+            )
+        return raw
 
     @property
     def damaged(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Set
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
@@ -21,42 +21,43 @@ _ROWS, _BYTES = 50_000, 16 * 1024**2
 
 
 class Classifier:
-    """Gives messages their type, and keeps the number of types within its limit."""
+    """Gives messages their type, and keeps the number of types within its limit.
+
+    Attributes:
+        types: the types known so far, the reserved ones not counted.
+    """
 
     def __init__(
         self,
         places: list[TopicPartition],
         rule_of: Callable[[str], envelope.TypeRule],
-        known_types: set[str],
+        known_types: Set[str],
         max_types: int,
     ) -> None:
         import duckdb
 
         self._places = places
         self._rules = {topic: rule_of(topic) for topic in {at.topic for at in places}}
-        self._known_types = set(known_types)
+        self.types = set(known_types)
         self._max_types = max_types
         self._refused_types: set[str] = set()
         self._duckdb = duckdb.connect(config={"threads": 1})
         self._raw: list[pl.DataFrame] = []
         self._raw_bytes = 0
 
-    def add(self, frame: pl.DataFrame) -> list[pl.DataFrame]:
-        """Take a frame of `RangeReader.frames`; return what is classified by now, a frame for each topic.
-
-        The frames have the archive's columns, `type` (String) and `hour` (Int64, hours since 1970, null for none).
-        """
-        if frame.height:
-            self._raw.append(frame)
-        self._raw_bytes += int(frame.estimated_size())
-        if sum(part.height for part in self._raw) >= _ROWS or self._raw_bytes >= _BYTES:
-            return self._classify()
-        return []
-
-    def close(self) -> list[pl.DataFrame]:
-        """Return what is left."""
-        left = self._classify()
-        self._duckdb.close()
+    def over(self, frames: Iterable[pl.DataFrame]) -> Generator[pl.DataFrame]:
+        """Take frames of `RangeReader.frames`; yield larger ones, each of one topic, that have the archive's columns,
+        `type` (String) and `hour` (Int64, hours since 1970, null for none)."""
+        try:
+            for frame in frames:
+                if frame.height:
+                    self._raw.append(frame)
+                self._raw_bytes += int(frame.estimated_size())
+                if sum(part.height for part in self._raw) >= _ROWS or self._raw_bytes >= _BYTES:
+                    yield from self._classify()
+            yield from self._classify()
+        finally:
+            self._duckdb.close()
         if self._refused_types:
             log.warning(
                 "%d new types were archived as _other, because the archive has as many as ARCHIVER_MAX_TYPES allows: "
@@ -64,7 +65,6 @@ class Classifier:
                 len(self._refused_types),
                 min(self._refused_types),
             )
-        return left
 
     def _classify(self) -> list[pl.DataFrame]:
         """Give the collected frames the archive's columns and the type."""
@@ -83,10 +83,10 @@ class Classifier:
     def _within_limit(self, found: pl.Series) -> pl.Series:
         """Turn new types past the limit into `_other`."""
         for name in found.unique(maintain_order=True):
-            if name in self._known_types or name in envelope.RESERVED:
+            if name in self.types or name in envelope.RESERVED:
                 continue
-            if len(self._known_types) < self._max_types:
-                self._known_types.add(name)
+            if len(self.types) < self._max_types:
+                self.types.add(name)
             else:
                 self._refused_types.add(name)
         if not self._refused_types:

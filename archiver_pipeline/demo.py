@@ -232,7 +232,7 @@ def _wait_for_all(settings: Settings, dagster: DagsterDev, summary: Summary) -> 
     deadline = time.monotonic() + _END_LIMIT_SECONDS
     archiver = Archiver(settings)
     while time.monotonic() < deadline:
-        left = sum(at.lag for at in archiver.positions(archiver.archive.ledger(), archiver.look()))
+        left = archiver.lag()
         archived = _archived(settings)
         if left == 0 and archived >= summary.delivered:
             console.print(f"Produced {summary.delivered:,} messages, archived {archived:,}.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from archiver_pipeline.batch import Archiver, Batch, Targets
+from archiver_pipeline.batch import Archiver, Batch
+from archiver_pipeline.planner import Targets
 
 
 def drain(archiver: Archiver, targets: Targets | None = None, limit_seconds: float = float("inf")) -> Iterator[Batch]:
@@ -15,10 +16,13 @@ def drain(archiver: Archiver, targets: Targets | None = None, limit_seconds: flo
     """
     wanted = archiver.look().end_offsets() if targets is None else targets
     began = time.monotonic()
-    while (batch := archiver.batch(wanted)) is not None:
-        yield batch
-        if time.monotonic() - began > limit_seconds:
-            return
+    try:
+        while (batch := archiver.batch(wanted, read_on=time.monotonic() - began < limit_seconds)) is not None:
+            yield batch
+            if time.monotonic() - began > limit_seconds:
+                return
+    finally:
+        archiver.rest()
 
 
 def stay(
@@ -26,13 +30,16 @@ def stay(
 ) -> Iterator[Batch]:
     """Archive whatever comes for some time: a batch each interval, and at once while more is left than one holds."""
     began = time.monotonic()
-    while True:
-        started = time.monotonic()
-        batch = archiver.batch()
-        if batch is not None:
-            yield batch
-        now = time.monotonic()
-        if now - began >= seconds:
-            return
-        if batch is None or batch.lag == 0:
-            sleep(max(0.0, min(interval_seconds - (now - started), began + seconds - now)))
+    try:
+        while True:
+            started = time.monotonic()
+            batch = archiver.batch(read_on=True)
+            if batch is not None:
+                yield batch
+            now = time.monotonic()
+            if now - began >= seconds:
+                return
+            if batch is None or batch.lag == 0:
+                sleep(max(0.0, min(interval_seconds - (now - started), began + seconds - now)))
+    finally:
+        archiver.rest()

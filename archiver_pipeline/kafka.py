@@ -236,9 +236,10 @@ class Cluster:
 
 def client_properties(settings: Settings, complain: Callable[[Any], None]) -> dict[str, Any]:
     """The user's librdkafka properties, with errors reported to `complain`."""
-    # The client would log ten lines a second while a broker is down; what it complains of is in the error.
-    quiet = {"client.id": "archiver", "log_level": "2"}
-    return {**quiet, **settings.kafka_properties, "error_cb": complain}
+    # The client would log ten lines a second while a broker is down; what it complains of is in the error. One that is
+    # back is found within a second, not within librdkafka's ten, which is as long as an answer is waited for.
+    ours = {"client.id": "archiver", "log_level": "2", "reconnect.backoff.max.ms": "1000"}
+    return {**ours, **settings.kafka_properties, "error_cb": complain}
 
 
 def _url_safe(topic_id: Any) -> str:

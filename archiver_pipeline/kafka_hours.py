@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,17 +160,20 @@ class HoursRead:
         total = sum(map(len, ranges))
         numbers = pl.Series(list(self._runs), dtype=pl.Int64)
         wanted = hour_of_frame().is_in(numbers.implode(), nulls_equal=True)
-        for frame in reader.frames():
-            self._keep(classifier.add(frame.filter(wanted)))
-            on_progress("Kafka", sum(item.next - item.range.start for item in reader.progress), total)
-        self._keep(classifier.close())
+
+        def frames() -> Iterator[pl.DataFrame]:
+            for frame in reader.frames():
+                yield frame.filter(wanted)
+                on_progress("Kafka", sum(item.next - item.range.start for item in reader.progress), total)
+
+        for typed in classifier.over(frames()):
+            self._keep(typed)
         self._sort()
         cluster.check_topics(item.at for item in ranges)
 
-    def _keep(self, typed: Sequence[pl.DataFrame]) -> None:
-        for frame in typed:
-            self._waiting.append(frame)
-            self._waiting_bytes += int(frame.estimated_size())
+    def _keep(self, frame: pl.DataFrame) -> None:
+        self._waiting.append(frame)
+        self._waiting_bytes += int(frame.estimated_size())
         if self._waiting_bytes >= BUFFER_BYTES:
             self._sort()
 

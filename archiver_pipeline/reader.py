@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
@@ -69,12 +69,14 @@ class RangeReader:
 
     Attributes:
         progress: per range; `next` is what a commit may record.
+        halted: set to end the frames before their time, from another thread, too.
     """
 
     def __init__(
         self, cluster: Cluster, ranges: Iterable[OffsetRange], max_bytes: int, stall_seconds: float = STALL_SECONDS
     ) -> None:
         self.progress = [Progress(item, item.start) for item in ranges]
+        self.halted = False
         self._cluster = cluster
         self._max_bytes = max_bytes
         self._stall_seconds = stall_seconds
@@ -88,7 +90,7 @@ class RangeReader:
         # A first chunk of a hundred messages tells how large they are.
         self._mean_bytes = _CHUNK_BYTES / 100
 
-    def frames(self) -> Iterator[pl.DataFrame]:
+    def frames(self) -> Generator[pl.DataFrame]:
         """Yield frames: range (UInt32, index into `progress`), offset, timestamp_ms (Int64, null for none),
         timestamp_type (String), key, payload (Binary), headers (List of Struct key, value).
 
@@ -107,7 +109,7 @@ class RangeReader:
         try:
             while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > self._max_bytes * _FULL:
                 open_ranges = [item for item in self.progress if not item.done]
-                if not open_ranges:
+                if not open_ranges or self.halted:
                     return
                 for item in open_ranges:
                     item.quota = item.bytes + max(1.0, left / len(open_ranges))
@@ -124,7 +126,7 @@ class RangeReader:
         reading = ranges
         consumer.incremental_assign([_assignment(item) for item in ranges])
         last_progress, reached = time.monotonic(), -1
-        while reading:
+        while reading and not self.halted:
             messages = consumer.consume(self._chunk_size(), _POLL_SECONDS)
             events = [message for message in messages if message.error() is not None]
             if events:

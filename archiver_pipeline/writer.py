@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope
-from archiver_pipeline.classifier import Classifier
-from archiver_pipeline.plan import TopicPartition
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,53 +23,40 @@ _COMPRESSION_LEVEL = 1
 
 
 class BatchWriter:
-    """Collects the frames of a batch and writes one Parquet file per type and hour each time the buffer is full.
+    """Collects the classified frames of a batch, and writes a Parquet file per type and hour when the buffer is full.
 
     Attributes:
         types: how many messages of each type were written.
         files, bytes: how many files, and their size on disk.
     """
 
-    def __init__(
-        self,
-        places: list[TopicPartition],
-        rule_of: Callable[[str], envelope.TypeRule],
-        known_types: set[str],
-        max_types: int,
-        write: Callable[[Mapping[str, str], bytes, Mapping[str, Any]], None],
-    ) -> None:
+    def __init__(self, write: Callable[[Mapping[str, str], bytes, Mapping[str, Any]], None]) -> None:
         self.types: Counter[str] = Counter()
         self.files = 0
         self.bytes = 0
-        self._classifier = Classifier(places, rule_of, known_types, max_types)
         self._write = write
-        self._typed: list[pl.DataFrame] = []
-        self._typed_bytes = 0
+        self._frames: list[pl.DataFrame] = []
+        self._frames_bytes = 0
 
     def add(self, frame: pl.DataFrame) -> None:
-        """Take a frame of `RangeReader.frames`."""
-        self._collect(self._classifier.add(frame))
+        """Take a frame of `Classifier.over`."""
+        self._frames.append(frame)
+        self._frames_bytes += int(frame.estimated_size())
+        if self._frames_bytes >= _FLUSH_BYTES:
+            self._flush()
 
     def close(self) -> None:
         """Write what is left."""
-        self._collect(self._classifier.close())
         self._flush()
-
-    def _collect(self, typed: Iterable[pl.DataFrame]) -> None:
-        for frame in typed:
-            self._typed.append(frame)
-            self._typed_bytes += int(frame.estimated_size())
-        if self._typed_bytes >= _FLUSH_BYTES:
-            self._flush()
 
     def _flush(self) -> None:
         """Write one file per type and hour of what is collected."""
         import polars as pl
 
-        if not self._typed:
+        if not self._frames:
             return
-        shards = _shards(pl.concat(self._typed))
-        self._typed, self._typed_bytes = [], 0
+        shards = _shards(pl.concat(self._frames))
+        self._frames, self._frames_bytes = [], 0
         while shards:
             groups = shards.pop().partition_by(["type", "hour"], maintain_order=True, as_dict=True, include_key=False)
             while groups:

@@ -19,9 +19,10 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import SecretStr
 
 from archiver_pipeline import view
-from archiver_pipeline.batch import Archiver, Batch, Targets
+from archiver_pipeline.batch import Archiver, Batch
 from archiver_pipeline.follow import drain
 from archiver_pipeline.kafka import TIMEOUT_SECONDS, Cluster
+from archiver_pipeline.planner import Targets
 from archiver_pipeline.settings import Settings
 from archiver_pipeline.steps import OnStep
 from archiver_pipeline_tests.kafka.produce import Message
@@ -62,9 +63,7 @@ class Archived:
 
     def archiver(self, lane: int = 0, on_step: OnStep = lambda _: None) -> Archiver:
         """A fresh archiver, as every run has one."""
-        archiver = Archiver(self.settings, lane, "test", on_step)
-        archiver.cluster = Cluster(self.settings, self.answer_seconds)
-        return archiver
+        return Archiver(self.settings, lane, "test", on_step, Cluster(self.settings, self.answer_seconds))
 
     def run(self, targets: Targets | None = None, lane: int = 0, on_step: OnStep = lambda _: None) -> list[Batch]:
         """Do what a run does: archive up to the end seen now in bounded batches, and bring the view up to date."""

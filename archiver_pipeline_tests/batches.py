@@ -12,6 +12,7 @@ import polars as pl
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.batch_info import BatchInfo
+from archiver_pipeline.classifier import Classifier
 from archiver_pipeline.envelope import parse_type_rule
 from archiver_pipeline.ledger import gap_transaction, offset_transactions
 from archiver_pipeline.plan import Committed, Gap, OffsetRange, TopicPartition
@@ -60,10 +61,12 @@ def write(
 ) -> None:
     """Write the files of a batch and force them to the disk; `kinds` are those of `archive`."""
     rule = parse_type_rule(str(kinds.get("rule", "$.type")))
-    writer = BatchWriter([at], lambda _: rule, attempt.types(), 1000, attempt.write)
     stamps = kinds.get("milliseconds", AUGUST_FIRST_AT_THREE)
     headers = kinds.get("headers")
-    writer.add(raw_frame(payloads, first, stamps, headers))  # type: ignore[arg-type]
+    raw = raw_frame(payloads, first, stamps, headers)  # type: ignore[arg-type]
+    writer = BatchWriter(attempt.write)
+    for frame in Classifier([at], lambda _: rule, attempt.types(), 1000).over([raw]):
+        writer.add(frame)
     writer.close()
     attempt.staging.sync()
 

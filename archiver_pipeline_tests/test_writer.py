@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from archiver_pipeline import envelope
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import batch_of
+from archiver_pipeline.classifier import Classifier
 from archiver_pipeline.envelope import FIRST_MS, LAST_MS, MAX_TIMESTAMP_MS, TypeRule, parse_type_rule
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.writer import BatchWriter
@@ -72,8 +73,8 @@ def written(
     def rule_of(topic: str) -> TypeRule:
         return parse_type_rule((rules or {}).get(topic, "$.type"))
 
-    writer = BatchWriter(list(places), rule_of, known or set(), max_types, result.write)
-    for frame in frames:
+    writer = BatchWriter(result.write)
+    for frame in Classifier(list(places), rule_of, known or set(), max_types).over(frames):
         writer.add(frame)
     writer.close()
     assert writer.types == result.types()
@@ -248,8 +249,10 @@ def test_a_name_ends_in_the_hash_of_the_content(tmp_path: Any) -> None:
     """The first 16 hex digits of the SHA-256: `verify` finds a changed byte without a second ledger."""
     archive = Archive(str(tmp_path))
     attempt = batch_of(archive, 0)
-    writer = BatchWriter([ORDERS], lambda _: parse_type_rule("$.type"), set(), 10, attempt.write)
-    writer.add(raw_frame([event("a"), event("a"), event("b")]))
+    writer = BatchWriter(attempt.write)
+    classifier = Classifier([ORDERS], lambda _: parse_type_rule("$.type"), set(), 10)
+    for frame in classifier.over([raw_frame([event("a"), event("a"), event("b")])]):
+        writer.add(frame)
     writer.close()
     attempt.staging.sync()
     attempt.staging.place()

@@ -84,6 +84,7 @@ def write(settings: Settings, rows: int, size: int, batch: int) -> dict[str, Any
     from archiver_pipeline.archive import Archive
     from archiver_pipeline.attempt import batch_of
     from archiver_pipeline.batch_info import BatchInfo
+    from archiver_pipeline.classifier import Classifier
     from archiver_pipeline.ledger import caught_up_transaction, offset_transactions
     from archiver_pipeline.plan import Committed, OffsetRange, TopicPartition
     from archiver_pipeline.writer import BatchWriter
@@ -93,12 +94,12 @@ def write(settings: Settings, rows: int, size: int, batch: int) -> dict[str, Any
     files = payload_bytes = 0
     for start in range(0, rows, batch):
         attempt = batch_of(archive, 0)
-        writer = BatchWriter(places, settings.type_rule, {"event"}, 10, attempt.write)
+        writer = BatchWriter(attempt.write)
         end = min(rows, start + batch)
         step = max(1, min(10_000, 8 * 1024**2 // size))
-        for first in range(start, end, step):
-            frame = messages(first, min(end, first + step), rows, size)
-            payload_bytes += int(frame["payload"].bin.size().sum())
+        raw = [messages(first, min(end, first + step), rows, size) for first in range(start, end, step)]
+        payload_bytes += sum(int(frame["payload"].bin.size().sum()) for frame in raw)
+        for frame in Classifier(places, settings.type_rule, {"event"}, 10).over(raw):
             writer.add(frame)
         writer.close()
         attempt.staging.sync()

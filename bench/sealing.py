@@ -24,6 +24,7 @@ from rich.table import Table
 from archiver_pipeline import view
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import batch_of
+from archiver_pipeline.classifier import Classifier
 from archiver_pipeline.digest import Sums
 from archiver_pipeline.envelope import parse_type_rule
 from archiver_pipeline.files import COLUMNS
@@ -109,8 +110,9 @@ def _archive(archive: Archive, given: argparse.Namespace) -> None:
     known = attempt.ledger.committed.get(AT)
     first = known.next if known else 0
     frame = _messages(given, first)
-    writer = BatchWriter([AT], lambda _: rule, attempt.types(), 1000, attempt.write)
-    writer.add(frame)
+    writer = BatchWriter(attempt.write)
+    for classified in Classifier([AT], lambda _: rule, attempt.types(), 1000).over([frame]):
+        writer.add(classified)
     writer.close()
     attempt.staging.sync()
     attempt.staging.place()

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import dagster as dg
 
 from archiver_pipeline import view
-from archiver_pipeline.batch import Archiver, Batch, Targets
+from archiver_pipeline.batch import Archiver, Batch
 from archiver_pipeline.defs import checks, metadata
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
 from archiver_pipeline.defs.runs import heartbeat
 from archiver_pipeline.errors import ArchiveError, ArchiverError, RangeRefused, SettingsError
 from archiver_pipeline.follow import drain, stay
 from archiver_pipeline.plan import OffsetRange, TopicPartition
+from archiver_pipeline.planner import Targets
 
 GROUP = "archive"
 OP = "archive_batches"
