@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ class Measured:
     Attributes:
         seconds: from start to end.
         cpu_seconds: user and system time together.
-        peak_bytes: the largest resident set.
+        peak_bytes: the largest resident set, of the process or of one of its children.
         report: the JSON object that it printed last, or alone over several lines.
     """
 
@@ -31,7 +31,11 @@ class Measured:
 
 def measure(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Measured:
     """Run `python -m module` and measure it. Raises CalledProcessError if it fails."""
-    line = [sys.executable, "-m", module, *arguments]
+    return measure_command([sys.executable, "-m", module, *arguments], environment)
+
+
+def measure_command(line: Sequence[str], environment: Mapping[str, str] | None = None) -> Measured:
+    """Run a program and measure it, with the children that it waited for. Raises CalledProcessError if it fails."""
     began = time.monotonic()
     process = subprocess.Popen(line, stdout=subprocess.PIPE, env={**os.environ, **(environment or {})})
     assert process.stdout is not None
