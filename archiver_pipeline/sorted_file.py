@@ -18,6 +18,8 @@ _ROW_GROUP_BYTES, _ROW_GROUP_ROWS = 32 * 1024**2, 122_880
 _COMPRESSION_LEVEL = 6
 _FEW_VALUES = ["topic", "topic_id", "partition", "timestamp_type", "key", "headers.list.element.key"]
 """Columns whose values repeat, which a dictionary makes small."""
+_RISING = dict.fromkeys(("offset", "timestamp"), "DELTA_BINARY_PACKED")
+"""Columns that go up by little in sorted messages, of which only the differences are written (Parquet format)."""
 
 
 def _arrow_schema() -> pa.Schema:
@@ -54,6 +56,7 @@ class SortedFile:
             compression="zstd",
             compression_level=_COMPRESSION_LEVEL,
             use_dictionary=_FEW_VALUES,
+            column_encoding=_RISING,
             write_page_index=True,
             store_schema=False,
             sorting_columns=[pq.SortingColumn(index) for index in range(4)],

@@ -154,6 +154,17 @@ def test_the_footer_says_that_it_is_sorted(tmp_path: Path) -> None:
         assert {file.metadata.row_group(0).column(index).compression for index in range(5)} == {"ZSTD"}
 
 
+def test_offsets_and_times_that_rise_take_little_room(tmp_path: Path) -> None:
+    """Only the differences of sorted offsets and times are written: far less than a byte a message for both."""
+    count = 20_000
+    stamps = [START_US + n * 7_000 + n % 5 * 1_000 for n in range(count)]
+    with written(tmp_path, {"x": [frame_of(count, timestamp=stamps)]}) as attempt:
+        group = pq.ParquetFile(tmp_path / attempt.files[0].path).metadata.row_group(0)
+    chunks = {group.column(index).path_in_schema: group.column(index) for index in range(group.num_columns)}
+    assert group.num_rows == count
+    assert chunks["offset"].total_compressed_size + chunks["timestamp"].total_compressed_size < count / 4
+
+
 def test_every_row_group_has_its_bounds(tmp_path: Path) -> None:
     """Topic, partition, offset and timestamp have minimum, maximum and nulls in the footer, in each row group."""
     frames = [frame_of(70_000, first, partition=partition) for partition in (0, 1) for first in (0, 70_000)]
