@@ -7,11 +7,11 @@ INSTALLED := .venv/.installed
 UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint bench crash sql up down lock clean clean-data
+.PHONY: help demo dev test lint bench bench-peers crash sql up down lock clean clean-data
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "ARGS=... is handed on by demo, dev, test, bench, crash, sql and lock, as in: make test ARGS='-k plan -x'"
+	@echo "ARGS=... is handed on by demo, dev, test, bench, bench-peers, crash, sql and lock, as in: make test ARGS='-k plan -x'"
 
 demo: $(INSTALLED) ## see it work: embedded broker, generator, Dagster; CI=true or DEMO_SECONDS=n ends by itself
 	@$(BIN)/python -m archiver_pipeline.demo $(ARGS)
@@ -29,6 +29,9 @@ lint: $(INSTALLED) ## ruff (rules and format) and mypy
 
 bench: $(INSTALLED) ## the benchmark
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-peers: $(INSTALLED) ## against Spark, Flink and a hand-written loop; fetches them the first time (Java 17, Maven)
+	@$(BIN)/python -m bench.peers $(ARGS)
 
 crash: $(INSTALLED) ## kill the archiver again and again, then prove that nothing was lost or doubled
 	@$(BIN)/python -m archiver_pipeline_tests.crash $(ARGS)
