@@ -46,6 +46,7 @@ def main() -> None:
     found = figures(given.size, runs, sealed)
     console.print(speed(found))
     console.print(sizes(found))
+    console.print(f"Steps of the archiver's last turn, seconds: {found['archiver_step_seconds']}")
     command = "make bench-peers" + (f" ARGS='{' '.join(sys.argv[1:])}'" if sys.argv[1:] else "")
     console.print(f"Recorded in {record('peers', command, found).relative_to(Path(__file__).parents[2])}")
 
