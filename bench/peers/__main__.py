@@ -55,7 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.peers", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--messages", type=int, default=4_000_000, help="messages of the topic")
+    parser.add_argument("--messages", type=int, default=4_000_000, help="fewer flatter the archiver: a JVM warms up")
     parser.add_argument("--size", type=int, default=284, help="bytes of a message")
     parser.add_argument("--turns", type=int, default=3, help="how often each copies the topic")
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), help="whom to compare with")
