@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -31,18 +31,32 @@ class Measured:
 
 def measure(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Measured:
     """Run `python -m module` and measure it. Raises CalledProcessError if it fails."""
-    return measure_command([sys.executable, "-m", module, *arguments], environment)
+    return measure_command(_python(module, *arguments), environment)
 
 
 def measure_command(line: Sequence[str], environment: Mapping[str, str] | None = None) -> Measured:
     """Run a program and measure it, with the children that it waited for. Raises CalledProcessError if it fails."""
+    found, output = _run(line, {**os.environ, **(environment or {})})
+    return replace(found, report=json.loads(output if output.startswith(b"{\n") else output.splitlines()[-1]))
+
+
+def measure_silent(module: str, *arguments: str, environment: Mapping[str, str]) -> Measured:
+    """The same for a program that reports nothing, with this environment and no more; what it says is in the error."""
+    return _run(_python(module, *arguments), environment, subprocess.STDOUT)[0]
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _run(line: Sequence[str], environment: Mapping[str, str], errors: int | None = None) -> tuple[Measured, bytes]:
     began = time.monotonic()
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, env={**os.environ, **(environment or {})})
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=errors, env=environment)
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, line, output)
-    report = json.loads(output if output.startswith(b"{\n") else output.splitlines()[-1])
-    return Measured(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, report)
+    return Measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, {}), output
