@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -13,12 +14,14 @@ from archiver_pipeline.defs.partitions import hour_of_key, key_text
 from archiver_pipeline.defs.resources import archive, settings
 from archiver_pipeline.defs.runs import heartbeat
 from archiver_pipeline.errors import ArchiverError
-from archiver_pipeline.followers.aggregator import Aggregator
 from archiver_pipeline.followers.base import Follower
-from archiver_pipeline.followers.catch_up import CaughtUp, catch_up, replace_hour
 from archiver_pipeline.followers.registry import followers
 from archiver_pipeline.steps import OnStep
 from archiver_pipeline.view_aggregates import has_new_columns
+
+if TYPE_CHECKING:
+    from archiver_pipeline.followers.aggregator import Aggregator
+    from archiver_pipeline.followers.catch_up import CaughtUp
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
@@ -59,6 +62,8 @@ def _aggregate(aggregate: Aggregate, partitions: dg.HourlyPartitionsDefinition) 
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=_HOURS_PER_RUN),
     )
     def count(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+        from archiver_pipeline.followers.catch_up import replace_hour
+
         on_step = heartbeat(context, aggregate.name)
         hours = [hour_of_key(key) for key in context.partition_keys]
         try:
@@ -109,6 +114,9 @@ def follow(context: Context, follower: Follower, on_step: OnStep) -> Sequence[st
     Returns:
         The partition keys that were shown as materialized.
     """
+    from archiver_pipeline.followers.aggregator import Aggregator
+    from archiver_pipeline.followers.catch_up import catch_up
+
     try:
         done = catch_up(follower, settings(), on_step)
     except BaseException:
@@ -129,7 +137,7 @@ def follow(context: Context, follower: Follower, on_step: OnStep) -> Sequence[st
 
 
 def _tell_hours(
-    context: Context, follower: Aggregator, numbers: Mapping[str, dg.MetadataValue] | None = None
+    context: Context, follower: "Aggregator", numbers: Mapping[str, dg.MetadataValue] | None = None
 ) -> Sequence[str]:
     """Show the hours whose files were written, and bring the views up to date; return their partition keys."""
     keys = [key_text(hour) for hour in follower.published[-_MOST_EVENTS:]]
@@ -141,7 +149,7 @@ def _tell_hours(
     return keys
 
 
-def _numbers(done: CaughtUp) -> dict[str, dg.MetadataValue]:
+def _numbers(done: "CaughtUp") -> dict[str, dg.MetadataValue]:
     return {
         "messages": dg.MetadataValue.int(done.messages),
         "hours replaced": dg.MetadataValue.int(len(done.hours)),

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 
-from archiver_pipeline.backfilled import Backfilled
 from archiver_pipeline.hour_fields import FieldSeen, HourFields, share
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.seal import Sealed
+
+if TYPE_CHECKING:
+    from archiver_pipeline.backfilled import Backfilled
+    from archiver_pipeline.seal import Sealed
 
 SEALED_HOURS = dg.AssetKey("sealed_hours")
 

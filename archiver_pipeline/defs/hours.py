@@ -5,7 +5,6 @@ from enum import Enum
 
 import dagster as dg
 
-from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.defs import hour_checks, hour_metadata
 from archiver_pipeline.defs.assets import GROUP
 from archiver_pipeline.defs.hour_metadata import SEALED_HOURS
@@ -80,6 +79,8 @@ def _backfill(
     context: dg.AssetExecutionContext, config: BackfillConfig, partitions: dg.HourlyPartitionsDefinition
 ) -> None:
     """Mend the hours of the run's partitions; one that cannot be mended keeps none of the others."""
+    from archiver_pipeline.backfill import Backfiller
+
     backfiller = Backfiller(
         settings(),
         context.run.run_id,

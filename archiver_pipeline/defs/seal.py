@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -11,7 +12,9 @@ from archiver_pipeline.defs.resources import settings
 from archiver_pipeline.defs.runs import KIND_TAG, REWRITE, heartbeat, step_aside
 from archiver_pipeline.errors import ArchiverError, KafkaError, StorageError
 from archiver_pipeline.hours import Hour, parse_hour
-from archiver_pipeline.seal import Sealer
+
+if TYPE_CHECKING:
+    from archiver_pipeline.seal import Sealer
 
 SEAL_OP = "seal_hours"
 """The step's name, under which run config has its place."""
@@ -38,6 +41,8 @@ def seal_job(partitions: dg.HourlyPartitionsDefinition) -> dg.JobDefinition:
 
     @dg.op(name=SEAL_OP, description="Makes each closed hour one sorted file per type.")
     def seal_hours(context: dg.OpExecutionContext, config: SealConfig) -> None:
+        from archiver_pipeline.seal import Sealer
+
         step_aside()
         try:
             sealer = Sealer(settings(), context.run.run_id, heartbeat(context, "sealing"))
@@ -64,7 +69,7 @@ def seal_job(partitions: dg.HourlyPartitionsDefinition) -> dg.JobDefinition:
     return seal
 
 
-def _seal(context: dg.OpExecutionContext, config: SealConfig, sealer: Sealer, report: HourReport) -> None:
+def _seal(context: dg.OpExecutionContext, config: SealConfig, sealer: "Sealer", report: HourReport) -> None:
     """Seal hour after hour, the oldest first; one that fails keeps none of the others."""
     hours = _wanted(config, sealer)
     began = time.monotonic()
@@ -87,7 +92,7 @@ def _seal(context: dg.OpExecutionContext, config: SealConfig, sealer: Sealer, re
         context.log.info("no closed hour has files to be sealed")
 
 
-def _wanted(config: SealConfig, sealer: Sealer) -> list[Hour]:
+def _wanted(config: SealConfig, sealer: "Sealer") -> list[Hour]:
     hours = _parsed(config.hours) if config.hours else [due.hour for due in sealer.due(patient=config.patient)]
     return sorted(hours)[: config.limit or None]
 

@@ -17,7 +17,6 @@ from archiver_pipeline.defs.runs import bury, under_way
 from archiver_pipeline.defs.seal import SEAL_OP
 from archiver_pipeline.defs.sensors import LaneState, lane_states, or_reason, positions
 from archiver_pipeline.hours import DueHour, MiB
-from archiver_pipeline.seal import Sealer
 
 MOST_HOURS = 24
 MOST_BYTES = 1024 * MiB
@@ -113,6 +112,8 @@ def _tick(context: dg.SensorEvaluationContext, shown_from: datetime) -> dg.Senso
     behind = far_behind(lane_states(found, current.lanes), current.batch_messages)
     if behind:
         return _skip(f"{behind}: sealing waits", context.cursor)
+    from archiver_pipeline.seal import Sealer
+
     sealer = Sealer(current)
     if not sealer.archive.exists():
         return _skip("there is no archive yet", context.cursor)
