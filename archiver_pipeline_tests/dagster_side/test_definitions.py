@@ -54,7 +54,7 @@ def test_the_names_are_those_of_the_contract(unconnected: Deployment, load: Load
     assert definitions.resolve_job_def("follow").partitions_def is None
     assert definitions.resolve_sensor_def("follow_sensor").minimum_interval_seconds == 10
     assert definitions.resolve_job_def("archive").name == "archive"
-    assert definitions.resolve_sensor_def("archive_sensor").minimum_interval_seconds == 10
+    assert definitions.resolve_sensor_def("archive_sensor").minimum_interval_seconds == 9
 
 
 def test_topics_are_external_and_lead_to_messages_and_on_to_the_view(unconnected: Deployment, load: Load) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.runs import SILENT_SECONDS
+from archiver_pipeline.defs.sensors import tick_seconds
 from archiver_pipeline.plan import lane_of
 from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
@@ -98,6 +99,12 @@ def test_a_view_that_lacks_a_commit_is_brought_up_to_date(
     sensor.run(request)
     assert archived.sql("SELECT count(*) FROM messages") == [(8,)]
     assert "lag 0" in sensor.skips()
+
+
+@pytest.mark.parametrize(("interval", "seconds"), [(10, 9), (5, 4), (60, 59), (2, 2), (0.2, 1), (7, 7)])
+def test_a_tick_is_due_before_the_daemon_looks(interval: float, seconds: int) -> None:
+    """Dagster looks every five seconds: a tick that is due just then would now and then come five seconds late."""
+    assert tick_seconds(interval) == seconds
 
 
 def test_a_run_that_is_to_stay_has_the_time_to(deploy: MakeDeployment, ticks: MakeTicks, topic_name: str) -> None:
