@@ -111,14 +111,18 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
     """Archive the batches of one lane, and report each as it is committed."""
     path = settings().view_path
     total = 0
+    answers = checks.Answers(context.log_event, checks.PAUSE_SECONDS if config.stay_seconds > 0 else 0.0)
     for batch in _batches(config, archiver):
         total += batch.messages
         view.refresh(path, archiver.archive, batch.look)
-        _report(context, batch, archiver)
+        for event in metadata.events(batch, path):
+            context.log_event(event)
+        answers.add(list(checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages)))
         context.log.info(
             f"lane {batch.lane}: {batch.messages:,} messages in {batch.seconds:.1f} s, {batch.lag:,} left, "
             f"{total:,} so far"
         )
+    answers.tell()
     if total == 0:
         context.log.info(f"lane {archiver.lane}: nothing to archive")
         # A run that was killed between its commit and the view left it behind.
@@ -134,11 +138,3 @@ def _batches(config: ArchiveConfig, archiver: Archiver) -> Iterator[Batch]:
         wanted = [OffsetRange(TopicPartition(r.topic, "", r.partition), r.start, r.end) for r in config.ranges]
         targets = archiver.targets_of(wanted)
     return drain(archiver, targets, config.limit_seconds or float("inf"))
-
-
-def _report(context: dg.AssetExecutionContext, batch: Batch, archiver: Archiver) -> None:
-    """Log a materialization and the checks of one batch; a run that stays has many."""
-    for event in metadata.events(batch, settings().view_path):
-        context.log_event(event)
-    for evaluation in checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages):
-        context.log_event(evaluation)

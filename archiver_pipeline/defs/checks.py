@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,9 @@ GAPS_SHOWN_FOR = timedelta(hours=24)
 """How long a gap keeps `nothing_was_lost` failing; the view `gaps` names it for ever."""
 
 UNKNOWN_SHARE = 0.01
+
+PAUSE_SECONDS = 10.0
+"""A run that stays tells answers that are all yes this often at most."""
 
 SPECS = [
     AssetCheckSpec(
@@ -105,3 +109,34 @@ def _evaluation(
     return dg.AssetCheckEvaluation(
         asset_key=MESSAGES, check_name=name, passed=passed, severity=severity, description=text, metadata=metadata
     )
+
+
+class Answers:
+    """Logs the answers of the checks for each batch, or those of a run that stays now and then.
+
+    Where a batch comes every two seconds, four answers with each would be a sixth of the run's work. None that is no
+    goes unsaid, nor the first ones after it.
+    """
+
+    def __init__(self, log: Callable[[AssetCheckEvaluation], None], pause_seconds: float) -> None:
+        self._log = log
+        self._pause_seconds = pause_seconds
+        self._told_at = float("-inf")
+        self._passed = True
+        self._waiting: list[AssetCheckEvaluation] = []
+
+    def add(self, found: list[AssetCheckEvaluation]) -> None:
+        """Take the answers for a batch, in place of those of the one before that nobody needs to know."""
+        self._waiting = found
+        passed = all(item.passed for item in found)
+        if not passed or not self._passed or time.monotonic() - self._told_at >= self._pause_seconds:
+            self.tell()
+        self._passed = passed
+
+    def tell(self) -> None:
+        """Log what was not told yet."""
+        for evaluation in self._waiting:
+            self._log(evaluation)
+        if self._waiting:
+            self._told_at = time.monotonic()
+        self._waiting = []

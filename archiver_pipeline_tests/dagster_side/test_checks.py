@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from archiver_pipeline.batch import Batch
-from archiver_pipeline.defs.checks import evaluations, recent
+from archiver_pipeline.defs.checks import Answers, evaluations, recent
 from archiver_pipeline.ledger import Ledger, RecordedGap
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import Committed, Gap, OffsetRange, TopicPartition
@@ -49,6 +49,31 @@ def judged(batch: Batch = BATCH, ledger: Ledger = LEDGER) -> Mapping[str, dg.Ass
 def found(age: timedelta | None, end: int = 120) -> RecordedGap:
     """A gap that was found so long ago."""
     return RecordedGap(Gap(AT, 100, end, "retention"), None if age is None else datetime.now(UTC) - age)
+
+
+def test_a_run_that_stays_tells_its_answers_now_and_then() -> None:
+    """Those of the first batch, of each that fails a check, of the one after it, and of the last; others may go."""
+    told: list[bool] = []
+    answers = Answers(lambda each: told.append(each.passed), 3600)
+    good, bad = list(judged().values()), list(judged(replace(BATCH, lag=MAX_LAG + 1)).values())
+    counts = []
+    for batch in (good, good, good, bad, bad, good, good):
+        answers.add(batch)
+        counts.append(len(told))
+    assert counts == [4, 4, 4, 8, 12, 16, 16]
+    answers.tell()
+    answers.tell()
+    assert (len(told), told.count(False)) == (20, 2)
+
+
+def test_a_run_that_does_not_stay_tells_the_answers_of_every_batch() -> None:
+    """Without a pause none goes unsaid."""
+    told: list[dg.AssetCheckEvaluation] = []
+    answers = Answers(told.append, 0)
+    for _ in range(3):
+        answers.add(list(judged().values()))
+    answers.tell()
+    assert len(told) == 12
 
 
 def test_a_good_batch_passes_every_check() -> None:
