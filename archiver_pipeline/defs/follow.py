@@ -15,7 +15,6 @@ from archiver_pipeline.defs.resources import archive, settings
 from archiver_pipeline.defs.runs import FOLLOW, heartbeat, under_way
 from archiver_pipeline.defs.sensors import or_reason
 from archiver_pipeline.errors import ArchiverError
-from archiver_pipeline.followers.aggregator import STATE
 from archiver_pipeline.followers.peek import has_waiting
 from archiver_pipeline.followers.registry import followers
 from archiver_pipeline.settings import Settings
@@ -28,6 +27,9 @@ AGGREGATES = "aggregates"
 LONGEST_PAUSE_SECONDS = 600.0
 """A follower whose runs fail is tried again after ever longer pauses, up to this one."""
 
+MOST_IDLE_SECONDS = 60.0
+"""A run that has to catch up less often than that does not stay for it: it would be taken for dead."""
+
 _LOOK_BACK = 6
 
 
@@ -36,9 +38,11 @@ class FollowConfig(dg.Config):
 
     Attributes:
         followers: their names; none for all.
+        stay_seconds: how long to stay and catch up again, every `ARCHIVER_FOLLOW_SECONDS`; 0 for once.
     """
 
     followers: list[str] = []  # noqa: RUF012, pydantic copies it
+    stay_seconds: float = 0
 
 
 def follow_job() -> dg.JobDefinition:
@@ -50,16 +54,13 @@ def follow_job() -> dg.JobDefinition:
         if unknown := [name for name in config.followers if name not in there]:
             known = ", ".join(there)
             raise dg.Failure(f"there is no follower {unknown[0]!r}: there are {known}", allow_retries=False)
-        failed: dict[str, str] = {}
-        for name in config.followers or there:
-            try:
-                with closing(there[name]()) as follower:
-                    follow(context, follower, heartbeat(context, name))
-            except ArchiverError as error:
-                failed[name] = settings().mask(str(error))
-                context.log.error(f"{name}: {failed[name]}")
-        if failed:
-            raise dg.Failure("; ".join(f"{name}: {why}" for name, why in failed.items()), allow_retries=False)
+        began = time.monotonic()
+        while True:
+            _catch_up(context, config.followers or list(there))
+            left = began + config.stay_seconds - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, max(1.0, settings().follow_seconds)))
 
     @dg.job(
         name=FOLLOW,
@@ -74,6 +75,21 @@ def follow_job() -> dg.JobDefinition:
     return follow_all
 
 
+def _catch_up(context: dg.OpExecutionContext, names: Sequence[str]) -> None:
+    """Let followers catch up, one after the other; one that fails keeps none of the others."""
+    there = followers(settings())
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            with closing(there[name]()) as follower:
+                follow(context, follower, heartbeat(context, name))
+        except ArchiverError as error:
+            failed[name] = settings().mask(str(error))
+            context.log.error(f"{name}: {failed[name]}")
+    if failed:
+        raise dg.Failure("; ".join(f"{name}: {why}" for name, why in failed.items()), allow_retries=False)
+
+
 def groups(current: Settings) -> Mapping[str, Sequence[str]]:
     """The followers that share a run, by the name of their group."""
     aggregates = [item.name for item in current.every_aggregate]
@@ -84,6 +100,11 @@ def groups(current: Settings) -> Mapping[str, Sequence[str]]:
 def pause_seconds(failures: int, follow_seconds: float) -> float:
     """How long to wait after a run until the next one, when so many have failed in a row."""
     return max(follow_seconds, min(LONGEST_PAUSE_SECONDS, follow_seconds * 2.0**failures))
+
+
+def stay_seconds(current: Settings) -> float:
+    """How long a sensor's run stays: as long as those that archive, unless it would say nothing for long in between."""
+    return current.run_seconds if current.follow_seconds <= MOST_IDLE_SECONDS else 0.0
 
 
 def follow_sensor(job: dg.JobDefinition) -> dg.SensorDefinition:
@@ -129,7 +150,7 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             reasons.append(f"{group}: the next run is due in {pause - (now - last['at']):.0f} s{failed}")
         else:
             asked[group] = {**standing, "at": now}
-            requests.append(_request(group, names))
+            requests.append(_request(group, names, stay_seconds(current)))
     return dg.SensorResult(
         run_requests=requests, skip_reason=None if requests else "; ".join(reasons), cursor=json.dumps(asked)
     )
@@ -146,6 +167,8 @@ def _definition(current: Settings, group: str) -> int:
 
 def _is_waiting(current: Settings, now: float) -> bool:
     """Whether windows of an aggregate have ended long enough ago to be final."""
+    from archiver_pipeline.followers.aggregator import STATE
+
     return any(
         has_waiting(current.aggregates_path / item.name / STATE, now - item.seconds - current.minute_grace_seconds)
         for item in current.every_aggregate
@@ -180,7 +203,7 @@ def _recall(cursor: str | None) -> dict[str, dict[str, float]]:
         return {}
 
 
-def _request(group: str, names: Sequence[str]) -> dg.RunRequest:
+def _request(group: str, names: Sequence[str], stay: float) -> dg.RunRequest:
     # No run key: one is spent even if its run fails.
-    config: dict[str, Any] = {"ops": {FOLLOW_OP: {"config": {"followers": list(names)}}}}
-    return dg.RunRequest(run_config=config, tags={FOLLOWERS_TAG: group})
+    config: dict[str, Any] = {"followers": list(names), "stay_seconds": stay}
+    return dg.RunRequest(run_config={"ops": {FOLLOW_OP: {"config": config}}}, tags={FOLLOWERS_TAG: group})

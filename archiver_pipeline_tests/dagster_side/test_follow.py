@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import dagster as dg
+import duckdb
 import pytest
 
 from archiver_pipeline.defs.follow import AGGREGATES, FOLLOW_OP, FOLLOWERS_TAG, LONGEST_PAUSE_SECONDS, pause_seconds
@@ -12,6 +15,7 @@ from archiver_pipeline_tests.dagster_side.test_definitions import NO_BROKER
 from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
 from archiver_pipeline_tests.followers.minutes import sent
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
+from archiver_pipeline_tests.kafka.topics import wait_for
 
 MINUTES = dg.AssetKey("events_per_minute")
 HOUR = "2019-08-01-03:00"
@@ -47,6 +51,41 @@ def test_a_run_comes_with_new_commits_and_shows_its_hours(following: Deployment,
     produce(following.bootstrap_servers, following.archived.settings.topics[0], [sent(5)])
     following.archived.run()
     assert "the next run is due in" in sensor.skips()
+
+
+@pytest.mark.parametrize(("follow_seconds", "stay_seconds"), [(30, 7200), (3600, 0)])
+def test_runs_of_followers_stay_as_long_as_those_that_archive(
+    following: Deployment, ticks: MakeTicks, follow_seconds: int, stay_seconds: int
+) -> None:
+    """So that start-up is paid once; where they would rest for long, they end instead."""
+    following.settings |= {"ARCHIVER_RUN_SECONDS": "7200", "ARCHIVER_FOLLOW_SECONDS": str(follow_seconds)}
+    (request,) = ticks(following, job="follow").requests()
+    assert request.run_config["ops"][FOLLOW_OP]["config"]["stay_seconds"] == stay_seconds
+
+
+def test_a_run_that_stays_takes_what_comes_meanwhile(following: Deployment, ticks: MakeTicks) -> None:
+    """What is archived while it stays is counted by it, and no other run is needed."""
+    following.settings |= {"ARCHIVER_RUN_SECONDS": "6", "ARCHIVER_FOLLOW_SECONDS": "1"}
+    sensor = ticks(following, job="follow")
+    (asked,) = sensor.requests()
+
+    def archive_more() -> None:
+        wait_for("the first messages", lambda: _counted(following) == 5)
+        produce(following.bootstrap_servers, following.archived.settings.topics[0], [sent(5)])
+        following.archived.run()
+
+    with ThreadPoolExecutor(1) as aside:
+        more = aside.submit(archive_more)
+        sensor.run(asked)
+        more.result()
+    assert _counted(following) == 6
+
+
+def _counted(deployment: Deployment) -> int:
+    try:
+        return int(deployment.archived.sql("SELECT sum(events) FROM events_per_minute")[0][0] or 0)
+    except duckdb.CatalogException:  # The view comes with the first run.
+        return 0
 
 
 def test_one_run_at_a_time(following: Deployment, ticks: MakeTicks) -> None:
