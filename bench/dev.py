@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -17,7 +16,7 @@ from typing import Any, Self
 import psutil
 
 from archiver_pipeline.dev import command
-from archiver_pipeline_tests.processes import CHECKOUT, free_port
+from archiver_pipeline_tests.processes import CHECKOUT, environment, free_port
 
 START_SECONDS = 120.0
 LOCATION = "archiver_pipeline.definitions"
@@ -31,19 +30,20 @@ def prepare(base: Path, servers: str, topic: str, **settings: object) -> dict[st
     home = base / "dagster_home"
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_bytes((CHECKOUT / "deploy" / "dagster.yaml").read_bytes())
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ARCHIVER_", "KAFKA_"))}
-    own = {"ARCHIVER_CONFIG": os.devnull, "BASE_DIR": str(base), "DAGSTER_HOME": str(home), "ARCHIVER_TOPICS": topic}
-    return {**kept, **own, "KAFKA_BOOTSTRAP_SERVERS": servers, **{name: str(value) for name, value in settings.items()}}
+    own = {"BASE_DIR": str(base), "DAGSTER_HOME": str(home), "ARCHIVER_TOPICS": topic}
+    return environment(
+        {**own, "KAFKA_BOOTSTRAP_SERVERS": servers, **{name: str(each) for name, each in settings.items()}}
+    )
 
 
 class Dev:
     """A running `dagster dev`; leaving it ends every process of it."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path, *modules: str) -> None:
+    def __init__(self, variables: Mapping[str, str], log: Path, *modules: str) -> None:
         """Start it.
 
         Args:
-            environment: as `prepare` makes it.
+            variables: the environment, as `prepare` makes it.
             log: the file for what it says.
             modules: definitions beside ours.
         """
@@ -54,7 +54,7 @@ class Dev:
         with log.open("wb") as output:
             self._process = psutil.Popen(
                 [*command("127.0.0.1", port), *more],
-                env=dict(environment), cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env=dict(variables), cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
 
