@@ -12,7 +12,7 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from archiver_pipeline.defs.followers import follow
 from archiver_pipeline.defs.resources import archive, settings
-from archiver_pipeline.defs.runs import FOLLOW, heartbeat, under_way
+from archiver_pipeline.defs.runs import FOLLOW, heartbeat, record_of, under_way
 from archiver_pipeline.defs.sensors import or_reason
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.peek import has_waiting
@@ -133,11 +133,12 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     asked = _recall(context.cursor)
     now = time.time()
     requests, reasons = [], []
+    instance = record_of(context)
     for group, names in groups(current).items():
         last = asked.get(group, {"version": -1, "definition": 0, "at": 0.0})
         standing = {"version": version, "definition": _definition(current, group)}
-        busy = under_way(context.instance, job_name=FOLLOW, tags={FOLLOWERS_TAG: group})
-        failures, undone = _failures(context.instance, group)
+        busy = under_way(instance, job_name=FOLLOW, tags={FOLLOWERS_TAG: group})
+        failures, undone = _failures(instance, group)
         pause = pause_seconds(failures, current.follow_seconds)
         is_known = all(last[name] == value for name, value in standing.items())
         is_new = not is_known or undone or (group == AGGREGATES and _is_waiting(current, now))

@@ -33,7 +33,21 @@ _IN_FLIGHT = [
     DagsterRunStatus.CANCELING,
 ]
 _HEARTBEAT_SECONDS = 30.0
+_records: list[tuple[Any, dg.DagsterInstance]] = []
 _NICE = 10
+
+
+def record_of(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+    """Dagster's own record, opened once per process; `context.instance` opens it anew for each tick.
+
+    That looks through the versions of its schema, and takes longer than the rest of a tick.
+    """
+    ref = context.instance_ref
+    if ref is None:
+        return context.instance
+    if not _records or _records[-1][0] != ref:
+        _records.append((ref, dg.DagsterInstance.from_ref(ref)))
+    return _records[-1][1]
 
 
 def under_way(instance: dg.DagsterInstance, **wanted: Any) -> list[RunRecord]:

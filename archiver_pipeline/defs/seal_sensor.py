@@ -13,7 +13,7 @@ import dagster as dg
 
 from archiver_pipeline.defs.partitions import hour_partitions
 from archiver_pipeline.defs.resources import archive, cluster, settings
-from archiver_pipeline.defs.runs import bury, under_way
+from archiver_pipeline.defs.runs import bury, record_of, under_way
 from archiver_pipeline.defs.seal import SEAL_OP
 from archiver_pipeline.defs.sensors import LaneState, lane_states, or_reason, positions
 from archiver_pipeline.hours import DueHour, MiB
@@ -104,8 +104,9 @@ def seal_sensor(job: dg.JobDefinition, partitions: dg.HourlyPartitionsDefinition
 
 def _tick(context: dg.SensorEvaluationContext, shown_from: datetime) -> dg.SensorResult:
     current = settings()
-    bury(context.instance)
-    busy = under_way(context.instance, job_name="seal")
+    instance = record_of(context)
+    bury(instance)
+    busy = under_way(instance, job_name="seal")
     if busy:
         return _skip(f"run {busy[0].dagster_run.run_id[:8]} is at work", context.cursor)
     found = positions(archive().ledger(), cluster().look())

@@ -13,7 +13,7 @@ import dagster as dg
 from archiver_pipeline import view
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.resources import archive, cluster, settings
-from archiver_pipeline.defs.runs import under_way
+from archiver_pipeline.defs.runs import record_of, under_way
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.look import Look
@@ -114,7 +114,7 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     look = cluster().look()
     ledger = archive().ledger()
     found = positions(ledger, look)
-    busy = _busy_lanes(context.instance, current.lanes)
+    busy = _busy_lanes(record_of(context), current.lanes)
     now = time.time()
     since = _waiting_since(context.cursor)
     requests, reasons, waiting = [], list(look.warnings), {}
