@@ -40,9 +40,17 @@ def measure_command(line: Sequence[str], environment: Mapping[str, str] | None =
     return replace(found, report=json.loads(output if output.startswith(b"{\n") else output.splitlines()[-1]))
 
 
-def measure_silent(module: str, *arguments: str, environment: Mapping[str, str]) -> Measured:
-    """The same for a program that reports nothing, with this environment and no more; what it says is in the error."""
-    return _run(_python(module, *arguments), environment, subprocess.STDOUT)[0]
+def measure_saying(words: str, module: str, *arguments: str, environment: Mapping[str, str]) -> Measured:
+    """The same for a module that reports nothing, with this environment and no more.
+
+    Raises:
+        CalledProcessError: it fails.
+        RuntimeError: it did not say these words, and so did something else than what was to be measured.
+    """
+    found, output = _run(_python(module, *arguments), environment, subprocess.STDOUT)
+    if words.encode() not in output:
+        raise RuntimeError(f"{module} {' '.join(arguments)} did not say {words!r}: {output[-2000:]!r}")
+    return found
 
 
 def _python(module: str, *arguments: str) -> list[str]:

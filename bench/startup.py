@@ -17,7 +17,7 @@ from rich.console import Console
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
 from bench.dev import LOCATION, Dev, prepare
-from bench.process import measure_silent
+from bench.process import measure_saying
 from bench.results import record
 from bench.targets import Target, table
 
@@ -61,12 +61,14 @@ def _send(servers: str) -> None:
 def _execute(environment: Mapping[str, str], turns: int) -> dict[str, Any]:
     """`dagster job execute`, the whole process: seconds and CPU seconds."""
     jobs = {"empty": (*EXECUTE, EMPTY, "-j", "empty"), "archive": (*EXECUTE, LOCATION, "-j", "archive")}
-    for words in jobs.values():  # What there is gets archived, and byte code and caches are made.
-        measure_silent("dagster", *words, environment=environment)
+    said = {"empty": "first line", "archive": "nothing to archive"}
+    for name, words in jobs.items():  # What there is gets archived, and byte code and caches are made.
+        first = f"{MESSAGES} messages in" if name == "archive" else said[name]
+        measure_saying(first, "dagster", *words, environment=environment)
     found: dict[str, list[Any]] = {name: [] for name in jobs}
     for _ in range(turns):
         for name, words in jobs.items():
-            found[name].append(measure_silent("dagster", *words, environment=environment))
+            found[name].append(measure_saying(said[name], "dagster", *words, environment=environment))
     seconds = {name: [run.seconds for run in runs] for name, runs in found.items()}
     cpu = {name: [run.cpu_seconds for run in runs] for name, runs in found.items()}
     return {**_compared(seconds), "cpu_seconds": {name: _median(each) for name, each in cpu.items()}}
