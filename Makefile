@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint bench bench-peers crash sql up down lock clean clean-data
+.PHONY: help demo dev test lint bench bench-quick bench-peers crash sql up down lock clean clean-data
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: $(INSTALLED) ## ruff (rules and format) and mypy
 
 bench: $(INSTALLED) ## the benchmark
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(INSTALLED) ## has it become slower? three minutes, against the ratios of the last time
+	@$(BIN)/python -m bench.quick $(ARGS)
 
 bench-peers: $(INSTALLED) ## against Spark, Flink and a hand-written loop; fetches them the first time (Java 17, Maven)
 	@$(BIN)/python -m bench.peers $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 from archiver_pipeline import view
@@ -18,7 +19,7 @@ def main() -> None:
 
     del duckdb, polars  # loaded before the clock starts, as in a run that stays
     settings = load()
-    archiver = Archiver(settings)
+    archiver = Archiver(settings, int(os.environ.get("BENCH_LANE", "0")))
     began = time.monotonic()
     messages, files, steps = 0, 0, dict[str, float]()
     for batch in drain(archiver):
