@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 
 from confluent_kafka import Producer
 
@@ -21,11 +23,12 @@ def fill(bootstrap_servers: str, topic: str, partitions: int, messages: int, siz
             "linger.ms": 50,
             "batch.size": 1_000_000,
             "queue.buffering.max.messages": 500_000,
+            "message.max.bytes": 20_000_000,
             "compression.type": "lz4",
         }
     )
     now = int(time.time() * 1000)
-    letters = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4096))
+    letters = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4096 + size))
     for number in range(messages):
         body = {
             "type": TYPES[number % len(TYPES)],
@@ -48,3 +51,13 @@ def fill(bootstrap_servers: str, topic: str, partitions: int, messages: int, siz
             producer.poll(0)
     if producer.flush(120):
         raise RuntimeError("not every message was delivered")
+
+
+def fill_apart(bootstrap_servers: str, topic: str, partitions: int, messages: int, size: int) -> None:
+    """Do that in a process of its own: what it takes in memory would be counted for every child that comes after it."""
+    numbers = map(str, (partitions, messages, size))
+    subprocess.run([sys.executable, "-m", "bench.load", bootstrap_servers, topic, *numbers], check=True)
+
+
+if __name__ == "__main__":
+    fill(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from archiver_pipeline_tests.kafka.produce import create_topic
-from bench.load import fill
+from bench.load import fill_apart
 from bench.process import Measured, measure
 
 PARTITIONS = 4
@@ -69,7 +69,7 @@ class Turns:
 def fill_topic(servers: str, topic: str, messages: int, size: int) -> None:
     """Make a topic of `PARTITIONS` partitions with so many messages of `size` bytes."""
     create_topic(servers, topic, PARTITIONS)
-    fill(servers, topic, PARTITIONS, messages, size)
+    fill_apart(servers, topic, PARTITIONS, messages, size)
 
 
 def take(
