@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from archiver_pipeline import envelope, ledger
+from archiver_pipeline import delta_log, envelope, ledger
+from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, StorageError
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.schema import delta_schema
@@ -19,9 +22,12 @@ if TYPE_CHECKING:
 
     from archiver_pipeline.hours import Hour
 
+log = logging.getLogger(__name__)
+
+_CHECKPOINT_INTERVAL = 100
 _CONFIGURATION = {
     "delta.logRetentionDuration": "interval 30 days",
-    "delta.checkpointInterval": "100",
+    "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL),
     # A file that was replaced is found by its tombstone, so those have to outlast any pause between two clean-ups.
     "delta.deletedFileRetentionDuration": "interval 14 days",
 }
@@ -35,17 +41,50 @@ class Archive:
     def __init__(self, uri: str, lanes: int = 1) -> None:
         self.path = Path(uri)
         self.lanes = lanes
+        self._lock = threading.Lock()
+        self._known: tuple[LogState, Ledger] = (LogState(), Ledger(-1))
 
     def exists(self) -> bool:
         """Tell whether the table has been made; a kill at the wrong moment leaves its log's folder without a commit."""
         return any((self.path / "_delta_log").glob("*.json"))
 
-    def ledger(self) -> Ledger:
-        """What is archived, read afresh. Raises ArchiveDamaged."""
-        return ledger.read(self.path)
+    def standing(self) -> tuple[LogState, Ledger]:
+        """What the log and the ledger say now, of one and the same version; only new commits are read.
 
-    def table(self) -> deltalake.DeltaTable:
-        """Open the Delta table at its newest version, made if it is not there; the snapshot never moves on by itself.
+        Raises:
+            ArchiveDamaged: a commit or the checkpoint cannot be read.
+        """
+        with self._lock:
+            before, _ = self._known
+            state = delta_log.read(self.path, before)
+            if state is not before:
+                self._known = state, ledger.of_log(state)
+            return self._known
+
+    def ledger(self) -> Ledger:
+        """What is archived, up to the newest commit. Raises ArchiveDamaged."""
+        return self.standing()[1]
+
+    def made(self) -> tuple[LogState, Ledger]:
+        """What log and ledger say; the table is made if it is not there.
+
+        Raises:
+            ArchiveDamaged: the log cannot be read.
+            StorageError: it cannot be made.
+        """
+        state, what = self.standing()
+        if state.version < 0:
+            self.table()
+            state, what = self.standing()
+        if not state.metadata.get("id"):
+            raise self.translated(ValueError("the table has no metadata"))
+        return state, what
+
+    def table(self, version: int | None = None) -> deltalake.DeltaTable:
+        """Open the Delta table, made if it is not there; the snapshot never moves on by itself.
+
+        Args:
+            version: the newest one by default.
 
         Raises:
             ArchiveDamaged: its log cannot be read.
@@ -56,9 +95,9 @@ class Archive:
         try:
             if not self.exists():
                 self._create()
-            return deltalake.DeltaTable(self.path)
+            return deltalake.DeltaTable(self.path, version=version)
         except (deltalake.exceptions.DeltaError, OSError) as error:
-            self.ledger()  # It names the very file, where it is one that it reads.
+            ledger.read(self.path)  # It names the very file, where it is one that it reads.
             raise self.translated(error) from error
 
     def snapshot(self) -> tuple[deltalake.DeltaTable, Ledger]:
@@ -67,6 +106,24 @@ class Archive:
             table, what = self.table(), self.ledger()
             if table.version() == what.version:
                 return table, what
+
+    def checkpoint(self, state: LogState) -> None:
+        """Make a checkpoint of a version where one is due, and remove what the log need not keep any longer.
+
+        What goes wrong is only logged: the commit is there, and a later one makes a checkpoint.
+        """
+        import deltalake
+
+        every = int(state.metadata["configuration"].get("delta.checkpointInterval", _CHECKPOINT_INTERVAL))
+        if state.version - state.checkpoint < every:
+            return
+        try:
+            table = self.table(state.version)
+            table.create_checkpoint()
+            delta_log.make_durable(self.path, state.version)
+            table.cleanup_metadata()
+        except (ArchiveError, deltalake.exceptions.DeltaError, OSError) as error:
+            log.warning("no checkpoint of version %d: %s", state.version, one_line(error))
 
     def files(self, table: deltalake.DeltaTable | None = None, hour: Hour | None = None) -> pl.DataFrame:
         """The table's files, or those of one hour: path (as on disk, below the archive), type, dt, hr, messages, bytes,
@@ -104,14 +161,14 @@ class Archive:
 
         found: set[str] = set()
         version = -1
-        log = self.path / "_delta_log"
-        for checkpoint in sorted(log.glob("*.checkpoint.parquet"))[-1:]:
+        folder = self.path / "_delta_log"
+        for checkpoint in sorted(folder.glob("*.checkpoint.parquet"))[-1:]:
             version = int(checkpoint.name.split(".")[0])
             removed = pl.read_parquet(checkpoint, columns=["remove"], glob=False, hive_partitioning=False)[
                 "remove"
             ].drop_nulls()
             found.update(removed.struct.field("path").drop_nulls())
-        for commit in log.glob("*.json"):
+        for commit in folder.glob("*.json"):
             if commit.stem.isdigit() and int(commit.stem) > version:
                 with open(commit, "rb") as lines:
                     found.update(json.loads(line)["remove"]["path"] for line in lines if line.startswith(b'{"remove"'))
@@ -136,7 +193,7 @@ class Archive:
                 mode="error",
                 configuration=_CONFIGURATION,
             )
-            ledger.make_durable(self.path, 0)
+            delta_log.make_durable(self.path, 0)
         except Exception:
             # Another process may have made it at the same moment.
             if not self.exists():

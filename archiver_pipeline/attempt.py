@@ -6,21 +6,22 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline import envelope, ledger
-from archiver_pipeline.archive import STORAGE, Archive, one_line
+from archiver_pipeline import delta_log, envelope
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.errors import ArchiveError, Superseded
 from archiver_pipeline.ledger import Transaction, fence_of
-from archiver_pipeline.schema import delta_schema
 from archiver_pipeline.staging import Staging, leftovers, remove
 
 if TYPE_CHECKING:
-    from deltalake.transaction import AddAction, RemoveAction
+    import deltalake
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Attempt:
     def __init__(self, archive: Archive, scope: str, mine: Callable[[str], bool]) -> None:
         self._archive = archive
         # Of one version: what is committed after it is refused as a conflict, never overlooked.
-        self.table, self.ledger = archive.snapshot()
+        self._log, self.ledger = archive.made()
         self.scope = scope
         self.leftovers = leftovers(archive.path, mine)
         self.files: list[StagedFile] = []
@@ -97,9 +98,14 @@ class Attempt:
             self._name = self._staging.attempt
         return self._staging
 
+    @cached_property
+    def table(self) -> deltalake.DeltaTable:
+        """The table, opened at the version of the snapshot when it is first needed."""
+        return self._archive.table(self.ledger.version)
+
     def types(self) -> set[str]:
         """The types that the archive has files of, the reserved ones not counted."""
-        return set(self._archive.files(self.table)["type"].unique()) - envelope.RESERVED
+        return self._log.types() - envelope.RESERVED
 
     def write(self, values: Mapping[str, str], content: bytes, stats: Mapping[str, Any]) -> None:
         """Stage one Parquet file of the partition `values`."""
@@ -135,51 +141,49 @@ class Attempt:
             Superseded: another run committed one of these transactions or this fence first, or took one of the files.
             StorageError: the log cannot be written.
         """
-        import deltalake
-
         now = int(time.time() * 1000)
         fences = sorted({fence_of(self.scope), *(fence_of(leftover.scope) for leftover in self.leftovers)})
         wanted = [*transactions, *(Transaction(fence, self.ledger.epoch(fence) + 1, now) for fence in fences)]
-        properties = deltalake.CommitProperties(
-            custom_metadata={**metadata, "attempt": self.staging.attempt},
-            app_transactions=[deltalake.Transaction(item.app_id, item.version, now) for item in wanted],
-        )
-        actions = self._actions(replaced, now, data_change)
-        before = self.table.version()
+        actions = self._actions(wanted, {**metadata, "attempt": self.staging.attempt}, replaced, now, data_change)
         self._commit_tried = True
         for attempt in range(_COMMIT_TRIES):
+            state, _ = self._archive.standing()
+            self._check_not_superseded(state, wanted, replaced)
             try:
-                self.table.create_write_transaction(
-                    actions,
-                    mode="append",
-                    schema=delta_schema(),
-                    partition_by=list(envelope.PARTITION_COLUMNS),
-                    commit_properties=properties,
-                )
-            except (deltalake.exceptions.DeltaError, OSError) as error:
-                self._after_refusal(error, before, wanted, replaced, attempt)
-            version = self._version_of_own_commit(before)
-            if version is not None:
-                ledger.make_durable(self._archive.path, version)
-                return version
+                done = delta_log.put(self._archive.path, state.version + 1, actions, self.staging.commit_file)
+            except OSError as error:
+                done = self._is_committed(state.version + 1)
+                if not done:
+                    # Whoever took this attempt for dead has committed first, and then removed its folder.
+                    self._check_not_superseded(self._archive.standing()[0], wanted, replaced)
+                    raise self._archive.translated(error) from error
+            if done or self._is_committed(state.version + 1):
+                self._archive.checkpoint(replace(state, version=state.version + 1))
+                return state.version + 1
+            time.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))
         raise ArchiveError(
             f"the commit was refused {_COMMIT_TRIES} times because others kept committing",
             path=str(self._archive.path),
             hint="Run again, or use fewer lanes",
         )
 
-    def _actions(self, replaced: Iterable[Replaced], now: int, data_change: bool) -> list[AddAction | RemoveAction]:
-        from deltalake.transaction import AddAction, RemoveAction
-
+    def _actions(
+        self,
+        wanted: Iterable[Transaction],
+        metadata: Mapping[str, str],
+        replaced: Iterable[Replaced],
+        now: int,
+        data_change: bool,
+    ) -> list[Mapping[str, Any]]:
+        """The lines of the commit (Delta protocol, "Actions")."""
+        parameters = {"mode": "Append", "partitionBy": json.dumps(envelope.PARTITION_COLUMNS)}
+        said = {"timestamp": now, "operation": "WRITE", "operationParameters": parameters, "engineInfo": "archiver"}
         return [
+            {"commitInfo": {**said, **metadata}},
+            *({"txn": {"appId": each.app_id, "version": each.version, "lastUpdated": now}} for each in wanted),
+            *(delta_log.remove_action(file.path, file.values, file.size, now, data_change) for file in replaced),
             *(
-                RemoveAction(file.path, data_change, now, size=file.size, partition_values=dict(file.values))
-                for file in replaced
-            ),
-            *(
-                AddAction(
-                    file.path, file.size, dict(file.values), file.added or now, data_change, json.dumps(file.stats)
-                )
+                delta_log.add_action(file.path, file.values, file.size, file.added or now, data_change, file.stats)
                 for file in self.files
             ),
         ]
@@ -225,33 +229,30 @@ class Attempt:
         elif self._staging is not None:
             self._staging.discard()
 
-    def _after_refusal(
-        self,
-        error: Exception,
-        before: int,
-        wanted: Iterable[Transaction],
-        replaced: Iterable[Replaced],
-        attempt: int,
+    def _check_not_superseded(
+        self, state: LogState, wanted: Iterable[Transaction], replaced: Collection[Replaced]
     ) -> None:
-        """Look whether a refusal hides our own commit; return to look for it or to try again, else raise."""
-        import deltalake
+        """Raise Superseded where what was committed since the snapshot conflicts with this commit.
 
-        if self._version_of_own_commit(before) is not None:
-            return
-        if not isinstance(error, deltalake.exceptions.CommitFailedError) and STORAGE.search(str(error)):
-            raise self._archive.translated(error) from error
-        self.table = self._archive.table()
-        now, then = self._archive.ledger().numbers, self.ledger.numbers
-        taken = {file.path for file in replaced}
-        if any(now.get(item.app_id) != then.get(item.app_id) for item in wanted) or (
-            taken and not taken <= set(self._archive.files(self.table)["path"])
-        ):
-            raise self._superseded() from error
-        if attempt == _COMMIT_TRIES - 1:
+        Raises:
+            ArchiveError: the table was changed so that this release cannot write to it.
+        """
+        if state.writer > delta_log.WRITER_VERSION:
             raise ArchiveError(
-                f"the commit failed: {one_line(error)}", path=str(self._archive.path), hint="Run again"
-            ) from error
-        time.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))
+                f"another program gave the table features of writer version {state.writer}",
+                path=str(self._archive.path),
+                hint="Remove these features: the archiver writes tables of version 2",
+            )
+        if state.version == self.ledger.version:
+            return
+        now, then = state.transactions, self._log.transactions
+        taken = {file.path for file in replaced}
+        if (
+            any(_number(now, item.app_id) != _number(then, item.app_id) for item in wanted)
+            or state.metadata.get("id") != self._log.metadata.get("id")
+            or (taken and not taken <= set(self._archive.files(self._archive.table(state.version))["path"]))
+        ):
+            raise self._superseded()
 
     def _superseded(self) -> Superseded:
         return Superseded(
@@ -260,15 +261,13 @@ class Attempt:
             hint="Nothing is lost: the next run goes on from what it committed",
         )
 
-    def _version_of_own_commit(self, before: int) -> int | None:
-        """Find this attempt's commit in the log by its name."""
+    def _is_committed(self, version: int) -> bool:
+        """Whether the commit of a version is this attempt's, by its name."""
         wanted = f'"attempt":"{self._name}"'.encode()
-        version = before + 1
-        while (path := self._log_file(version)).exists():
-            if wanted in path.read_bytes():
-                return version
-            version += 1
-        return None
+        with suppress(FileNotFoundError):
+            return wanted in delta_log.commit_path(self._archive.path, version).read_bytes()
+        return False
 
-    def _log_file(self, version: int) -> Path:
-        return self._archive.path / "_delta_log" / f"{version:020}.json"
+
+def _number(transactions: Mapping[str, Transaction], app_id: str) -> int | None:
+    return transactions[app_id].version if app_id in transactions else None

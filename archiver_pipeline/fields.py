@@ -76,6 +76,11 @@ def no_glob(path: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", path) if _GLOB & set(path) else path
 
 
+def with_glob(pattern: str) -> str:
+    """The opposite of `no_glob`."""
+    return re.sub(r"\[([*?\[])\]", r"\1", pattern) if "[" in pattern else pattern
+
+
 def widen(one: str, other: str) -> str:
     """Return the kind that holds the values of both."""
     kinds = {one, other} - {UNKNOWN}

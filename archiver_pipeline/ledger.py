@@ -19,28 +19,18 @@ with the files and kept in every checkpoint for ever. The names, none of which c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from archiver_pipeline.durable import force
-from archiver_pipeline.errors import ArchiveDamaged
+from archiver_pipeline import delta_log
+from archiver_pipeline.delta_log import LogState
+from archiver_pipeline.delta_log import Transaction as Transaction
 from archiver_pipeline.plan import Committed, Gap, TopicPartition
 
 _OF_PARTITIONS = ("start", "count", "filled", "added")
 _OF_HOURS = ("changed", "lost")
-
-
-@dataclass(frozen=True)
-class Transaction:
-    """One application transaction: its name, its number, and when it was committed (ms since 1970, if known)."""
-
-    app_id: str
-    version: int
-    updated_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,16 +119,6 @@ def gap_transaction(gap: Gap) -> Transaction:
     return Transaction(f"gap/{at.topic}/{at.topic_id}/{at.partition}/{gap.start}/{gap.reason}", gap.end)
 
 
-def make_durable(archive: Path, version: int) -> None:
-    """Force a commit to the disk, and the checkpoint that may have come with it; the library only writes them."""
-    log = archive / "_delta_log"
-    name = f"{version:020}"
-    written = [log / f"{name}.json", *log.glob(f"{name}.checkpoint*"), log / "_last_checkpoint"]
-    for path in (*written, log, archive):
-        with suppress(FileNotFoundError):
-            force([path])
-
-
 def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
     """Read the ledger out of the transactions of a table version; names of others are passed over."""
     offsets: dict[str, dict[TopicPartition, int]] = {kind: {} for kind in ("", *_OF_PARTITIONS)}
@@ -185,58 +165,9 @@ def read(archive: Path) -> Ledger:
     Raises:
         ArchiveDamaged: a commit or the checkpoint cannot be read.
     """
-    log = archive / "_delta_log"
-    newest = max((int(path.stem) for path in log.glob("*.json") if path.stem.isdigit()), default=-1)
-    version, latest = _checkpoint(log)
-    # One after the other by name: a listing made while others commit may hold a commit and lack the one before it.
-    while (path := log / f"{version + 1:020}.json").exists():
-        latest.update({item.app_id: item for item in _commit(path)})
-        version += 1
-    if version < newest:
-        raise ArchiveDamaged(
-            f"the table's log has no commit {version + 1}",
-            path=str(path),
-            hint="Restore this file from a copy; nothing was changed",
-        )
-    return parse(version, latest.values())
+    return of_log(delta_log.read(archive))
 
 
-def _checkpoint(log: Path) -> tuple[int, dict[str, Transaction]]:
-    """Read the transactions of the newest checkpoint; -1 and none without one."""
-    import polars as pl
-
-    checkpoints = sorted(log.glob("*.checkpoint.parquet"))
-    if not checkpoints:
-        return -1, {}
-    newest = checkpoints[-1]
-    try:
-        # Its path is the archive's own, whatever characters that has.
-        column = pl.read_parquet(newest, columns=["txn"], glob=False, hive_partitioning=False)["txn"].drop_nulls()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(newest, error) from error
-    found = [
-        Transaction(row["appId"], row["version"], row["lastUpdated"])
-        for row in column.to_list()
-        if row["appId"] is not None
-    ]
-    return int(newest.name.split(".")[0]), {item.app_id: item for item in found}
-
-
-def _commit(path: Path) -> list[Transaction]:
-    """Read the transactions of one commit; lines of thousands of files are passed over unread."""
-    try:
-        content = path.read_bytes()
-        if not content.rstrip().endswith(b"}"):
-            raise ValueError("it is cut short")
-        actions = [json.loads(line)["txn"] for line in content.splitlines() if line.startswith(b'{"txn"')]
-        return [Transaction(action["appId"], action["version"], action.get("lastUpdated")) for action in actions]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ArchiveDamaged:
-    return ArchiveDamaged(
-        f"a file of the table's log cannot be read: {error}",
-        path=str(path),
-        hint="Restore this file from a copy; nothing was changed",
-    )
+def of_log(state: LogState) -> Ledger:
+    """Read the ledger out of what the log says."""
+    return parse(state.version, state.transactions.values())

@@ -3,6 +3,7 @@
 _staging/<attempt>.lock       held by flock(2) as long as the process lives, so that nobody cleans behind a live one
 _staging/<attempt>/<n>        files being written
 _staging/<attempt>/scratch/   what a rewrite needs meanwhile
+_staging/<attempt>/commit     the commit, before it has its place in the log
 _staging/<attempt>/manifest   written before the first move: where each file goes
 """
 
@@ -27,6 +28,7 @@ from archiver_pipeline.errors import StorageError, Superseded
 _ATTEMPT = re.compile(r"(lane\d+|(?:seal|mend)-(?:_unknown|\d{4}-\d\d-\d\dT\d\d))-[0-9a-f]{12}")
 _MANIFEST = "manifest"
 _SCRATCH = "scratch"
+_COMMIT = "commit"
 _UNNAMED = ".lock-"
 
 
@@ -85,6 +87,11 @@ class Staging:
         with translated(path):
             path.mkdir(exist_ok=True)
         return path
+
+    @property
+    def commit_file(self) -> Path:
+        """Where the commit is written before it is put in the log."""
+        return self._folder / _COMMIT
 
     def write(self, folder: str, content: bytes) -> str:
         """Write one file and return the path it will have below the archive."""

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from archiver_pipeline import envelope, fields
-from archiver_pipeline.aggregates import EVENTS_PER_MINUTE, PAGE_VIEWS, VIEWS
+from archiver_pipeline import delta_log, fields
 from archiver_pipeline.archive import Archive
+from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.durable import force, locked
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, StorageError
-from archiver_pipeline.fields import Field
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.look import Look
 from archiver_pipeline.staging import translated
 from archiver_pipeline.view_aggregates import lacks_views, replace_aggregates
-from archiver_pipeline.view_files import COLUMNS, ViewFiles
+from archiver_pipeline.view_files import ViewFiles
+from archiver_pipeline.view_news import LOOK_SECONDS as LOOK_SECONDS
+from archiver_pipeline.view_news import only_added
 from archiver_pipeline.view_tables import (
     LAYOUT,
     add_batches,
+    add_files,
     replace_fields,
     replace_files,
     replace_gaps,
@@ -33,6 +34,8 @@ from archiver_pipeline.view_tables import (
     replace_offsets,
     store_broken,
 )
+from archiver_pipeline.view_types import PUBLIC as PUBLIC
+from archiver_pipeline.view_types import columns_of, replace_typed_views, replace_view
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,24 +43,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 4
+_FORMAT = 5
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
-PUBLIC = (*VIEWS, EVENTS_PER_MINUTE, PAGE_VIEWS)
-"""Names that no type's view takes: those of the contract, some of which come with what follows the archive."""
 
-
-def refresh(path: Path, archive: Archive, look: Look | None = None) -> int:
+def refresh(path: Path, archive: Archive, look: Look | None = None, look_seconds: float = LOOK_SECONDS) -> int:
     """Bring the DuckDB file up to the table's newest version and return that version.
 
     The new file takes the old one's place by a rename: whoever has the old one open goes on reading it. It is never
     replaced by one of an older version. Files of the archive that cannot be read keep nobody from the others: the log
-    names them, and so does the error of a query that needs them.
+    names them, and so does the error of a query that needs them. As long as one is missing that was there before, every
+    query fails until the archive's files are looked for again.
 
     Args:
         path: the DuckDB file.
         archive: the archive.
         look: the end offsets for the view `offsets`; without it those of the last time are kept.
+        look_seconds: how often all files of the archive are looked for; otherwise it costs the same however many there
+            are.
 
     Raises:
         StorageError: the file cannot be written.
@@ -70,10 +73,10 @@ def refresh(path: Path, archive: Archive, look: Look | None = None) -> int:
         with locked(path):
             try:
                 try:
-                    return _refresh(path, working, archive, look, anew=not path.exists())
+                    return _refresh(path, working, archive, look, look_seconds, anew=not path.exists())
                 except duckdb.Error as error:
                     log.warning("%s cannot be carried on and is made anew: %s", path, error)
-                    return _refresh(path, working, archive, look, anew=True)
+                    return _refresh(path, working, archive, look, look_seconds, anew=True)
             except duckdb.Error as error:
                 raise _translated(error, path) from error
             finally:
@@ -92,7 +95,7 @@ def behind(path: Path, archive: Archive, version: int, seconds: float) -> bool:
     return shown < committed <= time.time() - seconds
 
 
-def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, anew: bool) -> int:
+def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, look_seconds: float, *, anew: bool) -> int:
     """Bring a copy of the file up to date, so that its readers' locks do not matter, and put it in the file's place."""
     import duckdb
 
@@ -102,82 +105,124 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, *, 
     began = clock.stat().st_mtime_ns
     if not anew:
         shutil.copyfile(path, working)
-    table, ledger = archive.snapshot()
+    state, ledger = archive.made()
     aggregates = path.parent / "aggregates"
     with closing(duckdb.connect(str(working))) as connection:
         connection.execute("SET enable_progress_bar = false")  # It would be drawn on standard output.
         if anew:
             connection.execute(LAYOUT)
-            connection.execute("INSERT INTO meta.state VALUES (?, ?, -1)", [_FORMAT, str(table.metadata().id)])
-        state = connection.execute("SELECT format, table_id, version FROM meta.state").fetchone()
-        if state is None or state[:2] != (_FORMAT, str(table.metadata().id)):
-            raise duckdb.DataError("it shows another table, or was made by another release")
-        before = int(state[2])
+            connection.execute("INSERT INTO meta.state VALUES (?, ?, -1, 0)", [_FORMAT, state.metadata["id"]])
+        before = _shown(connection, state)
         with closing(ViewFiles(connection, archive.path)) as files:
-            up_to_date = before == table.version() and not files.mended
-            if before > table.version() or (up_to_date and not lacks_views(connection, aggregates)):
+            up_to_date = before == state.version and not files.mended
+            if before > state.version or (up_to_date and not lacks_views(connection, aggregates)):
                 return before
             replace_aggregates(connection, aggregates)
-            _update(connection, archive, table, ledger, look, files)
+            _update(connection, archive, Standing(state, ledger, look), files, look_seconds)
             files.warn()
     # What is committed from now on is newer, also while this was at work: see `behind`.
     os.utime(working, ns=(began, began))
     _replace(working, path)
-    return table.version()
+    return state.version
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the file is to show: the log and the ledger of one version of the table, and the broker's end offsets."""
+
+    log: LogState
+    ledger: Ledger
+    look: Look | None
+
+
+def _shown(connection: duckdb.DuckDBPyConnection, state: LogState) -> int:
+    """The version that the file shows. Raises DataError where it is not one of this table and release."""
+    import duckdb
+
+    found = connection.execute("SELECT format, table_id, version FROM meta.state").fetchone()
+    if found is None or found[:2] != (_FORMAT, state.metadata["id"]):
+        raise duckdb.DataError("it shows another table, or was made by another release")
+    return int(found[2])
 
 
 def _update(
-    connection: duckdb.DuckDBPyConnection,
-    archive: Archive,
-    table: Any,
-    ledger: Ledger,
-    look: Look | None,
-    files: ViewFiles,
+    connection: duckdb.DuckDBPyConnection, archive: Archive, standing: Standing, files: ViewFiles, look_seconds: float
 ) -> None:
     """Write the state of one table version into the working copy, also where some of its files cannot be read."""
     import duckdb
 
-    listed = archive.files(table)
-    log_folder = archive.path / "_delta_log"
-    files.keep_to(listed)
-    try:
-        _write(connection, listed, table.version(), ledger, look, files, log_folder)
-    except duckdb.Error:
-        with suppress(duckdb.Error):
-            connection.rollback()
-        # DuckDB makes no view over a file that is not there.
-        if not files.look_for_broken(listed):
-            raise
-        _write(connection, listed, table.version(), ledger, look, files, log_folder)
+    added = only_added(connection, archive, standing.log, files, look_seconds)
+    if added is None or not _write_added(connection, archive, added, standing, files):
+        listed = archive.files(archive.table(standing.log.version))
+        files.keep_to(listed)
+        files.look_for_missing(listed)
+        try:
+            _write(connection, archive, listed, standing, files)
+        except duckdb.Error:
+            with suppress(duckdb.Error):
+                connection.rollback()
+            # DuckDB makes no view over a file that is not there.
+            if not files.look_for_broken(listed):
+                raise
+            _write(connection, archive, listed, standing, files)
     # Closing would do the same and keep to itself that the disk is full.
     connection.execute("CHECKPOINT")
 
 
+def _write_added(
+    connection: duckdb.DuckDBPyConnection, archive: Archive, added: pl.DataFrame, standing: Standing, files: ViewFiles
+) -> bool:
+    """Add files in one transaction; False, with nothing changed, where that shows one that cannot be read."""
+    import duckdb
+    import polars as pl
+
+    try:
+        connection.execute("BEGIN")
+        add_files(connection, added)
+        columns = {name: columns_of(connection, files, name, added, set(), {}) for name in sorted(set(added["type"]))}
+        if not files.broken:
+            rows = connection.execute("SELECT unnest(meta.fresh())").fetchall()
+            fresh = pl.Series([fields.with_glob(path) for (path,) in rows], dtype=pl.String)
+            files.store_lists(connection, fresh=fresh.append(added["path"]))
+            if not added.is_empty():
+                replace_view(connection, "messages", files.select_listed(True))
+            replace_typed_views(connection, files, added, columns)
+            _finish(connection, archive, standing)
+            return True
+    except duckdb.Error as error:
+        log.info("all files are looked at: %s", error)
+    with suppress(duckdb.Error):
+        connection.rollback()
+    return False
+
+
 def _write(
-    connection: duckdb.DuckDBPyConnection,
-    listed: pl.DataFrame,
-    version: int,
-    ledger: Ledger,
-    look: Look | None,
-    files: ViewFiles,
-    log_folder: Path,
+    connection: duckdb.DuckDBPyConnection, archive: Archive, listed: pl.DataFrame, standing: Standing, files: ViewFiles
 ) -> None:
     """Replace what is different since the last refresh, in one transaction."""
-    ((before,),) = connection.execute("SELECT version FROM meta.state").fetchall()
     connection.execute("BEGIN")
     added, gone = replace_files(connection, listed, files)
-    reported, found = replace_fields(connection, files, added, gone)
+    reported, found = replace_fields(connection, files, listed, added, gone)
     changed = {*added["type"], *gone["type"], *files.broken_types()}
-    columns = {name: _columns(connection, files, name, added, reported, found) for name in sorted(changed)}
+    columns = {name: columns_of(connection, files, name, added, reported, found) for name in sorted(changed)}
     # Now that new files were looked at, the broken ones among them are known.
-    if before < 0 or changed:
-        connection.execute(f"CREATE OR REPLACE VIEW messages AS {files.select(listed['path'])}")
-    _replace_typed_views(connection, files, listed, columns)
+    sound = listed.filter(~listed["path"].is_in(sorted(files.broken)))
+    files.store_lists(connection, cold=sound["path"], fresh=sound["path"].clear())
+    replace_view(connection, "messages", files.select_listed(not sound.is_empty()))
+    replace_typed_views(connection, files, listed, columns)
     store_broken(connection, files)
-    replace_offsets(connection, ledger, look)
-    replace_gaps(connection, ledger)
-    replace_losses(connection, ledger)
-    add_batches(connection, log_folder, before, version)
+    connection.execute("UPDATE meta.state SET looked = ?", [time.time()])
+    _finish(connection, archive, standing)
+
+
+def _finish(connection: duckdb.DuckDBPyConnection, archive: Archive, standing: Standing) -> None:
+    """Store what does not come from the files, and commit."""
+    version = standing.log.version
+    ((before,),) = connection.execute("SELECT version FROM meta.state").fetchall()
+    replace_offsets(connection, standing.ledger, standing.look)
+    replace_gaps(connection, standing.ledger)
+    replace_losses(connection, standing.ledger)
+    add_batches(connection, archive.path / delta_log.FOLDER, before, version, standing.log.oldest)
     connection.execute("UPDATE meta.state SET version = ?", [version])
     connection.execute("COMMIT")
 
@@ -207,59 +252,3 @@ def _remove(working: Path) -> None:
 def _log_of(path: Path) -> Path:
     """The write-ahead log that DuckDB keeps beside a file."""
     return path.with_name(path.name + ".wal")
-
-
-def _columns(
-    connection: duckdb.DuckDBPyConnection,
-    files: ViewFiles,
-    type_name: str,
-    added: pl.DataFrame,
-    reported: set[str],
-    found: Mapping[str, Mapping[str, str]],
-) -> list[Field]:
-    """The JSON fields of a type's view: those it had, those of reports, and those of a sample of other new files."""
-    known = fields.stored(connection, type_name)
-    if type_name in envelope.RESERVED:
-        return known
-    known = fields.merge(known, found.get(type_name, {}), taken=COLUMNS)
-    rows = added.filter(type=type_name).select("path", "messages").rows()
-    new = {path: messages for path, messages in rows if path not in reported}
-    chosen = fields.spread(list(new), sum(new.values()))
-    sample = files.ask(chosen, lambda cursor, paths: fields.sampled(cursor, files.select(paths, ("value",))))
-    return fields.merge(known, sample, taken=COLUMNS)
-
-
-def _replace_typed_views(
-    connection: duckdb.DuckDBPyConnection, files: ViewFiles, listed: pl.DataFrame, columns: Mapping[str, list[Field]]
-) -> None:
-    """Make the views of the types whose files changed, and drop those of types that are gone."""
-    import polars as pl
-
-    names: dict[str, str] = dict(connection.execute('SELECT type, "view" FROM types').fetchall())
-    paths = dict(listed.filter(pl.col("type").is_in(list(columns))).group_by("type").agg("path").iter_rows())
-    # By age and not by name alone, so that a file made anew gives every view the name that it had.
-    first = dict(listed.group_by("type").agg(pl.col("added").min()).iter_rows())
-    taken = {name.lower() for (name,) in connection.execute("SELECT view_name FROM duckdb_views()").fetchall()}
-    for type_name in sorted(columns, key=lambda name: (first.get(name, 0), name)):
-        if type_name not in paths:
-            connection.execute(f"DROP VIEW IF EXISTS {fields.identifier(names.pop(type_name))}")
-            connection.execute("DELETE FROM types WHERE type = ?", [type_name])
-            continue
-        if type_name not in names:
-            names[type_name] = _view_name(type_name, {*PUBLIC, *taken, *(name.lower() for name in names.values())})
-            connection.execute("INSERT INTO types VALUES (?, ?)", [type_name, names[type_name]])
-        fields.store(connection, type_name, columns[type_name])
-        expressions = ", ".join(column.expression() for column in columns[type_name])
-        connection.execute(
-            f"CREATE OR REPLACE VIEW {fields.identifier(names[type_name])} AS "
-            f"SELECT *{', ' + expressions if expressions else ''} FROM ({files.select(paths[type_name])})"
-        )
-
-
-def _view_name(type_name: str, taken: set[str]) -> str:
-    """Name a type's view: what is no letter, digit or underscore becomes `_`; a name that is taken gets a number."""
-    name = plain = re.sub(r"[^A-Za-z0-9_]", "_", type_name)
-    number = 2
-    while name.lower() in taken:
-        name, number = f"{plain}_{number}", number + 1
-    return name

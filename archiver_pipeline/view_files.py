@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -61,24 +62,40 @@ class ViewFiles:
         self.broken &= set(listed["path"]) if self.broken else set()
 
     def select(self, paths: Iterable[str], columns: Iterable[str] = COLUMNS) -> str:
-        """The SELECT over a list of files; over none, the same columns without rows.
+        """The SELECT over a few files, all of which can be read; over none, the same columns without rows."""
+        listed = ", ".join(fields.literal(fields.no_glob(self.absolute(path))) for path in paths)
+        return _select(f"[{listed}]", columns) if listed else _nothing(columns)
+
+    def select_listed(self, there: bool, type_name: str | None = None) -> str:
+        """The SELECT of a view over all files that the lists of `store_lists` name, or over those of one type.
 
         A broken file stands in it for an error that names it, which strikes whoever asks for its type and hour.
+
+        Args:
+            there: whether there is any such file that can be read.
+            type_name: the type.
         """
-        wanted, every = list(columns), list(paths)
-        listed = ", ".join(fields.literal(self._pattern(path)) for path in every if path not in self.broken)
-        names = ", ".join(f'"{name}"' for name in wanted)
-        parts = []
-        if listed:
-            options = "hive_partitioning = true, hive_types_autocast = false"
-            parts.append(f"SELECT {names} FROM read_parquet([{listed}], {options})")
-        if lost := [path for path in every if path in self.broken]:
-            parts.append(self._select_broken(lost, wanted))
-        if not parts:
-            parts.append(
-                "SELECT " + ", ".join(f'NULL::{COLUMNS[name]} AS "{name}"' for name in wanted) + " WHERE false"
-            )
-        return " UNION ALL ".join(parts)
+        lists = "list_concat(meta.cold(), meta.fresh())"
+        if type_name is not None:
+            folder = fields.literal(f"type={envelope.encode(type_name)}/")
+            lists = f"list_filter({lists}, lambda f : starts_with(f, {folder}))"
+        parts = [_select(f"list_transform({lists}, lambda f : meta.folder() || f)", COLUMNS)] if there else []
+        lost = [path for path in sorted(self.broken) if type_name in (None, envelope.partition_values(path)["type"])]
+        if lost:
+            parts.append(self._select_broken(lost, COLUMNS))
+        return " UNION ALL ".join(parts) or _nothing(COLUMNS)
+
+    def store_lists(self, connection: duckdb.DuckDBPyConnection, **lists: pl.Series) -> None:
+        """Keep the paths (below the archive) that views read, as the macros `meta.cold` and `meta.fresh`.
+
+        As one text each, which DuckDB takes as it is: parsing a hundred thousand literals takes seconds.
+        """
+        folder = fields.literal(fields.no_glob(self.absolute("")))
+        connection.execute(f"CREATE OR REPLACE MACRO meta.folder() AS {folder}")
+        for name, paths in lists.items():
+            text = fields.literal("\n".join(paths.str.replace_all(r"([*?\[])", "[$1]").to_list()))
+            value = f"string_split({text}, chr(10))" if len(paths) else "[]::VARCHAR[]"
+            connection.execute(f"CREATE OR REPLACE MACRO meta.{name}() AS {value}")
 
     def ask(self, paths: Sequence[str], query: Callable[[duckdb.DuckDBPyConnection, list[str]], Answer]) -> Answer:
         """Ask files something (paths below the archive), and pass over those that cannot be read.
@@ -104,12 +121,16 @@ class ViewFiles:
         """The whole path of a file."""
         return f"{self._archive}/{path}"
 
+    def look_for_missing(self, listed: pl.DataFrame) -> None:
+        """Find the files that are not there."""
+        self.broken |= {path for path in listed["path"] if not os.path.isfile(self.absolute(path))}
+
     def look_for_broken(self, listed: pl.DataFrame) -> bool:
         """Find the files that keep a view from being made: those missing, and the damaged ones that come first."""
         import polars as pl
 
         before = len(self.broken)
-        self.broken |= {path for path in listed["path"] if not Path(self.absolute(path)).is_file()}
+        self.look_for_missing(listed)
         for _, paths in listed.group_by("type").agg(pl.col("path")).iter_rows():
             for path in self._sound(paths):
                 if self._can_be_read(path):
@@ -136,14 +157,11 @@ class ViewFiles:
     def _sound(self, paths: Iterable[str]) -> list[str]:
         return [path for path in paths if path not in self.broken]
 
-    def _pattern(self, path: str) -> str:
-        return fields.no_glob(self.absolute(path))
-
     def _can_be_read(self, path: str) -> bool:
         """Whether its footer is right, and its column `value`, which is all that the views themselves read."""
         import duckdb
 
-        pattern = fields.literal(self._pattern(path))
+        pattern = fields.literal(fields.no_glob(self.absolute(path)))
         try:
             self._cursor.execute(f'SELECT max(strlen("value")) FROM read_parquet([{pattern}])').fetchall()
         except duckdb.OutOfMemoryException:
@@ -168,3 +186,20 @@ class ViewFiles:
             f"SELECT {', '.join(names)} FROM (VALUES {', '.join(rows)}) AS broken(type, dt, hr, what) "
             "WHERE error(what)::BOOLEAN"
         )
+
+
+def stored_paths(connection: duckdb.DuckDBPyConnection) -> pl.Series:
+    """The paths that `store_lists` has kept."""
+    import polars as pl
+
+    rows = connection.sql("SELECT unnest(list_concat(meta.cold(), meta.fresh())) AS path").to_arrow_table()
+    return pl.DataFrame(rows)["path"].str.replace_all(r"\[([*?\[])\]", "$1")
+
+
+def _select(paths: str, columns: Iterable[str]) -> str:
+    names = ", ".join(f'"{name}"' for name in columns)
+    return f"SELECT {names} FROM read_parquet({paths}, hive_partitioning = true, hive_types_autocast = false)"
+
+
+def _nothing(columns: Iterable[str]) -> str:
+    return "SELECT " + ", ".join(f'NULL::{COLUMNS[name]} AS "{name}"' for name in columns) + " WHERE false"

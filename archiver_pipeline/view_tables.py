@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from archiver_pipeline.hours import parse_hour
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import life_of
-from archiver_pipeline.view_files import ViewFiles
+from archiver_pipeline.view_files import ViewFiles, stored_paths
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
 LAYOUT = """
 CREATE SCHEMA meta;
-CREATE TABLE meta.state (format INTEGER, table_id VARCHAR, version BIGINT);
-CREATE TABLE meta.files (path VARCHAR, type VARCHAR, dt VARCHAR, hr VARCHAR, messages BIGINT, bytes BIGINT,
+CREATE TABLE meta.state (format INTEGER, table_id VARCHAR, version BIGINT, looked DOUBLE);
+CREATE TABLE meta.hours (type VARCHAR, dt VARCHAR, hr VARCHAR, files BIGINT, messages BIGINT, bytes BIGINT,
                          sealed BOOLEAN);
+CREATE TABLE meta.fresh_hours AS FROM meta.hours;
+CREATE TABLE meta.views ("view" VARCHAR, sql VARCHAR);
 CREATE TABLE meta.broken (path VARCHAR);
 CREATE TABLE meta.fields (type VARCHAR, field VARCHAR, "column" VARCHAR, kind VARCHAR);
 CREATE TABLE types (type VARCHAR, "view" VARCHAR);
@@ -39,41 +42,62 @@ CREATE TABLE batches (version BIGINT, "time" TIMESTAMPTZ, run_id VARCHAR, lane I
                       messages BIGINT, bytes BIGINT, files BIGINT, seconds DOUBLE);
 CREATE TABLE fields (type VARCHAR, dt VARCHAR, hr VARCHAR, field VARCHAR, types VARCHAR[], messages BIGINT,
                      present BIGINT, share DOUBLE, first_seen TIMESTAMPTZ, last_seen TIMESTAMPTZ);
-CREATE VIEW hours AS SELECT type, dt, hr, count(*) AS files, sum(messages)::BIGINT AS messages,
-    sum(bytes)::BIGINT AS bytes, bool_and(sealed) AS sealed FROM meta.files GROUP BY ALL ORDER BY ALL;
+CREATE VIEW hours AS SELECT type, dt, hr, sum(files)::BIGINT AS files, sum(messages)::BIGINT AS messages,
+    sum(bytes)::BIGINT AS bytes, bool_and(sealed) AS sealed FROM (FROM meta.hours UNION ALL FROM meta.fresh_hours)
+    GROUP BY ALL ORDER BY ALL;
+CREATE MACRO meta.cold() AS []::VARCHAR[];
+CREATE MACRO meta.fresh() AS []::VARCHAR[];
 """
 
 _FOOTERS_AT_ONCE = 1_000
 _HOUR = envelope.PARTITION_COLUMNS
+_FILE = ("path", *_HOUR, "messages", "sealed")
 
 
 def replace_files(
     connection: duckdb.DuckDBPyConnection, listed: pl.DataFrame, files: ViewFiles
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Store the file list; return the files that are new and those that are gone (path, type, dt, hr, messages,
-    sealed).
+    """Store what the hours have; return the files that are new to the views' lists and those that are gone (path, type,
+    dt, hr, messages, sealed).
 
     A file that could not be read at the last refresh counts as new.
     """
     import polars as pl
 
-    sealed = pl.Series("sealed", [envelope.is_sealed(path) for path in listed["path"]], dtype=pl.Boolean)
-    wanted = listed.with_columns(sealed).select("path", *_HOUR, "messages", "bytes", "sealed")
-    connection.register("listed", wanted.to_arrow())
-    added, gone = (
-        pl.DataFrame(
-            connection.execute(
-                f"SELECT path, type, dt, hr, messages, sealed FROM {one} ANTI JOIN {other} USING (path) ORDER BY path"
-            ).fetchall(),
-            schema={**dict.fromkeys(("path", *_HOUR), pl.String), "messages": pl.Int64, "sealed": pl.Boolean},
-            orient="row",
-        )
-        for one, other in (("listed", "(FROM meta.files ANTI JOIN meta.broken USING (path))"), ("meta.files", "listed"))
+    shown = stored_paths(connection).to_frame()
+    is_sealed = pl.Series("sealed", [envelope.is_sealed(path) for path in listed["path"]], dtype=pl.Boolean)
+    wanted = listed.with_columns(is_sealed)
+    added = wanted.join(shown, on="path", how="anti").select(_FILE).sort("path")
+    lost = shown.join(wanted, on="path", how="anti")["path"].sort().to_list()
+    broken = [path for (path,) in connection.execute("SELECT path FROM meta.broken").fetchall()]
+    lost += sorted(set(broken) - set(listed["path"]))
+    gone = pl.DataFrame(
+        [{"path": path, **envelope.partition_values(path), "sealed": envelope.is_sealed(path)} for path in lost],
+        schema={**dict.fromkeys(("path", *_HOUR), pl.String), "messages": pl.Int64, "sealed": pl.Boolean},
     )
-    connection.execute("DELETE FROM meta.files")
-    connection.execute("INSERT INTO meta.files FROM listed")
-    connection.unregister("listed")
+    connection.execute("DELETE FROM meta.hours")
+    connection.execute("DELETE FROM meta.fresh_hours")
+    _insert(connection, "meta.hours", _by_hour(wanted))
     return added, gone
+
+
+def add_files(connection: duckdb.DuckDBPyConnection, added: pl.DataFrame) -> None:
+    """Store the hours of new files beside those of the others."""
+    _insert(connection, "meta.fresh_hours", _by_hour(added))
+
+
+def _by_hour(files: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    return files.group_by(_HOUR).agg(
+        pl.len().cast(pl.Int64).alias("files"), pl.col("messages", "bytes").sum(), pl.col("sealed").all()
+    )
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame) -> None:
+    connection.register("rows_to_insert", rows.to_arrow())
+    connection.execute(f"INSERT INTO {table} FROM rows_to_insert")
+    connection.unregister("rows_to_insert")
 
 
 def store_broken(connection: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
@@ -84,7 +108,11 @@ def store_broken(connection: duckdb.DuckDBPyConnection, files: ViewFiles) -> Non
 
 
 def replace_fields(
-    connection: duckdb.DuckDBPyConnection, files: ViewFiles, added: pl.DataFrame, gone: pl.DataFrame
+    connection: duckdb.DuckDBPyConnection,
+    files: ViewFiles,
+    listed: pl.DataFrame,
+    added: pl.DataFrame,
+    gone: pl.DataFrame,
 ) -> tuple[set[str], dict[str, dict[str, str]]]:
     """Bring `fields` up to date for the hours whose sealed files changed.
 
@@ -99,11 +127,11 @@ def replace_fields(
     connection.register("hours_to_do", hours.to_arrow())
     connection.execute("DELETE FROM fields USING hours_to_do AS h WHERE (fields.type, fields.dt, fields.hr) = "
                        "(h.type, h.dt, h.hr)")  # fmt: skip
-    every = connection.execute(
-        "SELECT type, dt, hr, list(path ORDER BY path) FROM meta.files JOIN hours_to_do USING (type, dt, hr) "
-        "WHERE sealed GROUP BY ALL ORDER BY ALL"
-    ).fetchall()
     connection.unregister("hours_to_do")
+    sealed = listed.join(hours, on=_HOUR, how="semi").filter(
+        pl.col("path").map_elements(envelope.is_sealed, return_dtype=pl.Boolean)
+    )
+    every = sealed.sort(*_HOUR, "path").group_by(_HOUR, maintain_order=True).agg("path").rows()
     new, reported, found = set(added["path"]), set[str](), dict[str, dict[str, str]]()
     for start in range(0, len(every), _FOOTERS_AT_ONCE):
         some = every[start : start + _FOOTERS_AT_ONCE]
@@ -161,24 +189,36 @@ def replace_offsets(connection: duckdb.DuckDBPyConnection, ledger: Ledger, look:
     rows = connection.execute('SELECT topic, topic_id, "partition", "end" FROM offsets').fetchall()
     ends: dict[tuple[str, str, int], int | None] = {(row[0], row[1], row[2]): row[3] for row in rows}
     present = {} if look is None else {state.topic: state for state in look.topics}
-    connection.execute("DELETE FROM offsets")
+    found = []
     for at, what in sorted(ledger.committed.items()):
         state = present.get(at.topic)
         end = ends.get((at.topic, at.topic_id, at.partition))
         if state is not None and life_of(at.topic_id)[0] == state.topic_id and at.partition in state.partitions:
             end = state.partitions[at.partition].end
         lag = None if end is None else max(0, end - what.next)
-        row = [at.topic, at.topic_id, at.partition, what.first, what.next, what.total, end, lag]
-        connection.execute("INSERT INTO offsets VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        found.append((at.topic, at.topic_id, at.partition, what.first, what.next, what.total, end, lag))
+    connection.execute("DELETE FROM offsets")
+    _insert_rows(connection, "offsets", found)
 
 
 def replace_gaps(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> None:
     """Store the gaps that were found."""
     connection.execute("DELETE FROM gaps")
-    for found in ledger.gaps:
-        gap = found.gap
-        row = [found.time, gap.at.topic, gap.at.topic_id, gap.at.partition, gap.start, gap.end, gap.reason]
-        connection.execute("INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    gaps = [(found.time, found.gap) for found in ledger.gaps]
+    rows = [
+        (time, gap.at.topic, gap.at.topic_id, gap.at.partition, gap.start, gap.end, gap.reason) for time, gap in gaps
+    ]
+    _insert_rows(connection, "gaps", rows)
+
+
+def _insert_rows(connection: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:
+    """Insert rows in the order of the table's columns, all at once."""
+    import polars as pl
+
+    if rows:
+        width = range(len(rows[0]))
+        schema = {f"column_{number}": pl.Series([row[number] for row in rows]).dtype for number in width}
+        _insert(connection, table, pl.DataFrame(rows, schema=schema, orient="row"))
 
 
 def replace_losses(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> None:
@@ -190,25 +230,36 @@ def replace_losses(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> Non
             connection.execute("INSERT INTO losses VALUES (?, ?, ?)", [hour.dt, hour.hr, messages])
 
 
-def add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before: int, after: int) -> None:
+def add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before: int, after: int, oldest: int) -> None:
     """Add the commits since the last time, and drop those that the log no longer has."""
-    kept = sorted(int(path.stem) for path in log_folder.glob("*.json") if path.stem.isdigit())
-    for number in kept:
-        if before < number <= after and (info := commit_info(log_folder / f"{number:020}.json")):
-            row = [number, info["timestamp"], info["run_id"], int(info["lane"]), info["ranges"]]
-            numbers = [int(info[name]) for name in ("messages", "bytes", "files")]
-            connection.execute(
-                "INSERT INTO batches SELECT ?, to_timestamp(? / 1000.0), ?, ?, from_json(?::JSON, "
-                '\'[{"topic": "VARCHAR", "topic_id": "VARCHAR", "partition": "INTEGER", "start": "BIGINT", '
-                '"end": "BIGINT"}]\'), ?, ?, ?, ?',
-                [*row, *numbers, float(info["seconds"])],
-            )
-    connection.execute("DELETE FROM batches WHERE version < ?", [kept[0] if kept else after])
+    import polars as pl
+
+    numbers = range(max(before + 1, oldest), after + 1)
+    infos = [(number, commit_info(log_folder / f"{number:020}.json")) for number in numbers]
+    rows = [
+        (
+            *(number, info["timestamp"], info["run_id"], int(info["lane"]), info["ranges"]),
+            *(int(info[name]) for name in ("messages", "bytes", "files")),
+            float(info["seconds"]),
+        )
+        for number, info in infos
+        if info
+    ]
+    if rows:
+        names = [name for (name, *_) in connection.execute("DESCRIBE batches").fetchall()]
+        connection.register("rows_to_insert", pl.DataFrame(rows, schema=names, orient="row").to_arrow())
+        connection.execute(
+            'INSERT INTO batches SELECT * REPLACE (to_timestamp("time" / 1000.0) AS "time", from_json(ranges::JSON, '
+            '\'[{"topic": "VARCHAR", "topic_id": "VARCHAR", "partition": "INTEGER", "start": "BIGINT", '
+            '"end": "BIGINT"}]\') AS ranges) FROM rows_to_insert'
+        )
+        connection.unregister("rows_to_insert")
+    connection.execute("DELETE FROM batches WHERE version < ?", [oldest])
 
 
 def commit_info(path: Path) -> dict[str, Any] | None:
-    """The metadata of a commit if it is that of a batch."""
-    with open(path, "rb") as lines:
+    """The metadata of a commit if it is that of a batch, and still there."""
+    with suppress(FileNotFoundError), open(path, "rb") as lines:
         for line in lines:
             if line.startswith(b'{"commitInfo"'):
                 info: dict[str, Any] = json.loads(line)["commitInfo"]

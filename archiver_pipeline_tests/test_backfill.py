@@ -201,8 +201,8 @@ def test_two_fills_at_once_fill_once(bootstrap_servers: str, topic_name: str, tm
     class Between(Archive):
         """Lets another backfill commit between two looks of the planned rewrite at the archive."""
 
-        def table(self) -> deltalake.DeltaTable:
-            found = super().table()
+        def table(self, version: int | None = None) -> deltalake.DeltaTable:
+            found = super().table(version)
             if planned and not others:
                 others.append(0)
                 others.extend(item.added for item in Backfiller(archived.settings).run(HOURS[:1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from archiver_pipeline.plan import MADE_AGAIN, RETENTION, Committed, Gap, TopicP
 from archiver_pipeline_tests.batches import ORDERS, archive, event
 
 LAST = 2**63 - 1
+SECOND = TopicPartition("orders", "B", 1)
 names = st.sampled_from(["gap", "lane", "start", "count", "rewrite", "1", "-", "..", "a.b_c-d"]) | st.from_regex(
     r"[A-Za-z0-9._-]{1,249}", fullmatch=True
 )
@@ -162,8 +164,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     target = with_checkpoints(tmp_path / "archive", commits=3, every=3)
     (broken,) = (tmp_path / "archive" / "_delta_log").glob("*.checkpoint.parquet")
     broken.write_bytes(broken.read_bytes()[:-100])
+    assert target.ledger().version == 3  # It has read the commits already.
     with pytest.raises(ArchiveDamaged) as refused:
-        target.ledger()
+        Archive(str(target.path)).ledger()
     assert str(broken) in str(refused.value)
 
 
@@ -179,3 +182,24 @@ def test_a_listing_made_in_mid_commit_is_no_damage(tmp_path: Path) -> None:
         )
         versions.append(target.ledger().committed[ORDERS].next)
     assert versions == list(range(1, 40))
+
+
+def test_what_is_kept_of_the_log_hides_no_commit(tmp_path: Path) -> None:
+    """An archive that stays sees each commit of others, checkpoints, their clean-up, and another table in its place."""
+    target, other = (Archive(str(tmp_path / "archive"), lanes=2) for _ in range(2))
+    log = tmp_path / "archive" / "_delta_log"
+    for number in range(9):
+        archive(other, [event(f"type{number}")], ORDERS, lane=number % 2)
+        if number % 3 == 2:
+            deltalake.DeltaTable(other.path).create_checkpoint()
+            (log / f"{number:020}.json").unlink()
+        if number % 4 != 1:
+            state, seen = target.standing()
+            fresh, read = Archive(str(other.path)).standing()
+            assert seen == read == other.ledger()
+            assert state.types() == fresh.types() == set(target.files()["type"])
+            assert (state.metadata["id"], state.writer) == (fresh.metadata["id"], fresh.writer)
+            assert (state.oldest, state.checkpoint) == (fresh.oldest, fresh.checkpoint)
+    shutil.rmtree(target.path)
+    archive(other, [event()], SECOND)
+    assert target.ledger().committed == {SECOND: Committed(1, 0, 1)}

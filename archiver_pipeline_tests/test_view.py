@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import deltalake
 import duckdb
 import pytest
 
 from archiver_pipeline import fields, view
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Replaced, batch_of, rewrite_of
+from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.errors import StorageError
 from archiver_pipeline.ledger import Ledger, offset_transactions
 from archiver_pipeline.look import Look
@@ -70,9 +70,9 @@ class Viewed:
         archive(self.archive, payloads, **kinds)
         self.refresh()
 
-    def refresh(self, look: Look | None = None) -> int:
+    def refresh(self, look: Look | None = None, look_seconds: float = view.LOOK_SECONDS) -> int:
         """Bring the file up to date and return its version."""
-        return view.refresh(self.path, self.archive, look)
+        return view.refresh(self.path, self.archive, look, look_seconds)
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the file."""
@@ -356,8 +356,8 @@ def test_a_file_that_lacks_a_commit_is_known_by_it(viewed: Viewed) -> None:
     class Late(Archive):
         """Lets a batch commit just after the refresh has looked at the table."""
 
-        def snapshot(self) -> tuple[deltalake.DeltaTable, Ledger]:
-            found = super().snapshot()
+        def made(self) -> tuple[LogState, Ledger]:
+            found = super().made()
             time.sleep(0.02)  # More than the grain of a file's time.
             archive(viewed.archive, [event()])
             return found
@@ -539,9 +539,9 @@ def test_what_a_killed_refresh_left_is_used_by_nobody(viewed: Viewed) -> None:
 
 
 def broken_by(viewed: Viewed, caplog: pytest.LogCaptureFixture) -> str:
-    """Bring the file up to date and return what the log says of files that cannot be read."""
+    """Look for all files and return what the log says of those that cannot be read."""
     caplog.clear()
-    viewed.refresh()
+    viewed.refresh(look_seconds=0)
     return "\n".join(record.message for record in caplog.records if "cannot be read" in record.message)
 
 
@@ -609,7 +609,8 @@ def test_a_file_that_is_damaged_later_is_named_by_the_query(
     """Whether a refresh noticed it or not: no query gives less than there is, and other hours are there."""
     damage(two_hours["03"], how)
     assert refused(viewed, "SELECT max(value) FROM messages")
-    viewed.add(event(n=5), milliseconds=AUGUST_FIRST_AT_THREE + 2 * HOUR_MS)
+    archive(viewed.archive, [event(n=5)], milliseconds=AUGUST_FIRST_AT_THREE + 2 * HOUR_MS)
+    viewed.refresh(look_seconds=0)
     for name in ("messages", "object_one"):
         error = refused(viewed, f"SELECT max(value) FROM {name}")
         assert two_hours["03"].name in error or how == "scribbled on"  # Of which DuckDB does not say where it is.
@@ -712,6 +713,43 @@ def test_two_refreshes_at_once_leave_the_newer_state(viewed: Viewed) -> None:
     running = [subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, env=dict(os.environ)) for _ in range(2)]
     assert [process.communicate(timeout=LIMIT_SECONDS)[0] for process in running] == [b"refreshed\n"] * 2
     assert viewed.column("n") == [1, 2]
+
+
+SHOWN = (
+    "FROM messages ORDER BY ALL",
+    "FROM hours",
+    "SELECT * EXCLUDE (run_id) FROM batches ORDER BY ALL",
+    "FROM offsets ORDER BY ALL",
+    'SELECT type, "view" FROM types ORDER BY ALL',
+    "FROM object_one ORDER BY ALL",
+    "FROM other ORDER BY ALL",
+)
+
+
+def test_what_is_added_bit_by_bit_is_what_a_file_made_anew_shows(viewed: Viewed) -> None:
+    """Whether only commits are looked at or all files, after every batch the file shows the same."""
+    for number in range(6):
+        stamps = [AUGUST_FIRST_AT_THREE + hour * HOUR_MS for hour in (0, number, number % 2)]
+        fields = {"n": number} if number < 4 else {"m": str(number)}
+        name = "it's [new]" if number % 2 else "other"
+        viewed.add(event(**fields), event(name, k=1), event("other", k=number), milliseconds=stamps)
+    bit_by_bit = [viewed.sql(query) for query in SHOWN]
+    archive(viewed.archive, [event(n=7)])
+    viewed.refresh(look_seconds=0)
+    looked_at = [viewed.sql(query) for query in SHOWN]
+    assert [len(rows) for rows in bit_by_bit[:3]] == [18, 8, 6]
+    viewed.path.unlink()
+    viewed.refresh()
+    assert [viewed.sql(query) for query in SHOWN] == looked_at
+
+
+def test_a_file_that_is_attached_shows_the_same(viewed: Viewed) -> None:
+    """Views find what they are made of beside them, not in the database that is asked."""
+    viewed.add(event(n=1), event("other", n=2))
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{viewed.path}' AS theirs (READ_ONLY)")
+        assert connection.execute("SELECT count(*) FROM theirs.messages").fetchall() == [(2,)]
+        assert connection.execute("SELECT n FROM theirs.object_one").fetchall() == [(1,)]
 
 
 def test_a_file_made_anew_has_the_same_names(viewed: Viewed) -> None:

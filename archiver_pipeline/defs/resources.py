@@ -26,8 +26,13 @@ def cluster() -> Cluster:
 
 
 def archive() -> Archive:
-    """The archive of the settings."""
-    return Archive(settings().archive_uri, settings().lanes)
+    """The archive of the settings; what it has read of its log outlives a tick of a sensor."""
+    return _archive(settings().archive_uri, settings().lanes)
+
+
+@cache
+def _archive(uri: str, lanes: int) -> Archive:
+    return Archive(uri, lanes)
 
 
 class ArchiverResource(dg.ConfigurableResource[Archiver]):

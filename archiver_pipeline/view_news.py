@@ -1,0 +1,52 @@
+"""What is new in the archive since the DuckDB file was brought up to date, as the commits since then say."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from archiver_pipeline import delta_log, envelope
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.delta_log import LogState
+from archiver_pipeline.view_files import ViewFiles
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+
+LOOK_SECONDS = 600.0
+"""So often all files of the archive are looked for; in between only what commits say of new ones."""
+
+_FRESH_MOST = 2_000
+"""So many files are new at most before the lists of old and new ones are put together."""
+
+
+def only_added(
+    connection: duckdb.DuckDBPyConnection, archive: Archive, log: LogState, files: ViewFiles, look_seconds: float
+) -> pl.DataFrame | None:
+    """The new files as `Archive.files` has them, and `sealed`; None where all files have to be looked at."""
+    import polars as pl
+
+    query = "SELECT version, looked, len(meta.fresh()) FROM meta.state"
+    ((before, looked, fresh),) = connection.execute(query).fetchall()
+    if files.broken or files.mended or not looked <= time.time() < looked + look_seconds or before < 0:
+        return None
+    actions = delta_log.added(archive.path, before, log.version)
+    if actions is None or fresh + len(actions) > _FRESH_MOST:
+        return None
+    text = dict.fromkeys(("path", *envelope.PARTITION_COLUMNS), pl.String)
+    numbers = dict.fromkeys(("messages", "bytes", "added"), pl.Int64)
+    rows = [
+        (
+            unquote(action["path"]),
+            *(action["partitionValues"][name] for name in envelope.PARTITION_COLUMNS),
+            json.loads(action.get("stats") or "{}").get("numRecords"),
+            *(action["size"], action["modificationTime"]),
+        )
+        for action in actions
+    ]
+    if any(envelope.is_sealed(path) for path, *_ in rows):
+        return None
+    return pl.DataFrame(rows, schema={**text, **numbers}, orient="row").with_columns(pl.lit(False).alias("sealed"))
