@@ -57,9 +57,18 @@ class Archive:
         with self._lock:
             before, _ = self._known
             state = delta_log.read(self.path, before)
-            if state is not before:
+            if state.transactions is not before.transactions or state.version != before.version:
                 self._known = state, ledger.of_log(state)
+            elif state is not before:
+                self._known = state, self._known[1]
             return self._known
+
+    def _listed_anew(self) -> LogState:
+        """What the log says, now that it was listed again."""
+        with self._lock:
+            state, what = self._known
+            self._known = state.unlisted(), what
+        return self.standing()[0]
 
     def ledger(self) -> Ledger:
         """What is archived, up to the newest commit. Raises ArchiveDamaged."""
@@ -114,14 +123,18 @@ class Archive:
         """
         import deltalake
 
-        every = int(state.metadata["configuration"].get("delta.checkpointInterval", _CHECKPOINT_INTERVAL))
+        every = int(state.metadata.get("configuration", {}).get("delta.checkpointInterval", _CHECKPOINT_INTERVAL))
         if state.version - state.checkpoint < every:
             return
         try:
+            # Another run may have made one since the log was listed.
+            if state.version - self._listed_anew().checkpoint < every:
+                return
             table = self.table(state.version)
             table.create_checkpoint()
             delta_log.make_durable(self.path, state.version)
             table.cleanup_metadata()
+            self._listed_anew()
         except (ArchiveError, deltalake.exceptions.DeltaError, OSError) as error:
             log.warning("no checkpoint of version %d: %s", state.version, one_line(error))
 

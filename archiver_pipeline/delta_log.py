@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,10 @@ from archiver_pipeline.errors import ArchiveDamaged
 FOLDER = "_delta_log"
 WRITER_VERSION = 2
 """What a commit has to know of (Delta protocol, "Requirements for Writers"): neither constraints nor other features."""
+
+LISTED_SECONDS = 60.0
+"""So often the log is listed. As long as a commit is there, clean-up has left all behind it: the next one is looked for
+by its name. A listing of a hundred thousand commits takes as long as a small batch."""
 
 _CHECKPOINT = ".checkpoint.parquet"
 _TYPE = b'":{"path":"type='
@@ -59,8 +64,8 @@ class LogState:
 
     Attributes:
         version: the table's version, -1 before its first commit.
-        oldest: the first commit that the log still has.
-        checkpoint: the version of the newest checkpoint, -1 without one.
+        oldest: the first commit that the log had when it was last listed.
+        checkpoint: the version of the newest checkpoint then, -1 without one.
         transactions: by name.
         metadata: the table's metadata, as the log has it; of a checkpoint, id and configuration.
         writer: the version of the protocol that a writer has to know.
@@ -75,6 +80,11 @@ class LogState:
     _base: Checkpoint = field(default_factory=Checkpoint)
     _since: Mapping[str, int] = field(default_factory=dict)
     _mark: tuple[int, ...] = ()
+    _listed: float = 0.0
+
+    def unlisted(self) -> LogState:
+        """The same, but the next reading lists the log."""
+        return replace(self, _listed=0.0)
 
     def types(self) -> set[str]:
         """The types that the table has files of."""
@@ -90,12 +100,13 @@ def read(archive: Path, known: LogState | None = None) -> LogState:
     Raises:
         ArchiveDamaged: a commit or the checkpoint is missing or cannot be read.
     """
-    log = archive / FOLDER
+    log, now = archive / FOLDER, time.monotonic()
+    state = known if known and known._mark and _mark(log, known.version) == known._mark else None
+    if state and state._listed and now - state._listed < LISTED_SECONDS:
+        return _carried_on(log, state)
     commits, checkpoints = _listed(log)
-    state = known
-    if state is None or state.version < 0 or not state._mark or _mark(log, state.version) != state._mark:
-        state = _from_checkpoint(log, max(checkpoints, default=-1))
-    state, carried_on = _carried_on(log, state), state is known
+    carried_on = state is not None
+    state = _carried_on(log, state or _from_checkpoint(log, max(checkpoints, default=-1)))
     if state.version < max(commits, default=-1):
         if carried_on:
             return read(archive)
@@ -105,10 +116,12 @@ def read(archive: Path, known: LogState | None = None) -> LogState:
             path=str(missing),
             hint="Restore this file from a copy; nothing was changed",
         )
-    oldest, checkpoint = min(commits, default=0), max(checkpoints, default=-1)
-    if (state.oldest, state.checkpoint) == (oldest, checkpoint):
-        return state
-    return replace(state, oldest=oldest, checkpoint=checkpoint)
+    return replace(
+        state,
+        oldest=min(commits, default=0),
+        checkpoint=max(checkpoints, default=-1),
+        _listed=now if state._mark else 0.0,
+    )
 
 
 def commit_path(archive: Path, version: int) -> Path:

@@ -92,13 +92,11 @@ def batches(given: argparse.Namespace, work: Path, kept: Path, console: Console)
 
 
 def _filled(files: int, given: argparse.Namespace, kept: Path, console: Console) -> Path:
-    """An archive of that many small files; each is made of the next smaller one."""
-    folder = kept / f"filled-{files}"
+    """An archive of that many small files, made of the next smaller one; one that was interrupted is gone on with."""
+    folder, building = kept / f"filled-{files}", kept / f"filling-{files}"
     if not folder.exists():
         smaller = [path for path in kept.glob("filled-*") if int(path.name.split("-")[1]) < files]
-        building = kept / "building"
-        shutil.rmtree(building, ignore_errors=True)
-        if smaller:
+        if smaller and not building.exists():
             base = max(smaller, key=lambda path: int(path.name.split("-")[1]))
             shutil.copytree(base, building, copy_function=_link)
         console.print(f"Filling an archive with {files:,} files ...")
