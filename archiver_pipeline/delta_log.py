@@ -26,8 +26,8 @@ WRITER_VERSION = 2
 """What a commit has to know of (Delta protocol, "Requirements for Writers"): neither constraints nor other features."""
 
 LISTED_SECONDS = 60.0
-"""So often the log is listed. As long as a commit is there, clean-up has left all behind it: the next one is looked for
-by its name. A listing of a hundred thousand commits takes as long as a small batch."""
+"""So often the log is listed. In between the next commit is looked for by its name: none that is younger than that has
+been cleaned up. A listing of a hundred thousand commits takes as long as a small batch."""
 
 _CHECKPOINT = ".checkpoint.parquet"
 _TYPE = b'":{"path":"type='
