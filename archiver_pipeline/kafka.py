@@ -213,13 +213,18 @@ class Cluster:
             return {}, {}
         answers: list[dict[tuple[str, int], int]] = []
         unread = {}
-        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
-            answer = {}
-            futures = self._admin.list_offsets(
-                {Place(topic, number): spec for topic, number in places},
+        wanted = [Place(topic, number) for topic, number in places]
+        # Both are asked for before either is waited for: over ten thousand partitions each takes the broker a while.
+        asked = [
+            self._admin.list_offsets(
+                dict.fromkeys(wanted, spec),
                 isolation_level=IsolationLevel.READ_COMMITTED,
                 request_timeout=self._timeout,
             )
+            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+        ]
+        for futures in asked:
+            answer = {}
             for place, future in futures.items():
                 try:
                     answer[place.topic, place.partition] = future.result(self._timeout).offset

@@ -19,6 +19,7 @@ from archiver_pipeline.files import Fault, ListedFile, check_file
 from archiver_pipeline.hours import DueHour, Hour, HourFile, due, parse_hour, to_put_together
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger, Transaction
+from archiver_pipeline.look import Look
 from archiver_pipeline.parquet import frames_of_all
 from archiver_pipeline.plan import lane_of, positions_of
 from archiver_pipeline.runs import Runs, merged
@@ -65,18 +66,20 @@ class Sealer:
         self._run_id = run_id
         self._on_step = on_step
 
-    def due(self, *, patient: bool = True) -> list[DueHour]:
+    def due(self, *, patient: bool = True, look: Look | None = None) -> list[DueHour]:
         """The closed hours that have something to seal, in order.
 
         Args:
             patient: let late messages of a sealed hour gather, instead of sealing them at once.
+            look: what the broker showed just now; by default it is asked.
         """
         if not self.archive.exists():
             return []
         table, ledger = self.archive.snapshot()
         now_ms = int(time.time() * 1000)
         grace_ms = self.settings.seal_grace_minutes * 60_000
-        return due(self.archive.files(table), min(now_ms, self.caught_up_ms(ledger)), now_ms, grace_ms, patient=patient)
+        until_ms = min(now_ms, self.caught_up_ms(ledger, look=look))
+        return due(self.archive.files(table), until_ms, now_ms, grace_ms, patient=patient)
 
     def seal(self, hour: Hour, *, whole: bool = False) -> Sealed | None:
         """Seal an hour, or return None where nothing is to be done.
@@ -134,20 +137,20 @@ class Sealer:
             attempt.discard()
             raise
 
-    def caught_up_ms(self, ledger: Ledger, *, ask: bool = True) -> int:
+    def caught_up_ms(self, ledger: Ledger, *, ask: bool = True, look: Look | None = None) -> int:
         """When the archive last had all that Kafka had: right now, but for lanes that are behind, or if Kafka does not
         tell or is not to be asked, as the lanes' newest full batches tell."""
         if ask:
             try:
-                return self._asked_ms(ledger)
+                return self._asked_ms(ledger, look)
             except KafkaError as error:
                 log.warning("hours are closed by what the archive knows, because the broker did not tell: %s", error)
         lanes = {lane_of(at.topic, at.partition, self.settings.lanes) for at in ledger.committed}
         return min((ledger.caught_up.get(lane, 0) for lane in lanes), default=0)
 
-    def _asked_ms(self, ledger: Ledger) -> int:
+    def _asked_ms(self, ledger: Ledger, look: Look | None) -> int:
         cluster = Cluster(self.settings)
-        look = cluster.look()
+        look = look or cluster.look()
         behind = {
             lane_of(item.at.topic, item.at.partition, self.settings.lanes)
             for state in look.topics

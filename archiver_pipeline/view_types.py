@@ -61,7 +61,8 @@ def replace_typed_views(
         if type_name not in names:
             names[type_name] = _view_name(type_name, {*PUBLIC, *taken, *(name.lower() for name in names.values())})
             connection.execute("INSERT INTO types VALUES (?, ?)", [type_name, names[type_name]])
-        fields.store(connection, type_name, columns[type_name])
+        if columns[type_name] != fields.stored(connection, type_name):
+            fields.store(connection, type_name, columns[type_name])
         expressions = ", ".join(column.expression() for column in columns[type_name])
         query = files.select_listed(type_name in sound, type_name)
         replace_view(

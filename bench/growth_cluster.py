@@ -18,6 +18,9 @@ from archiver_pipeline.settings import load
 
 PER_TOPIC = 100
 LIMIT_SECONDS = 120
+_TOPICS_AT_ONCE = 20
+"""A broker refuses more than some thousand partitions at once."""
+
 CHECKPOINT_EVERY = 1_000
 """Fewer than an archive has, so that writing them takes no longer than the rest."""
 
@@ -30,8 +33,10 @@ def make_topics(bootstrap_servers: str, count: int) -> None:
 
     names = [f"grow{number:03}" for number in range(count)]
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    for future in admin.create_topics([NewTopic(name, PER_TOPIC, 1) for name in names], operation_timeout=60).values():
-        future.result(LIMIT_SECONDS)
+    for start in range(0, count, _TOPICS_AT_ONCE):
+        some = [NewTopic(name, PER_TOPIC, 1) for name in names[start : start + _TOPICS_AT_ONCE]]
+        for future in admin.create_topics(some, operation_timeout=60).values():
+            future.result(LIMIT_SECONDS)
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     for name in names:
         producer.produce(name, b'{"type":"x"}', partition=0)
@@ -43,7 +48,9 @@ def write_commits(count: str) -> dict[str, Any]:
     """Commits that move partitions on, as batches without messages do; the first one knows all partitions."""
     settings = load()
     archive = Archive(settings.archive_uri)
-    look = Cluster(settings, timeout=LIMIT_SECONDS).look()
+    cluster = Cluster(settings, timeout=LIMIT_SECONDS)
+    while (look := cluster.look()).unread or not all(len(state.partitions) == PER_TOPIC for state in look.topics):
+        time.sleep(0.5)  # Until every partition has a leader.
     every = [
         TopicPartition(state.topic, state.topic_id, number) for state in look.topics for number in state.partitions
     ]

@@ -109,16 +109,18 @@ def _tick(context: dg.SensorEvaluationContext, shown_from: datetime) -> dg.Senso
     busy = under_way(instance, job_name="seal")
     if busy:
         return _skip(f"run {busy[0].dagster_run.run_id[:8]} is at work", context.cursor)
-    found = positions(archive().ledger(), cluster().look())
+    look = cluster().look()
+    found = positions(archive().ledger(), look)
     behind = far_behind(lane_states(found, current.lanes), current.batch_messages)
     if behind:
         return _skip(f"{behind}: sealing waits", context.cursor)
     from archiver_pipeline.seal import Sealer
 
     sealer = Sealer(current)
+    sealer.archive = archive()  # It has read the log already.
     if not sealer.archive.exists():
         return _skip("there is no archive yet", context.cursor)
-    due = sealer.due()
+    due = sealer.due(look=look)
     version = sealer.archive.ledger().version
     now = time.time()
     memory = recall(context.cursor, now)

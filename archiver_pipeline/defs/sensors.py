@@ -13,7 +13,7 @@ import dagster as dg
 from archiver_pipeline import view
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.resources import archive, cluster, settings
-from archiver_pipeline.defs.runs import record_of, under_way
+from archiver_pipeline.defs.runs import record_of, uncollected, under_way
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.look import Look
@@ -104,7 +104,8 @@ def or_reason(
 ) -> dg.SensorResult:
     """Do a tick; where it fails, it skips with the error as its reason and remembers what it knew."""
     try:
-        return tick(context)
+        with uncollected():
+            return tick(context)
     except ArchiverError as error:
         return dg.SensorResult(skip_reason=settings().mask(str(error)), cursor=context.cursor)
 
