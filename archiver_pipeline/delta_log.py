@@ -129,20 +129,6 @@ def commit_path(archive: Path, version: int) -> Path:
     return archive / FOLDER / f"{version:020}.json"
 
 
-def added(archive: Path, after: int, until: int) -> list[dict[str, Any]] | None:
-    """The files (Delta protocol, "Add File") of some commits, or None where one is gone or took files away."""
-    found = []
-    for version in range(after + 1, until + 1):
-        try:
-            lines = commit_path(archive, version).read_bytes().splitlines()
-        except FileNotFoundError:
-            return None
-        if any(line.startswith((b'{"remove"', b'{"metaData"')) for line in lines):
-            return None
-        found += [json.loads(line)["add"] for line in lines if line.startswith(b'{"add"')]
-    return found
-
-
 def put(archive: Path, version: int, actions: Iterable[Mapping[str, Any]], scratch: Path) -> bool:
     """Put a commit in the log, forced to the disk before anyone sees it; False where the version is taken.
 

@@ -35,7 +35,7 @@ from archiver_pipeline.view_tables import (
     store_broken,
 )
 from archiver_pipeline.view_types import PUBLIC as PUBLIC
-from archiver_pipeline.view_types import columns_of, replace_typed_views, replace_view
+from archiver_pipeline.view_types import columns_of, replace_typed_views, replace_view, view_names
 
 if TYPE_CHECKING:
     import duckdb
@@ -185,7 +185,7 @@ def _write_added(
             fresh = pl.Series([fields.with_glob(path) for (path,) in rows], dtype=pl.String)
             files.store_lists(connection, fresh=fresh.append(added["path"]))
             if not added.is_empty():
-                replace_view(connection, "messages", files.select_listed(True))
+                replace_view(connection, "messages", files.select_listed(True), view_names(connection))
             replace_typed_views(connection, files, added, columns)
             _finish(connection, archive, standing)
             return True
@@ -208,7 +208,7 @@ def _write(
     # Now that new files were looked at, the broken ones among them are known.
     sound = listed.filter(~listed["path"].is_in(sorted(files.broken)))
     files.store_lists(connection, cold=sound["path"], fresh=sound["path"].clear())
-    replace_view(connection, "messages", files.select_listed(not sound.is_empty()))
+    replace_view(connection, "messages", files.select_listed(not sound.is_empty()), view_names(connection))
     replace_typed_views(connection, files, listed, columns)
     store_broken(connection, files)
     connection.execute("UPDATE meta.state SET looked = ?", [time.time()])

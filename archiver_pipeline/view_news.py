@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from archiver_pipeline import delta_log, envelope
@@ -33,7 +34,7 @@ def only_added(
     ((before, looked, fresh),) = connection.execute(query).fetchall()
     if files.broken or files.mended or not looked <= time.time() < looked + look_seconds or before < 0:
         return None
-    actions = delta_log.added(archive.path, before, log.version)
+    actions = _added(archive.path, before, log.version)
     if actions is None or fresh + len(actions) > _FRESH_MOST:
         return None
     text = dict.fromkeys(("path", *envelope.PARTITION_COLUMNS), pl.String)
@@ -50,3 +51,17 @@ def only_added(
     if any(envelope.is_sealed(path) for path, *_ in rows):
         return None
     return pl.DataFrame(rows, schema={**text, **numbers}, orient="row").with_columns(pl.lit(False).alias("sealed"))
+
+
+def _added(archive: Path, after: int, until: int) -> list[dict[str, Any]] | None:
+    """The files (Delta protocol, "Add File") of some commits, or None where one is gone or took files away."""
+    found = []
+    for version in range(after + 1, until + 1):
+        try:
+            lines = delta_log.commit_path(archive, version).read_bytes().splitlines()
+        except FileNotFoundError:
+            return None
+        if any(line.startswith((b'{"remove"', b'{"metaData"')) for line in lines):
+            return None
+        found += [json.loads(line)["add"] for line in lines if line.startswith(b'{"add"')]
+    return found

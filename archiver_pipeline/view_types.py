@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope, fields
@@ -50,7 +50,7 @@ def replace_typed_views(
     sound = set(listed.filter(~listed["path"].is_in(sorted(files.broken)))["type"])
     # By age and not by name alone, so that a file made anew gives every view the name that it had.
     first = dict(listed.group_by("type").agg(pl.col("added").min()).iter_rows())
-    taken = {name.lower() for (name,) in connection.execute("SELECT view_name FROM duckdb_views()").fetchall()}
+    taken = view_names(connection)
     for type_name in sorted(columns, key=lambda name: (first.get(name, 0), name)):
         if type_name not in there:
             name = names.pop(type_name)
@@ -65,16 +65,19 @@ def replace_typed_views(
             fields.store(connection, type_name, columns[type_name])
         expressions = ", ".join(column.expression() for column in columns[type_name])
         query = files.select_listed(type_name in sound, type_name)
-        replace_view(
-            connection, names[type_name], f"SELECT *{', ' + expressions if expressions else ''} FROM ({query})"
-        )
+        wanted = f"SELECT *{', ' + expressions if expressions else ''} FROM ({query})"
+        replace_view(connection, names[type_name], wanted, taken)
 
 
-def replace_view(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
-    """Make a view unless it is there as it is to be: making it, DuckDB looks for every one of its files."""
-    there = "SELECT 1 FROM duckdb_views() WHERE database_name = current_database() AND view_name = ?"
+def view_names(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """The names of all views, in small letters."""
+    return {name.lower() for (name,) in connection.execute("SELECT view_name FROM duckdb_views()").fetchall()}
+
+
+def replace_view(connection: duckdb.DuckDBPyConnection, name: str, query: str, there: Collection[str]) -> None:
+    """Make a view unless it is `there` as it is to be: making it, DuckDB looks for every one of its files."""
     known = connection.execute('SELECT sql FROM meta.views WHERE "view" = ?', [name]).fetchone()
-    if known == (query,) and connection.execute(there, [name]).fetchone():
+    if known == (query,) and name.lower() in there:
         return
     connection.execute(f"CREATE OR REPLACE VIEW {fields.identifier(name)} AS {query}")
     connection.execute('DELETE FROM meta.views WHERE "view" = ?', [name])
