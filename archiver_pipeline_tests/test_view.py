@@ -721,8 +721,8 @@ SHOWN = (
     "SELECT * EXCLUDE (run_id) FROM batches ORDER BY ALL",
     "FROM offsets ORDER BY ALL",
     'SELECT type, "view" FROM types ORDER BY ALL',
-    "FROM object_one ORDER BY ALL",
-    "FROM other ORDER BY ALL",
+    'SELECT "offset", dt, hr, n, m FROM object_one ORDER BY ALL',
+    'SELECT "offset", dt, hr, k FROM other ORDER BY ALL',
 )
 
 
