@@ -34,6 +34,7 @@ COLUMNS = {
 """The columns of a message and their types in DuckDB."""
 
 _NAMED = 3
+_JOINED = "p[1] || '/' || n || '.parquet'"
 
 Answer = TypeVar("Answer")
 
@@ -93,8 +94,7 @@ class ViewFiles:
         folder = fields.literal(fields.no_glob(self.absolute("")))
         connection.execute(f"CREATE OR REPLACE MACRO meta.folder() AS {folder}")
         for name, paths in lists.items():
-            text = fields.literal("\n".join(paths.str.replace_all(r"([*?\[])", "[$1]").to_list()))
-            value = f"string_split({text}, chr(10))" if len(paths) else "[]::VARCHAR[]"
+            value = _list(paths.str.replace_all(r"([*?\[])", "[$1]")) if len(paths) else "[]::VARCHAR[]"
             connection.execute(f"CREATE OR REPLACE MACRO meta.{name}() AS {value}")
 
     def ask(self, paths: Sequence[str], query: Callable[[duckdb.DuckDBPyConnection, list[str]], Answer]) -> Answer:
@@ -194,6 +194,23 @@ def stored_paths(connection: duckdb.DuckDBPyConnection) -> pl.Series:
 
     rows = connection.sql("SELECT unnest(list_concat(meta.cold(), meta.fresh())) AS path").to_arrow_table()
     return pl.DataFrame(rows)["path"].str.replace_all(r"\[([*?\[])\]", "$1")
+
+
+def _list(paths: pl.Series) -> str:
+    """The SQL of a list of paths: folder by folder, for its text is read and written with every refresh."""
+    import polars as pl
+
+    folder, name = pl.col("path").str.extract("^(.*)/[^/]*$"), pl.col("path").str.extract(r"([^/]*)\.parquet$")
+    parts = paths.rename("path").to_frame().select(folder.alias("folder"), name.alias("name"))
+    if parts.null_count().sum_horizontal().item():  # A file that was not written by the archiver.
+        text = fields.literal("\n".join(paths.to_list()))
+        return f"string_split({text}, chr(10))"
+    lines = parts.group_by("folder", maintain_order=True).agg(pl.col("name").str.join("\t"))
+    text = fields.literal(
+        "\n".join(lines.select(pl.concat_str("folder", "name", separator="\t")).to_series().to_list())
+    )
+    folders = f"list_transform(string_split({text}, chr(10)), lambda g : string_split(g, chr(9)))"
+    return f"flatten(list_transform({folders}, lambda p : list_transform(p[2:], lambda n : {_JOINED})))"
 
 
 def _select(paths: str, columns: Iterable[str]) -> str:
