@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Set
+from functools import cache
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
@@ -12,12 +13,21 @@ from archiver_pipeline.message_types import classify
 from archiver_pipeline.plan import TopicPartition
 
 if TYPE_CHECKING:
+    import duckdb
     import polars as pl
 
 log = logging.getLogger(__name__)
 
 _ROWS, _BYTES = 50_000, 16 * 1024**2
 """So much is classified at once: fewer calls where frames are small."""
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One for the whole process: to make it takes as long as a small batch."""
+    import duckdb
+
+    return duckdb.connect(config={"threads": 1})
 
 
 class Classifier:
@@ -34,14 +44,12 @@ class Classifier:
         known_types: Set[str],
         max_types: int,
     ) -> None:
-        import duckdb
-
         self._places = places
         self._rules = {topic: rule_of(topic) for topic in {at.topic for at in places}}
         self.types = set(known_types)
         self._max_types = max_types
         self._refused_types: set[str] = set()
-        self._duckdb = duckdb.connect(config={"threads": 1})
+        self._duckdb = _database().cursor()
         self._raw: list[pl.DataFrame] = []
         self._raw_bytes = 0
 

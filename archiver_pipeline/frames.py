@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,22 @@ def _decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
                 texts.append(None)
                 rest.append(value)
         return pl.Series(texts, dtype=pl.String), pl.Series(rest, dtype=pl.Binary)
+
+
+def bounds(frame: pl.DataFrame) -> tuple[dict[int, int], dict[int, int], Counter[int]]:
+    """First offset, last offset and number of messages of each range in a frame of `RangeReader.frames`.
+
+    Messages come in runs of one partition, and each run is one step.
+    """
+    offsets = frame["offset"]
+    first, last, counts = dict[int, int](), dict[int, int](), Counter[int]()
+    start = 0
+    for length, number in frame["range"].rle().struct.unnest().iter_rows():
+        first.setdefault(number, offsets[start])
+        start += length
+        last[number] = offsets[start - 1]
+        counts[number] += length
+    return first, last, counts
 
 
 def timestamp_types(kinds: Sequence[int]) -> pl.Series:

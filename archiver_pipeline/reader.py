@@ -5,12 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
-from archiver_pipeline.frames import header_bytes, header_series, headers_of, timestamp_types
+from archiver_pipeline.frames import bounds, header_bytes, header_series, headers_of, timestamp_types
 from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, said_by, same_topic, translate
 from archiver_pipeline.plan import RETENTION, Gap, OffsetRange
 from archiver_pipeline.progress import Progress
@@ -157,19 +156,20 @@ class RangeReader:
         import polars as pl
         from confluent_kafka import Message
 
+        partitions = map(Message.partition, messages)
         if self._only_topic:
-            index = [self._by_number[message.partition()] for message in messages]
+            index = pl.Series(list(map(self._by_number.__getitem__, partitions)), dtype=pl.UInt32)
         else:
-            index = [self._index[message.topic(), message.partition()] for message in messages]
-        offsets = [message.offset() for message in messages]
+            places = zip(map(Message.topic, messages), partitions, strict=True)
+            index = pl.Series(list(map(self._index.__getitem__, places)), dtype=pl.UInt32)
         kinds, stamps = zip(*map(Message.timestamp, messages), strict=True)
-        keys = [message.key() for message in messages]
-        payloads = [message.value() for message in messages]
+        keys = list(map(Message.key, messages))
+        payloads = list(map(Message.value, messages))
         headers = headers_of(messages)
         frame = pl.DataFrame(
             {
-                "range": pl.Series(index, dtype=pl.UInt32),
-                "offset": pl.Series(offsets, dtype=pl.Int64),
+                "range": index,
+                "offset": pl.Series(list(map(Message.offset, messages)), dtype=pl.Int64),
                 "timestamp_ms": pl.Series(stamps, dtype=pl.Int64),
                 "timestamp_type": timestamp_types(kinds),
                 "key": pl.Series(keys, dtype=pl.Binary),
@@ -181,30 +181,26 @@ class RangeReader:
         mean = size / len(messages)
         # More than zero, also where all are empty; large ones may follow a few that are small.
         self._mean_bytes = max(mean + 1, self._mean_bytes / 4)
-        return self._take_down(frame, index, offsets, mean)
+        return self._take_down(frame, mean)
 
-    def _take_down(
-        self, frame: pl.DataFrame, index: list[int], offsets: list[int | None], mean_bytes: float
-    ) -> pl.DataFrame:
+    def _take_down(self, frame: pl.DataFrame, mean_bytes: float) -> pl.DataFrame:
         """Note how far each range came, and return the frame without messages outside their range.
 
         The offsets of a partition come in order, so the first and the last of each tell whether there are any.
         """
         import polars as pl
 
-        first = dict(zip(reversed(index), reversed(offsets), strict=True))
-        last = dict(zip(index, offsets, strict=True))
-        if any(first[n] < self.progress[n].next or last[n] >= self.progress[n].range.end for n in last):  # type: ignore[operator]
+        first, last, counts = bounds(frame)
+        if any(first[n] < self.progress[n].next or last[n] >= self.progress[n].range.end for n in last):
             low, high = zip(*((item.next, item.range.end) for item in self.progress), strict=True)
             frame = frame.filter(
                 (frame["offset"] >= pl.Series(low).gather(frame["range"]))
                 & (frame["offset"] < pl.Series(high).gather(frame["range"]))
             )
-            index = frame["range"].to_list()
-        counts = Counter(index)
+            counts = bounds(frame)[2]
         for number, offset in last.items():
             item = self.progress[number]
-            item.next = max(item.next, min((offset or 0) + 1, item.range.end))
+            item.next = max(item.next, min(offset + 1, item.range.end))
             item.messages += counts[number]
             item.bytes += round(counts[number] * mean_bytes)
         return frame
