@@ -162,7 +162,7 @@ class RangeReader:
         else:
             places = zip(map(Message.topic, messages), partitions, strict=True)
             index = pl.Series(list(map(self._index.__getitem__, places)), dtype=pl.UInt32)
-        kinds, stamps = zip(*map(Message.timestamp, messages), strict=True)
+        times = list(map(Message.timestamp, messages))
         keys = list(map(Message.key, messages))
         payloads = list(map(Message.value, messages))
         headers = headers_of(messages)
@@ -170,8 +170,8 @@ class RangeReader:
             {
                 "range": index,
                 "offset": pl.Series(list(map(Message.offset, messages)), dtype=pl.Int64),
-                "timestamp_ms": pl.Series(stamps, dtype=pl.Int64),
-                "timestamp_type": timestamp_types(kinds),
+                "timestamp_ms": pl.Series([stamp for _, stamp in times], dtype=pl.Int64),
+                "timestamp_type": timestamp_types([kind for kind, _ in times]),
                 "key": pl.Series(keys, dtype=pl.Binary),
                 "payload": pl.Series(payloads, dtype=pl.Binary),
                 "headers": header_series(headers),
