@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null)
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "ARGS=... is handed on by demo, dev, test, bench, bench-peers, crash, sql and lock, as in: make test ARGS='-k plan -x'"
+	@echo "ARGS=... is handed on by demo, dev, test, bench, bench-peers, crash, sql and lock, as in: make test ARGS='-n 0 -k plan'"
 
 demo: $(INSTALLED) ## see it work: embedded broker, generator, Dagster; CI=true or DEMO_SECONDS=n ends by itself
 	@$(BIN)/python -m archiver_pipeline.demo $(ARGS)
@@ -19,8 +19,8 @@ demo: $(INSTALLED) ## see it work: embedded broker, generator, Dagster; CI=true 
 dev: $(INSTALLED) ## Dagster's UI, daemon and sensor against the configured broker
 	@$(BIN)/python -m archiver_pipeline.dev $(ARGS)
 
-test: $(INSTALLED) ## the whole suite, with a real Kafka (needs Java 17 and Maven)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## the whole suite by two processes, each with a real Kafka (needs Java 17 and Maven)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check .
