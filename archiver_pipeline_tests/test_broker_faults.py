@@ -100,6 +100,7 @@ def test_a_broker_that_freezes_in_mid_batch(
     create_topic(own_kafka.bootstrap_servers, topic_name)
     produce_in_pieces(own_kafka.bootstrap_servers, topic_name)
     archived = Archived(tmp_path, own_kafka.bootstrap_servers, topic_name, kafka=SMALL_FETCHES)
+    archived.answer_seconds = 60  # Just thawed, it may take its time.
     thaw = threading.Timer(FROZEN_SECONDS, own_kafka.resume)
 
     def freeze() -> None:
