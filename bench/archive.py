@@ -6,9 +6,9 @@ import json
 import os
 import time
 
-from archiver_pipeline import view
 from archiver_pipeline.batch import Archiver
 from archiver_pipeline.follow import drain
+from archiver_pipeline.run_view import RunView
 from archiver_pipeline.settings import load
 
 
@@ -22,13 +22,15 @@ def main() -> None:
     archiver = Archiver(settings, int(os.environ.get("BENCH_LANE", "0")))
     began = time.monotonic()
     messages, files, steps = 0, 0, dict[str, float]()
+    shown = RunView(settings.view_path, archiver.archive)
     for batch in drain(archiver):
         messages += batch.messages
         files += batch.files
         before = time.monotonic()
-        view.refresh(settings.view_path, archiver.archive, batch.look)
+        shown.show(batch)
         for name, seconds in (*batch.steps.items(), ("view", time.monotonic() - before)):
             steps[name] = steps.get(name, 0.0) + seconds
+    shown.finish()
     seconds = time.monotonic() - began
     print(json.dumps({"messages": messages, "files": files, "seconds": seconds, "steps": steps}))
 

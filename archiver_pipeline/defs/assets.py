@@ -13,6 +13,7 @@ from archiver_pipeline.errors import ArchiveError, ArchiverError, RangeRefused, 
 from archiver_pipeline.follow import drain, stay
 from archiver_pipeline.plan import OffsetRange, TopicPartition
 from archiver_pipeline.planner import Targets
+from archiver_pipeline.run_view import RunView
 
 GROUP = "archive"
 OP = "archive_batches"
@@ -112,16 +113,24 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
     path = settings().view_path
     total = 0
     answers = checks.Answers(context.log_event, checks.PAUSE_SECONDS if config.stay_seconds > 0 else 0.0)
-    for batch in _batches(config, archiver):
-        total += batch.messages
-        view.refresh(path, archiver.archive, batch.look)
-        for event in metadata.events(batch, path):
-            context.log_event(event)
-        answers.add(list(checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages)))
-        context.log.info(
-            f"lane {batch.lane}: {batch.messages:,} messages in {batch.seconds:.1f} s, {batch.lag:,} left, "
-            f"{total:,} so far"
-        )
+    shown = RunView(path, archiver.archive)
+    try:
+        for batch in _batches(config, archiver):
+            total += batch.messages
+            version = shown.show(batch)
+            for event in metadata.events(batch):
+                context.log_event(event)
+            if version is not None:
+                context.log_event(metadata.view_made(path, version))
+            answers.add(list(checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages)))
+            context.log.info(
+                f"lane {batch.lane}: {batch.messages:,} messages in {batch.seconds:.1f} s, {batch.lag:,} left, "
+                f"{total:,} so far"
+            )
+    finally:
+        version = shown.finish()
+        if version is not None:
+            context.log_event(metadata.view_made(path, version))
     answers.tell()
     if total == 0:
         context.log.info(f"lane {archiver.lane}: nothing to archive")

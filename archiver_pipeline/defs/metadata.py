@@ -30,12 +30,11 @@ def topic_key(topic: str) -> dg.AssetKey:
     return dg.AssetKey(["kafka", topic])
 
 
-def events(batch: Batch, view: Path) -> Iterator[dg.AssetMaterialization | dg.AssetObservation]:
-    """What happened to each asset in a batch."""
+def events(batch: Batch) -> Iterator[dg.AssetMaterialization | dg.AssetObservation]:
+    """What happened to the topics and to the archive in a batch."""
     for topic, metadata in _topics(batch).items():
         yield dg.AssetObservation(topic_key(topic), metadata=metadata)
     yield dg.AssetMaterialization(MESSAGES, description=_sentence(batch), metadata=_messages(batch))
-    yield view_made(view, batch.version)
 
 
 def view_made(view: Path, version: int) -> dg.AssetMaterialization:
