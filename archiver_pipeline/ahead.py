@@ -46,6 +46,11 @@ class Ahead:
             raise self._error
         raise StopIteration
 
+    def wait(self) -> None:
+        """Wait until all frames are made, or will never be."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over)
+
     def stop(self) -> None:
         """Make no more frames, drop those that nobody took, and wait until the thread has ended."""
         with self._changed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, batch_of
@@ -133,13 +134,11 @@ class Archiver:
                 self._clean_only(attempt, clock)
                 return None
             clock.step("read")
-            reading = reading or self._start(planned, attempt.types() if planned.plan.ranges else set())
+            reading = reading or self._start(planned, attempt.types)
             writer = BatchWriter(attempt.write)
-            for frame in reading.frames():
+            for frame in reading.frames(partial(self._read_on, reading, before) if read_on else None):
                 writer.add(frame)
             progress = reading.progress
-            if read_on and planned.left(progress):
-                self._read_on({**before, **planned.committed(progress)}, targets, reading.types)
             clock.step("write")
             writer.close()
             clock.step("sync")
@@ -184,14 +183,18 @@ class Archiver:
         self.rest()
         return None
 
-    def _read_on(self, committed: CommittedOffsets, targets: Targets | None, types: Set[str]) -> None:
-        """Begin to read the batch after this one as if this one were committed; the next attempt looks if it is."""
+    def _read_on(self, reading: Reading, before: CommittedOffsets) -> None:
+        """Begin to read the batch after this one, of which all came from Kafka, as if it were committed: the next
+        attempt looks if it is."""
+        this, progress = reading.planned, reading.progress
+        if not this.left(progress):
+            return
         with suppress(ArchiverError):  # If it still fails then, it fails the next batch, not this one.
-            planned = self._planner.plan(committed, targets)
+            planned = self._planner.plan({**before, **this.committed(progress)}, this.targets)
             if planned is not None and planned.plan.ranges:
-                self._next = self._start(planned, types)
+                self._next = self._start(planned, reading.types)
 
-    def _start(self, planned: Planned, types: Set[str]) -> Reading:
+    def _start(self, planned: Planned, types: Callable[[], Set[str]]) -> Reading:
         if planned.plan.ranges:
             log.info("reading %s", ", ".join(map(str, planned.plan.ranges)))
         return Reading(planned, self.cluster, self.settings, types, lambda: self._on_step("frame"))

@@ -16,7 +16,7 @@ LENIENT = r",\s*[\]}]|[:\[,]\s*-?(?i:nan|inf)|^\s*-?(?i:nan|inf)|-0\s*(?:[,}\]]|
 """What DuckDB's reader lets pass although RFC 8259 does not (a trailing comma, NaN, Infinity), or writes anew (-0)."""
 
 _TRACES = [",]", ",}", ", ]", ", }", ",  ", ", \t", ", \n", ", \r", ",\t", ",\n", ",\r", "-0"]
-_WORDS = r"(?i)nan|inf"
+_WORDS = ["nan", "inf"]
 """What every such text has somewhere. Both are found ten times faster, and seldom."""
 
 SURROGATE = r"\\u[dD][89a-fA-F]"
@@ -129,7 +129,7 @@ def _by_path(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConne
 
 def _is_lenient(values: pl.Series) -> pl.Series:
     """Whether each text may have what `LENIENT` finds; null stays null."""
-    suspects = values.str.contains_any(_TRACES) | values.str.contains(_WORDS)
+    suspects = values.str.contains_any(_TRACES) | values.str.contains_any(_WORDS, ascii_case_insensitive=True)
     rows = suspects.arg_true()
     return suspects.scatter(rows, values[rows].str.contains(LENIENT)) if len(rows) else suspects
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Set
 from contextlib import closing
+from threading import Event
 from typing import TYPE_CHECKING
 
 from archiver_pipeline.ahead import Ahead
@@ -27,23 +28,42 @@ class Reading:
 
     Attributes:
         planned: the batch.
-        types: the archive's types, new ones of the batch among them once its frames are taken.
     """
 
     def __init__(
-        self, planned: Planned, cluster: Cluster, settings: Settings, types: Set[str], on_frame: Callable[[], None]
+        self,
+        planned: Planned,
+        cluster: Cluster,
+        settings: Settings,
+        types: Callable[[], Set[str]],
+        on_frame: Callable[[], None],
     ) -> None:
-        """Begin to read. `on_frame` is told of each frame from Kafka, in the thread that reads."""
-        ranges = planned.plan.ranges
-        self.planned = planned
-        self._reader = RangeReader(cluster, ranges, settings.batch_bytes)
-        classifier = Classifier([item.at for item in ranges], settings.type_rule, types, settings.max_types)
-        self.types: Set[str] = classifier.types
-        self._read = Ahead(self._frames_read(on_frame), _READ_BYTES, "read")
-        self._classified = Ahead(classifier.over(self._read), _CLASSIFIED_BYTES, "classify")
+        """Begin to read.
 
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """Return the frames of `Classifier.over`. They raise what `RangeReader.frames` raises."""
+        Args:
+            planned: what to read.
+            cluster: where from.
+            settings: the bounds and the type rules.
+            types: returns the archive's types; it is asked in a thread, and may wait for those of the batch before.
+            on_frame: is told of each frame from Kafka, in the thread that reads.
+        """
+        self.planned = planned
+        self._settings = settings
+        self._types: Set[str] = frozenset()
+        self._then: Callable[[], None] | None = None
+        self._taken = Event()
+        self._reader = RangeReader(cluster, planned.plan.ranges, settings.batch_bytes)
+        self._read = Ahead(self._frames_read(on_frame), _READ_BYTES, "read")
+        self._classified = Ahead(self._frames_classified(types), _CLASSIFIED_BYTES, "classify")
+
+    def frames(self, then: Callable[[], None] | None = None) -> Iterator[pl.DataFrame]:
+        """Return the frames of `Classifier.over`. They raise what `RangeReader.frames` raises.
+
+        Args:
+            then: is called, in the thread that reads, when all of it came from Kafka; the frames end after that.
+        """
+        self._then = then
+        self._taken.set()
         return self._classified
 
     def _frames_read(self, on_frame: Callable[[], None]) -> Generator[pl.DataFrame]:
@@ -51,14 +71,30 @@ class Reading:
             for frame in frames:
                 on_frame()
                 yield frame
+        self._taken.wait()
+        if self._then is not None and not self._reader.halted:
+            self._then()
+
+    def _frames_classified(self, types: Callable[[], Set[str]]) -> Generator[pl.DataFrame]:
+        settings, places = self._settings, [item.at for item in self.planned.plan.ranges]
+        classifier = Classifier(places, settings.type_rule, types(), settings.max_types)
+        self._types = classifier.types
+        with closing(classifier.over(self._read)) as frames:
+            yield from frames
 
     @property
     def progress(self) -> Mapping[TopicPartition, Progress]:
-        """How far each range came, once all frames are taken."""
+        """How far each range came, once it is read."""
         return {item.range.at: item for item in self._reader.progress}
+
+    def types(self) -> Set[str]:
+        """The archive's types, new ones of the batch among them; waits until all of it has its type."""
+        self._classified.wait()
+        return self._types
 
     def stop(self) -> None:
         """Read no further, and wait until nothing is asked of the broker any more."""
         self._reader.halted = True
+        self._taken.set()
         self._read.stop()
         self._classified.stop()
