@@ -1,29 +1,40 @@
-"""Frames that are made in a thread of their own, ahead of whoever takes them."""
+"""Frames, or whatever else is large, made in a thread of their own, ahead of whoever takes them."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from threading import Condition, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    import polars as pl
+Frame = TypeVar("Frame")
 
 
-class Ahead:
+def _size_of_frame(frame: Any) -> int:
+    return int(frame.estimated_size())
+
+
+class Ahead(Generic[Frame]):
     """An iterator over frames that another thread takes from `frames` and keeps ready, up to so many bytes.
 
-    What `frames` raises is raised here, after the frames before it.
+    What `frames` raises is raised here, after the frames before it. `size` tells the bytes of one.
     """
 
-    def __init__(self, frames: Generator[pl.DataFrame], limit_bytes: int, name: str) -> None:
+    def __init__(
+        self,
+        frames: Generator[Frame],
+        limit_bytes: int,
+        name: str,
+        size: Callable[[Frame], int] = _size_of_frame,
+    ) -> None:
         self._frames = frames
+        self._size = size
         self._limit_bytes = limit_bytes
-        self._ready: deque[pl.DataFrame] = deque()
+        self._ready: deque[Frame] = deque()
         self._bytes = 0
         self._over = self._stopped = False
         self._error: BaseException | None = None
@@ -31,15 +42,15 @@ class Ahead:
         self._thread = Thread(target=self._make, name=name, daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> Iterator[pl.DataFrame]:
+    def __iter__(self) -> Iterator[Frame]:
         return self
 
-    def __next__(self) -> pl.DataFrame:
+    def __next__(self) -> Frame:
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._over)
             if self._ready:
                 frame = self._ready.popleft()
-                self._bytes -= int(frame.estimated_size())
+                self._bytes -= self._size(frame)
                 self._changed.notify_all()
                 return frame
         if self._error is not None:
@@ -73,9 +84,9 @@ class Ahead:
                 self._over = True
                 self._changed.notify_all()
 
-    def _put(self, frame: pl.DataFrame) -> None:
+    def _put(self, frame: Frame) -> None:
         with self._changed:
             self._ready.append(frame)
-            self._bytes += int(frame.estimated_size())
+            self._bytes += self._size(frame)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._bytes < self._limit_bytes or self._stopped)

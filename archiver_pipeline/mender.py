@@ -18,6 +18,7 @@ from archiver_pipeline.hour_rows import Tally, compare, judge
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.kafka_hours import HoursRead
 from archiver_pipeline.ledger import Ledger, Transaction, filled_transactions
+from archiver_pipeline.parquet import table_of
 from archiver_pipeline.runs import Runs, merged
 from archiver_pipeline.seal import finish
 from archiver_pipeline.sealed_files import Expected, SealedWriter
@@ -137,7 +138,7 @@ def _write(
                 staying = judge(frame).filter("stays")
                 for (name,), part in staying.partition_by("type", as_dict=True, maintain_order=True).items():
                     if name in wanted:
-                        writer.add(str(name), part)
+                        writer.add(str(name), table_of(part))
             writer.close()
         except BaseException:
             writer.abandon()

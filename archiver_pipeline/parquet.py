@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from archiver_pipeline.runs import ORDER, PLACE
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
     from pyarrow.parquet import FileMetaData, ParquetFile
 
 Ranges = Mapping[TopicPartition, tuple[int, int]]
@@ -20,8 +21,11 @@ Ranges = Mapping[TopicPartition, tuple[int, int]]
 
 _READ_BYTES = 8 * 1024**2
 _SAMPLE_ROWS = 16
-_SMALL_BYTES, _SMALL_FILES = 32 * 1024**2, 200
-"""So many files are read in one go, as long as their messages cannot be larger than that, whatever is in them."""
+_SMALL_BYTES = 32 * 1024**2
+"""What cannot be larger than that, whatever is in it, is read without looking first."""
+
+_REPEATED = ["topic", "topic_id", "timestamp_type"]
+"""Columns whose values are the same for thousands of messages: as dictionaries they cost next to nothing."""
 
 
 def frames_of(path: Path, columns: Sequence[str] = COLUMNS, ranges: Ranges | None = None) -> Iterator[pl.DataFrame]:
@@ -41,20 +45,37 @@ def frames_of(path: Path, columns: Sequence[str] = COLUMNS, ranges: Ranges | Non
 
     schema = {name: kind for name, kind in frame_schema().items() if name in columns}
     with pyarrow.parquet.ParquetFile(path) as parquet:
-        meta = parquet.metadata
-        groups = [number for number in range(meta.num_row_groups) if ranges is None or _may_hold(meta, number, ranges)]
-        for group in groups:
-            # One by one: sorted messages of one partition may be a thousand times as large as those of the next.
-            rows = _rows_at_once(parquet, group, list(schema))
-            for batch in parquet.iter_batches(rows, row_groups=[group], columns=list(schema)):
-                yield pl.DataFrame(batch).select(list(schema)).cast(schema)  # type: ignore[arg-type]
+        for batch in _batches(parquet, list(schema), ranges, threads=True):
+            yield pl.DataFrame(batch).select(list(schema)).cast(schema)  # type: ignore[arg-type]
+
+
+def tables_of(path: Path) -> Iterator[pa.Table]:
+    """Yield the messages of a file as `frames_of` does, but as tables of `table_schema`. It raises the same."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path, read_dictionary=_REPEATED) as parquet:
+        # Others compress meanwhile: more threads would be in their way.
+        for batch in _batches(parquet, list(COLUMNS), None, threads=False):
+            yield pa.Table.from_batches([batch]).select(COLUMNS).cast(table_schema())
+
+
+def _batches(
+    parquet: ParquetFile, columns: list[str], ranges: Ranges | None, *, threads: bool
+) -> Iterator[pa.RecordBatch]:
+    meta = parquet.metadata
+    groups = [number for number in range(meta.num_row_groups) if ranges is None or _may_hold(meta, number, ranges)]
+    for group in groups:
+        # One by one: sorted messages of one partition may be a thousand times as large as those of the next.
+        rows = _rows_at_once(parquet, group, columns)
+        yield from parquet.iter_batches(rows, row_groups=[group], columns=columns, use_threads=threads)
 
 
 def _rows_at_once(parquet: ParquetFile, group: int, columns: list[str]) -> int:
     """How many rows of a row group a frame of a few megabytes has."""
     meta = parquet.metadata.row_group(group)
     size = max(1, meta.total_byte_size)
-    rows = int(max(1, min(100_000, _READ_BYTES * meta.num_rows // size)))
+    rows = int(max(1, min(100_000, meta.num_rows, _READ_BYTES * meta.num_rows // size)))
     if rows * size <= _SMALL_BYTES:
         return rows
     # A dictionary may hold a value once that every row has: the size of a file is not that of its messages.
@@ -121,50 +142,6 @@ def _bounds(meta: FileMetaData, group: int) -> list[tuple[Any, Any]] | None:
     return bounds
 
 
-def frames_of_all(paths: Iterable[Path]) -> Iterator[pl.DataFrame]:
-    """Yield the messages of files, in order, as `frames_of` does, but small ones many at a time.
-
-    Raises:
-        OSError: a file is gone or cannot be read.
-        pyarrow.ArrowException: one is no readable Parquet file.
-    """
-    import pyarrow.parquet
-
-    small: list[Path] = []
-    most = 0
-    for path in paths:
-        meta = pyarrow.parquet.read_metadata(path)
-        # A dictionary may hold a value once that every row has.
-        size = _size(meta) * max(1, meta.num_rows)
-        if small and (most + size > _SMALL_BYTES or len(small) >= _SMALL_FILES):
-            yield from _together(small)
-            small, most = [], 0
-        if size > _SMALL_BYTES:
-            yield from frames_of(path)
-        else:
-            small, most = [*small, path], most + size
-    yield from _together(small)
-
-
-def _together(paths: list[Path]) -> Iterator[pl.DataFrame]:
-    """Yield the messages of small files as one frame; one by one where that cannot be done."""
-    import polars as pl
-
-    try:
-        frame = pl.read_parquet(paths, columns=list(COLUMNS), hive_partitioning=False, glob=False) if paths else None
-    except (pl.exceptions.PolarsError, OSError):
-        for path in paths:
-            yield from frames_of(path)
-        return
-    if frame is not None and frame.height:
-        yield frame.cast(frame_schema())  # type: ignore[arg-type]
-
-
-def _size(meta: FileMetaData) -> int:
-    """The bytes of a file's messages, not compressed but with repeated values as a dictionary has them."""
-    return sum(meta.row_group(number).total_byte_size for number in range(meta.num_row_groups))
-
-
 def frame_schema() -> dict[str, Any]:
     """The archive's columns but for the partition columns, as Polars types them."""
     import polars as pl
@@ -181,3 +158,20 @@ def frame_schema() -> dict[str, Any]:
         "value_bytes": pl.Binary(),
         "headers": pl.List(pl.Struct({"key": pl.String(), "value": pl.Binary()})),
     }
+
+
+def table_schema() -> pa.Schema:
+    """The same as Arrow types them; a dictionary is but another way to hold a text."""
+    import pyarrow as pa
+
+    text, binary, few = pa.string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())
+    kinds: list[Any] = [few, few, pa.int32(), pa.int64(), pa.timestamp("us", "UTC"), few, binary, text, binary]
+    header = pa.struct([("key", text), ("value", binary)])
+    return pa.schema(list(zip(COLUMNS, [*kinds, pa.list_(header)], strict=True)))
+
+
+def table_of(frame: pl.DataFrame) -> pa.Table:
+    """Turn a frame with the archive's columns, and others that are left out, into a table of `table_schema`."""
+    import polars as pl
+
+    return frame.select(COLUMNS).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(table_schema())

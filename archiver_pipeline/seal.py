@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
+from archiver_pipeline.ahead import Ahead
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, Replaced, rewrite_of
-from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, KafkaError, Superseded
-from archiver_pipeline.files import Fault, ListedFile, check_file
-from archiver_pipeline.hours import DueHour, Hour, HourFile, due, parse_hour, to_put_together
+from archiver_pipeline.errors import ArchiveError, KafkaError, Superseded
+from archiver_pipeline.hour_tables import HourTables
+from archiver_pipeline.hours import DueHour, Hour, HourFile, MiB, due, parse_hour, to_put_together
+from archiver_pipeline.in_order import OutOfOrder, in_blocks, sorted_before
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger, Transaction
 from archiver_pipeline.look import Look
-from archiver_pipeline.parquet import frames_of_all
 from archiver_pipeline.plan import lane_of, positions_of
-from archiver_pipeline.runs import Runs, merged
 from archiver_pipeline.sealed_files import Expected, SealedWriter
 from archiver_pipeline.settings import Settings
 from archiver_pipeline.staging import leftovers, remove_empty_folders, translated
 from archiver_pipeline.steps import Clock, OnStep
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 log = logging.getLogger(__name__)
 
 _TRIES = 5
+_AHEAD_BYTES = 128 * MiB
+"""So much may wait to be written while more is read and put in order."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,8 @@ class Sealer:
         }
         return min((ledger.caught_up.get(lane, 0) for lane in behind), default=look.asked_ms)
 
-    def _attempt(self, hour: Hour, whole: bool) -> Sealed | None:
+    def _attempt(self, hour: Hour, whole: bool, *, sort: bool = False) -> Sealed | None:
+        """Seal an hour; `sort` all of its messages before the first is written, which takes much longer."""
         clock = Clock(self._on_step)
         clock.step("plan")
         attempt = rewrite_of(self.archive, envelope.SEAL, hour.name)
@@ -182,10 +189,14 @@ class Sealer:
             writer = SealedWriter(attempt, hour, expected)
             try:
                 with attempt.reading(file.path for files in chosen.values() for file in files):
-                    for type_name, files in chosen.items():
-                        self._write(attempt, hour, type_name, files, writer, clock)
+                    clock.step("read")
+                    tables = HourTables(self.archive.path, attempt.table.version(), hour, partial(clock.step, "frame"))
+                    folder = attempt.staging.scratch / "runs" if sort else None
+                    self._write(writer, _in_order(tables, chosen, folder))
+                clock.step("write")
                 with translated(self.archive.path):
                     writer.close()
+                _check_count(hour, expected, writer.messages)
             except BaseException:
                 writer.abandon()
                 raise
@@ -195,6 +206,10 @@ class Sealer:
                 for file in files
             ]
             version = finish(attempt, clock, self._metadata(hour), replaced)
+        except OutOfOrder as error:
+            attempt.discard()
+            log.info("the messages of hour %s are sorted first: %s", hour, error)
+            return self._attempt(hour, whole, sort=True)
         except BaseException:
             attempt.discard()
             raise
@@ -210,48 +225,15 @@ class Sealer:
             version=version,
         )
 
-    def _write(
-        self,
-        attempt: Attempt,
-        hour: Hour,
-        type_name: str,
-        files: list[HourFile],
-        writer: SealedWriter,
-        clock: Clock,
-    ) -> None:
-        """Sort the messages of one type, and count that none is lost on the way."""
-        clock.step("read")
-        folder = attempt.staging.scratch / "runs"
-        runs = Runs(folder)
-        with translated(self.archive.path):
-            for frame in frames_of_all(self._checked(attempt, hour, type_name, files)):
-                clock.step("frame")
-                runs.add(frame)
-            runs.close()
-            clock.step("write")
-            for frame in merged(runs):
-                clock.step("frame")
-                writer.add(type_name, frame)
-            shutil.rmtree(folder, ignore_errors=True)
-        if runs.rows != sum(file.messages for file in files):
-            raise ArchiveError(
-                f"type {type_name} of hour {hour} has {runs.rows:,} messages in files that are said to have others",
-                path=str(self.archive.path),
-                hint="Run `archiver verify`; the hour was left as it was",
-            )
-
-    def _checked(self, attempt: Attempt, hour: Hour, type_name: str, files: Iterable[HourFile]) -> Iterator[Path]:
-        """Yield files that are as they were written: sealing must not give a damaged one a good name."""
-        for file in files:
-            listed = ListedFile(file.path, type_name, hour.dt, hour.hr, file.messages, file.bytes)
-            found = check_file(self.archive.path, listed, attempt.table.version())
-            if isinstance(found, Fault):
-                raise ArchiveDamaged(
-                    f"hour {hour} cannot be sealed: {found.what}",
-                    path=found.path,
-                    hint=f"The hour was left as it was. {found.hint}",
-                )
-            yield self.archive.path / file.path
+    def _write(self, writer: SealedWriter, messages: Generator[tuple[str, pa.Table]]) -> None:
+        """Write messages, while a thread reads the next ones and puts them in order."""
+        ahead = Ahead(messages, _AHEAD_BYTES, "read", lambda item: int(item[1].nbytes))
+        try:
+            with translated(self.archive.path):
+                for type_name, table in ahead:
+                    writer.add(type_name, table)
+        finally:
+            ahead.stop()
 
     def _metadata(self, hour: Hour) -> dict[str, str]:
         return {"run_id": self._run_id, "rewrite": envelope.SEAL, "hour": hour.name}
@@ -285,6 +267,26 @@ def _is_rewrite(scope: str) -> bool:
 
 def _values(hour: Hour, type_name: str) -> dict[str, str]:
     return {"type": type_name, "dt": hour.dt, "hr": hour.hr}
+
+
+def _check_count(hour: Hour, expected: Mapping[str, Expected], written: int) -> None:
+    """None is lost on the way, and none comes twice."""
+    messages = sum(each.messages for each in expected.values())
+    if written != messages:
+        raise ArchiveError(
+            f"hour {hour} has {messages:,} messages by the table's log, but {written:,} were written",
+            hint="Run `archiver verify`; the hour was left as it was",
+        )
+
+
+def _in_order(
+    tables: HourTables, chosen: Mapping[str, list[HourFile]], folder: Path | None
+) -> Generator[tuple[str, pa.Table]]:
+    """The messages of each type in order; sorted in `folder`, if it is given, before the first is handed out."""
+    for type_name, files in chosen.items():
+        found = tables.of(type_name, files)
+        for table in in_blocks(found) if folder is None else sorted_before(found, folder):
+            yield type_name, table
 
 
 def _files_by_type(archive: Archive, attempt: Attempt, hour: Hour) -> dict[str, list[HourFile]]:

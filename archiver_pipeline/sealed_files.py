@@ -1,11 +1,11 @@
-"""Sealed files: the sorted messages of an hour, type by type, as few Parquet files of a good size."""
+"""Sealed files: the messages of an hour in order, type by type, as few Parquet files of a good size."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from archiver_pipeline import envelope, hour_fields
 from archiver_pipeline.attempt import Attempt
@@ -64,21 +64,21 @@ class SealedWriter:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._started = 0
 
-    def add(self, type_name: str, frame: pl.DataFrame) -> None:
-        """Take the next messages of a type, in order: the archive's columns, and others that are left out."""
+    def add(self, type_name: str, table: pa.Table) -> None:
+        """Take the next messages of a type as `SortedFile.add` does."""
         state = self._open[type_name]
-        self._sample(state, frame)
-        state.rows += frame.height
-        while frame.height:
+        self._sample(state, table)
+        state.rows += table.num_rows
+        while table.num_rows:
             if state.file is None:
                 state.file = SortedFile(self._attempt.staging.scratch / f"{self._started}.parquet")
                 self._started += 1
-            part = frame[: state.rows_per_file - state.file.rows]
-            frame = frame[part.height :]
+            part = table[: state.rows_per_file - state.file.rows]
+            table = table[part.num_rows :]
             state.file.add(part)
             if state.file.rows >= state.rows_per_file or state.file.bytes >= _LARGEST_BYTES:
                 # The last one is kept open, for the report goes into its footer.
-                self._finish(type_name, state, last=state.rows - frame.height >= state.expected.messages)
+                self._finish(type_name, state, last=state.rows - table.num_rows >= state.expected.messages)
         self._relieve()
 
     def close(self) -> None:
@@ -106,17 +106,18 @@ class SealedWriter:
         staged = self._attempt.take(file.path, values, stats, state.expected.added)
         self.files, self.bytes, self.messages = self.files + 1, self.bytes + staged.size, self.messages + file.rows
 
-    def _sample(self, state: _OpenType, frame: pl.DataFrame) -> None:
+    def _sample(self, state: _OpenType, table: pa.Table) -> None:
         """Keep one message of so many for the report: by their hashes, which go in step with nothing."""
         import polars as pl
 
         if not state.stride:
-            size = frame.estimated_size() / frame.height * state.expected.messages
+            size = table.nbytes / table.num_rows * state.expected.messages
             share = _SAMPLE_BYTES / len(self._open)
             state.stride = int(max(1, -(-state.expected.messages // _SAMPLE_ROWS), -(-size // share)))
-        picked = frame if state.stride == 1 else frame.filter(frame["offset"].hash() % state.stride == 0)
-        # As Arrow it is a copy: a frame would keep the memory of all that it was picked from.
-        state.sample.append(picked.select("timestamp", "value").to_arrow(compat_level=pl.CompatLevel.oldest()))
+        offsets = cast("pl.Series", pl.from_arrow(table["offset"]))
+        state.sample.append(
+            table.select(["timestamp", "value"]).filter((offsets.hash() % state.stride == 0).to_arrow())
+        )
 
     def _report(self, type_name: str, state: _OpenType) -> str:
         import duckdb
@@ -128,7 +129,7 @@ class SealedWriter:
             self._connection = duckdb.connect(
                 config={"threads": threads, "memory_limit": "300MB", "temp_directory": scratch}
             )
-        self._connection.register("sampled", pa.concat_tables(state.sample))
+        self._connection.register("sampled", pa.concat_tables(state.sample).combine_chunks())
         state.sample = []
         try:
             return hour_fields.report(self._connection, "SELECT * FROM sampled", state.rows)

@@ -1,4 +1,4 @@
-"""A Parquet file of sorted messages, written row group by row group with full statistics."""
+"""A Parquet file whose row groups are sorted, written one after the other with full statistics."""
 
 from __future__ import annotations
 
@@ -7,38 +7,40 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from archiver_pipeline import envelope
 from archiver_pipeline.files import COLUMNS
-from archiver_pipeline.writer import iso, within_calendar
+from archiver_pipeline.parquet import table_schema
+from archiver_pipeline.runs import ORDER
+from archiver_pipeline.writer import iso
 
 if TYPE_CHECKING:
-    import polars as pl
     import pyarrow as pa
+    from pyarrow.parquet import FileMetaData
 
 _ROW_GROUP_BYTES, _ROW_GROUP_ROWS = 32 * 1024**2, 122_880
-_COMPRESSION_LEVEL = 6
-_FEW_VALUES = ["topic", "topic_id", "partition", "timestamp_type", "key", "headers.list.element.key"]
+_OWN = 4
+"""A topic partition has a row group of its own from a quarter of a full one on; with less it has neighbours in it."""
+
+_PAGE_BYTES = 4 * 1024**2
+_COMPRESSION_LEVEL = 1
+"""Larger pages make more of a file than higher levels, which take up to five times as long."""
+
+_FEW_VALUES = ["topic", "topic_id", "partition", "timestamp_type", "headers.list.element.key"]
 """Columns whose values repeat, which a dictionary makes small."""
-_RISING = dict.fromkeys(("offset", "timestamp"), "DELTA_BINARY_PACKED")
-"""Columns that go up by little in sorted messages, of which only the differences are written (Parquet format)."""
 
-
-def _arrow_schema() -> pa.Schema:
-    import pyarrow as pa
-
-    header = pa.struct([("key", pa.string()), ("value", pa.binary())])
-    text, binary = pa.string(), pa.binary()
-    kinds = [text, text, pa.int32(), pa.int64(), pa.timestamp("us", "UTC"), text, binary, text, binary]
-    return pa.schema(list(zip(COLUMNS, [*kinds, pa.list_(header)], strict=True)))
+_ENCODINGS = {"offset": "DELTA_BINARY_PACKED", "timestamp": "DELTA_BINARY_PACKED", "key": "DELTA_BYTE_ARRAY"}
+"""Numbers in order are small as differences (Parquet format); so are keys, which as a rule begin alike."""
 
 
 class SortedFile:
-    """A Parquet file that sorted messages are written to, row group by row group.
+    """A Parquet file whose row groups are sorted by topic, topic id, partition and offset.
+
+    Over the whole file the messages of each topic partition lie in the order of their offsets, as they have to come.
 
     Attributes:
         path: where it is written.
         rows: messages taken.
         waiting_bytes: about how many bytes wait for their row group.
-        bytes: its size on disk so far.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,20 +48,20 @@ class SortedFile:
 
         self.path = path
         self.rows = self.waiting_bytes = 0
-        self._waiting: list[pl.DataFrame] = []
-        self._summaries: list[pl.DataFrame] = []
-        self._schema = _arrow_schema()
+        self._waiting: list[pa.Table] = []
+        self._last: tuple[Any, ...] = ()
         self._sink = open(path, "wb")  # noqa: SIM115, it outlasts this function
         self._writer = pq.ParquetWriter(
             self._sink,
-            self._schema,
+            table_schema(),
             compression="zstd",
             compression_level=_COMPRESSION_LEVEL,
             use_dictionary=_FEW_VALUES,
-            column_encoding=_RISING,
+            column_encoding=_ENCODINGS,
+            data_page_size=_PAGE_BYTES,
             write_page_index=True,
             store_schema=False,
-            sorting_columns=[pq.SortingColumn(index) for index in range(4)],
+            sorting_columns=[pq.SortingColumn(index) for index in range(len(ORDER))],
         )
 
     @property
@@ -67,25 +69,33 @@ class SortedFile:
         """Its size on disk so far."""
         return self._sink.tell()
 
-    def add(self, frame: pl.DataFrame) -> None:
-        """Take the next messages."""
-        self.rows += frame.height
-        self._waiting.append(frame)
-        self.waiting_bytes += int(frame.estimated_size())
-        if self.waiting_bytes >= _ROW_GROUP_BYTES or sum(part.height for part in self._waiting) >= _ROW_GROUP_ROWS:
+    def add(self, table: pa.Table) -> None:
+        """Take the next messages: of `parquet.table_schema`, sorted, and none before what its partition has."""
+        first, last = _identity(table, 0), _identity(table, -1)
+        if first < self._last or (first[:-1] != self._last[:-1] and self._fill() * _OWN >= 1):
+            self.flush()
+        self._last = last
+        self.rows += table.num_rows
+        self._waiting.append(table)
+        self.waiting_bytes += table.nbytes
+        if self._fill() >= 1:
             self.flush()
 
+    def _fill(self) -> float:
+        """How many row groups that waits would fill."""
+        rows: int = sum(table.num_rows for table in self._waiting)
+        return max(self.waiting_bytes / _ROW_GROUP_BYTES, rows / _ROW_GROUP_ROWS)
+
     def flush(self) -> None:
-        """Write what waits as a row group."""
-        import polars as pl
+        """Write what waits, as row groups of the same number of messages."""
+        import pyarrow as pa
 
         if not self._waiting:
             return
-        frame = pl.concat(self._waiting).select(COLUMNS)
+        table = pa.concat_tables(self._waiting).unify_dictionaries()
+        count = max(1, round(self._fill()))
         self._waiting, self.waiting_bytes = [], 0
-        self._summaries.append(_summary(frame))
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(self._schema)
-        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self._writer.write_table(table, row_group_size=-(-table.num_rows // count))
 
     def close(self, metadata: Mapping[str, str]) -> dict[str, Any]:
         """End the file with entries of `metadata` in its footer; return its statistics as Delta has them."""
@@ -97,7 +107,7 @@ class SortedFile:
         except BaseException:
             self.abandon()
             raise
-        return _statistics(self._summaries, self.rows)
+        return _statistics(self._writer.writer.metadata)
 
     def abandon(self) -> None:
         """Let go of the file, which is of no use any more."""
@@ -107,33 +117,26 @@ class SortedFile:
                 each.close()
 
 
-_BOUNDED = ("topic", "topic_id", "partition", "offset", "timestamp")
+def _identity(table: pa.Table, row: int) -> tuple[Any, ...]:
+    """Topic, topic id, partition and offset of a message."""
+    return tuple(table[name][row].as_py() for name in ORDER)
+
+
+_BOUNDED = ("topic", "topic_id", "partition", "offset")
 _NULLABLE = ("key", "value", "value_bytes")
 
 
-def _summary(frame: pl.DataFrame) -> pl.DataFrame:
-    """The bounds and null counts of some messages, one row; of the timestamp in milliseconds."""
-    import polars as pl
-
-    bounds = [*(pl.col(name) for name in _BOUNDED[:-1]), (pl.col("timestamp").cast(pl.Int64) // 1000)]
-    return frame.select(
-        *(each.min().name.prefix("min_") for each in bounds),
-        *(each.max().name.prefix("max_") for each in bounds),
-        *(pl.col(name).null_count().cast(pl.Int64).name.prefix("null_") for name in _NULLABLE),
-        timed=within_calendar(pl.col("timestamp")).fill_null(False).all(),
-    )
-
-
-def _statistics(summaries: list[pl.DataFrame], rows: int) -> dict[str, Any]:
-    """Per-file statistics (Delta protocol, "Per-file Statistics")."""
-    import polars as pl
-
-    every = pl.concat(summaries)
-    low = {name: every[f"min_{name}"].min() for name in _BOUNDED}
-    high = {name: every[f"max_{name}"].max() for name in _BOUNDED}
-    if every["timed"].all():
-        low["timestamp"], high["timestamp"] = iso(low["timestamp"]), iso(high["timestamp"])
-    else:
-        del low["timestamp"], high["timestamp"]
-    nulls = {name: int(every[f"null_{name}"].sum()) for name in _NULLABLE}
-    return {"numRecords": rows, "minValues": low, "maxValues": high, "nullCount": nulls}
+def _statistics(footer: FileMetaData) -> dict[str, Any]:
+    """Per-file statistics (Delta protocol, "Per-file Statistics"), from those of the row groups."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    columns = {name: [group.column(index).statistics for group in groups] for index, name in enumerate(COLUMNS[:-1])}
+    low: dict[str, Any] = {name: min(each.min for each in columns[name]) for name in _BOUNDED}
+    high: dict[str, Any] = {name: max(each.max for each in columns[name]) for name in _BOUNDED}
+    times = columns["timestamp"]
+    if all(each.has_min_max and not each.null_count for each in times):
+        first, last = min(each.min_raw for each in times) // 1000, max(each.max_raw for each in times) // 1000
+        # Years before 1 and after 9999, which no ISO time holds, are left without statistics.
+        if first >= envelope.FIRST_MS and last <= envelope.LAST_MS:
+            low["timestamp"], high["timestamp"] = iso(first), iso(last)
+    nulls = {name: sum(each.null_count for each in columns[name]) for name in _NULLABLE}
+    return {"numRecords": footer.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}

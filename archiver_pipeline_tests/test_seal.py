@@ -9,16 +9,21 @@ from typing import Any
 import deltalake
 import duckdb
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
+from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.envelope import is_sealed, type_name
 from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.hours import parse_hour
+from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.schema import delta_schema
 from archiver_pipeline_tests.batches import (
     ORDERS,
     archive,
+    commit,
     event,
+    place,
 )
 from archiver_pipeline_tests.samples import at_step
 from archiver_pipeline_tests.sealable import FOUR, THREE, UNKNOWN, Sealable, filled
@@ -185,6 +190,44 @@ def test_messages_without_a_time(tmp_path: Path) -> None:
     assert sealable.by_delta().equals(before)
     assert sealable.sealer().clean() == 6
     assert sealable.by_hive().equals(before)
+
+
+def test_messages_that_are_archived_out_of_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where a late file has lower offsets, which memory cannot put right, its hour is sorted before it is written."""
+    sealable = Sealable(tmp_path)
+    large = event("x", text="x" * 1_000_000)
+    for first, payloads in ((100, [large, event("y")] * 150), (0, [event("x"), event("y")] * 50), (400, [event("x")])):
+        attempt = batch_of(sealable.target, 0)
+        place(attempt, payloads, first)
+        commit(attempt, first, first + len(payloads), ORDERS, len(payloads))
+        attempt.clean()
+    before = sealable.by_delta()
+    with caplog.at_level("INFO"):
+        done = sealable.sealer().seal(THREE)
+    assert done is not None
+    assert (done.types, done.files_after, done.messages) == (("x", "y"), 2, 401)
+    assert "are sorted first: offset 0 of" in caplog.text
+    for name, start in (("x", 0), ("y", 1)):
+        (path,) = sealable.listed()[name]
+        wanted = [*range(start, 400, 2), *([400] if name == "x" else [])]
+        assert pl.read_parquet(sealable.path / path)["offset"].to_list() == wanted
+    assert sealable.by_delta().equals(before)
+    sealable.sealer().clean()
+    assert sealable.stray() == set()
+
+
+def test_messages_of_very_many_partitions(tmp_path: Path) -> None:
+    """A hundred partitions with a few messages each are one sorted file with one row group."""
+    sealable = Sealable(tmp_path)
+    for number in reversed(range(100)):
+        archive(sealable.target, [event("x")] * 3, TopicPartition("orders", "A", number))
+    before = sealable.by_delta()
+    assert sealable.sealer().seal(THREE) is not None
+    (path,) = sealable.listed()["x"]
+    found = pl.read_parquet(sealable.path / path)
+    assert found["partition"].to_list() == [number for number in range(100) for _ in range(3)]
+    assert pq.read_metadata(sealable.path / path).num_row_groups == 1
+    assert sealable.by_delta().equals(before)
 
 
 def damage(path: Path) -> None:

@@ -21,7 +21,9 @@ from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, rewrite_of
 from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import TARGET_BYTES, hour_at, parse_hour
-from archiver_pipeline.parquet import frame_schema, frames_of
+from archiver_pipeline.in_order import in_blocks
+from archiver_pipeline.parquet import frame_schema, frames_of, table_of
+from archiver_pipeline.runs import ORDER
 from archiver_pipeline.sealed_files import Expected, SealedWriter
 from archiver_pipeline.sorted_file import SortedFile
 from archiver_pipeline_tests.disk import mounted
@@ -64,7 +66,7 @@ def written(
     writer = SealedWriter(attempt, parse_hour(hour), expected)
     for name, each in frames.items():
         for frame in each:
-            writer.add(name, frame)
+            writer.add(name, table_of(frame))
     writer.close()
     attempt.staging.sync()
     attempt.staging.place()
@@ -320,7 +322,7 @@ def test_types_may_come_in_turns(tmp_path: Path) -> None:
     writer = SealedWriter(attempt, HOUR, expected)
     for turn in range(20):
         for name in names:
-            writer.add(name, frame_of(1, turn))
+            writer.add(name, table_of(frame_of(1, turn)))
     writer.close()
     attempt.staging.place()
     attempt.commit([], {})
@@ -338,12 +340,51 @@ def test_much_that_waits_is_written_as_row_groups(tmp_path: Path) -> None:
     writer = SealedWriter(attempt, HOUR, {name: Expected(4, 1) for name in names})
     for turn in range(3):
         for name in names:
-            writer.add(name, frame_of(1, turn, value=None, value_bytes=chance.randbytes(1024**2)))
+            writer.add(name, table_of(frame_of(1, turn, value=None, value_bytes=chance.randbytes(1024**2))))
     begun = list(attempt.staging.scratch.iterdir())
     assert sum(path.stat().st_size for path in begun) > 50 * 1024**2
     writer.abandon()
     attempt.discard()
     assert list((tmp_path / "_staging").iterdir()) == []
+
+
+def test_messages_that_come_block_by_block(tmp_path: Path) -> None:
+    """Every row group is sorted, partitions with few messages share one, and the file goes on block behind block.
+
+    Over the whole file the messages of each partition are in order, however its row groups follow each other.
+    """
+    large = [frame_of(100_000, first, partition=partition) for first in (0, 100_000) for partition in (3, 1, 2)]
+    small = [frame_of(5, topic=topic, topic_id="B", partition=partition) for topic in "zax" for partition in (1, 0)]
+    frames = [*small, *large]
+    tables = in_blocks(map(table_of, frames), table_of(pl.concat(large[:3])).nbytes)
+    ordered = [pl.DataFrame(table.to_pydict(), schema=frame_schema()) for table in tables]
+    with written(tmp_path, {"x": ordered}) as attempt:
+        (file,) = attempt.files
+    path = tmp_path / file.path
+    with pq.ParquetFile(path) as parquet:
+        groups = [pl.DataFrame(parquet.read_row_group(number)) for number in range(parquet.num_row_groups)]
+    assert [group.select("topic", "partition").n_unique() for group in groups] == [3, 1, 1, 4, 1, 1, 1]
+    for group in groups:
+        assert group.select(ORDER).equals(group.select(ORDER).sort(ORDER))
+    found = pl.read_parquet(path, hive_partitioning=False)
+    assert found.equals(pl.concat(frames_of(path)))
+    assert found.sort(ORDER).equals(pl.concat(frames).sort(ORDER))
+    for (_, _), each in found.group_by("topic", "partition", maintain_order=True):
+        assert each["offset"].is_sorted()
+    with duckdb.connect() as connection:
+        late = f"""FROM read_parquet('{path}') WHERE "partition" = 2 AND "offset" >= 199990"""
+        assert len(connection.execute(late).fetchall()) == 10
+    assert (file.stats["minValues"]["topic"], file.stats["maxValues"]["topic"]) == ("a", "z")
+
+
+def test_large_messages_have_row_groups_of_a_good_size(tmp_path: Path) -> None:
+    """What comes at once is cut by its bytes, and by its number of messages."""
+    chance = random.Random(1)
+    with written(tmp_path, {"x": [frame_of(100, value=None, value_bytes=[chance.randbytes(10**6)] * 100)]}) as attempt:
+        assert pq.read_metadata(tmp_path / attempt.files[0].path).num_row_groups == 3
+    with written(tmp_path, {"y": [frame_of(300_000)]}) as attempt:
+        meta = pq.read_metadata(tmp_path / attempt.files[0].path)
+        assert [meta.row_group(number).num_rows for number in range(meta.num_row_groups)] == [150_000, 150_000]
 
 
 def test_a_file_given_up_leaves_nothing_open(tmp_path: Path) -> None:
@@ -352,11 +393,11 @@ def test_a_file_given_up_leaves_nothing_open(tmp_path: Path) -> None:
     for count in (0, 3):
         file = SortedFile(path)
         if count:
-            file.add(frame_of(count))
+            file.add(table_of(frame_of(count)))
         file.abandon()
         path.unlink()
     file = SortedFile(path)
-    file.add(frame_of(3))
+    file.add(table_of(frame_of(3)))
     assert file.close({"a": "b"})["numRecords"] == 3
     assert pq.read_metadata(path).metadata[b"a"] == b"b"
 
@@ -367,11 +408,11 @@ def test_a_full_disk_in_the_middle_of_a_file(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", megabytes=2) as disk:
         file = SortedFile(disk.path / "1.parquet")
         with pytest.raises(OSError, match="No space left on device"):
-            file.add(frame_of(130_000, value=values))
+            file.add(table_of(frame_of(130_000, value=values)))
         file.abandon()
         (disk.path / "1.parquet").unlink()
         file = SortedFile(disk.path / "1.parquet")
-        file.add(frame_of(100_000, value=values[:100_000]))
+        file.add(table_of(frame_of(100_000, value=values[:100_000])))
         with pytest.raises(OSError, match="No space left on device"):
             file.close({})
 

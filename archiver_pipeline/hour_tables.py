@@ -1,0 +1,53 @@
+"""The messages of an hour that is to be sealed: read from its files, each of them checked, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from archiver_pipeline.errors import ArchiveDamaged
+from archiver_pipeline.files import Fault, ListedFile, check_file
+from archiver_pipeline.hours import Hour, HourFile
+from archiver_pipeline.parquet import tables_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class HourTables:
+    """The files of an hour, to be read type by type.
+
+    Attributes:
+        archive: the archive's folder.
+        version: the version of the table, for the text of faults.
+        hour: the hour.
+        on_table: told of each table that is read.
+    """
+
+    archive: Path
+    version: int
+    hour: Hour
+    on_table: Callable[[], None]
+
+    def of(self, type_name: str, files: Sequence[HourFile]) -> Iterator[pa.Table]:
+        """Read the messages of one type as `parquet.tables_of` does. ArchiveDamaged: a file is missing or changed."""
+        for path in self._checked(type_name, files):
+            for table in tables_of(path):
+                self.on_table()
+                yield table
+
+    def _checked(self, type_name: str, files: Sequence[HourFile]) -> Iterator[Path]:
+        """Yield files that are as they were written: sealing must not give a damaged one a good name."""
+        for file in files:
+            listed = ListedFile(file.path, type_name, self.hour.dt, self.hour.hr, file.messages, file.bytes)
+            found = check_file(self.archive, listed, self.version)
+            if isinstance(found, Fault):
+                raise ArchiveDamaged(
+                    f"hour {self.hour} cannot be sealed: {found.what}",
+                    path=found.path,
+                    hint=f"The hour was left as it was. {found.hint}",
+                )
+            yield self.archive / file.path
