@@ -15,18 +15,19 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
+from bench.load import TYPES, texts
 from bench.process import Measured, measure
+from bench.results import record, recorded
 
 if TYPE_CHECKING:
     import polars as pl
 
     from archiver_pipeline.settings import Settings
 
-PARTITIONS = 4
 FIRST_MS = 1_564_628_400_000
 HOUR = "2019-08-01T03"
 HOUR_MS = 3_600_000
-TYPES = 3
+SEALED_TYPES = 3
 COMMIT_HOURS = 100
 """So many hours' seals in one commit where only planning is measured: the same table, a hundred times as fast."""
 
@@ -36,6 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.hour", description=__doc__)
     parser.add_argument("--rows", type=int, default=50_000_000)
     parser.add_argument("--bytes", type=int, default=280, help="bytes of a message")
+    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--text", action="store_true", help="messages as `bench.load` makes them, instead of digits")
     parser.add_argument("--files", type=int, default=800, help="files, each in a commit of its own")
     parser.add_argument("--backfill", action="store_true", help="then apply another type rule, without Kafka")
     parser.add_argument("--planning", action="store_true", help="only: find what is due among 10,000 sealed hours")
@@ -51,7 +54,8 @@ def main() -> None:
             return
         _show("write", measure(__spec__.name, "write", *map(str, _sizes(given)), environment=environment))
         before = _show("look", measure(__spec__.name, "look", environment=environment))
-        _show("seal", measure(__spec__.name, "seal", environment=environment))
+        sealed = measure(__spec__.name, "seal", environment=environment)
+        _show("seal", sealed)
         after = _show("look", measure(__spec__.name, "look", environment=environment))
         good = _content(before) == _content(after)
         if given.backfill:
@@ -60,13 +64,23 @@ def main() -> None:
             last = _show("look", measure(__spec__.name, "look", environment=environment))
             good = good and _content(before) == _content(last)
         print("the messages are the same before and after:", good)
+        if good:
+            _record(given, sealed)
         sys.exit(0 if good else 1)
     finally:
         shutil.rmtree(folder)
 
 
-def _sizes(given: argparse.Namespace) -> tuple[int, int, int]:
-    return given.rows, given.bytes, -(-given.rows // given.files)
+def _sizes(given: argparse.Namespace) -> tuple[int, ...]:
+    return given.rows, given.bytes, -(-given.rows // given.files), given.partitions, int(given.text)
+
+
+def _record(given: argparse.Namespace, sealed: Measured) -> None:
+    """Keep the figures of the seal beside those of other sizes of messages."""
+    found = {"CPU_seconds": round(sealed.cpu_seconds, 1), "peak_MiB": sealed.peak_bytes >> 20, **sealed.report}
+    line = f"python -m bench.hour --rows {given.rows} --bytes {given.bytes} --files {given.files}"
+    line += f" --partitions {given.partitions}" * (given.partitions != 4) + " --text" * given.text
+    record("sealing", "python -m bench.hour", {**(recorded("sealing") or {}), line: found})
 
 
 def _show(name: str, measured: Measured) -> dict[str, Any]:
@@ -79,7 +93,7 @@ def _content(looked: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in looked.items() if name not in ("files", "bytes", "seconds", "types")}
 
 
-def write(settings: Settings, rows: int, size: int, batch: int) -> dict[str, Any]:
+def write(settings: Settings, rows: int, size: int, batch: int, partitions: int, text: int) -> dict[str, Any]:
     """Archive the hour, batch after batch."""
     from archiver_pipeline.archive import Archive
     from archiver_pipeline.attempt import batch_of
@@ -90,21 +104,25 @@ def write(settings: Settings, rows: int, size: int, batch: int) -> dict[str, Any
     from archiver_pipeline.writer import BatchWriter
 
     archive = Archive(settings.archive_uri)
-    places = [TopicPartition("bench", "A", number) for number in range(PARTITIONS)]
+    places = [TopicPartition("bench", "A", number) for number in range(partitions)]
     files = payload_bytes = 0
     for start in range(0, rows, batch):
         attempt = batch_of(archive, 0)
         writer = BatchWriter(attempt.write)
         end = min(rows, start + batch)
         step = max(1, min(10_000, 8 * 1024**2 // size))
-        raw = [messages(first, min(end, first + step), rows, size) for first in range(start, end, step)]
+        raw = [
+            messages(first, min(end, first + step), rows, size, partitions, text) for first in range(start, end, step)
+        ]
         payload_bytes += sum(int(frame["payload"].bin.size().sum()) for frame in raw)
-        for frame in Classifier(places, settings.type_rule, {"event"}, 10).over(raw):
+        for frame in Classifier(places, settings.type_rule, {"event", *TYPES}, 10).over(raw):
             writer.add(frame)
         writer.close()
         attempt.staging.sync()
         attempt.staging.place()
-        ranges = [OffsetRange(at, _offset(start, at.partition), _offset(end, at.partition)) for at in places]
+        ranges = [
+            OffsetRange(at, *(_offset(number, at.partition, partitions) for number in (start, end))) for at in places
+        ]
         info = BatchInfo("", 0, tuple(ranges), end - start, 0, writer.files, 0.0)
         offsets = [item for part in ranges for item in offset_transactions(part.at, Committed(part.end, 0, part.end))]
         attempt.commit([*offsets, caught_up_transaction(0, int(time.time() * 1000))], info.metadata())
@@ -113,13 +131,31 @@ def write(settings: Settings, rows: int, size: int, batch: int) -> dict[str, Any
     return {"messages": rows, "payload MiB": payload_bytes >> 20, "files": files}
 
 
-def _offset(number: int, partition: int) -> int:
+def _offset(number: int, partition: int, partitions: int) -> int:
     """How many of the first `number` messages are of a partition: they go round."""
-    return (number + PARTITIONS - 1 - partition) // PARTITIONS
+    return (number + partitions - 1 - partition) // partitions
 
 
-def messages(first: int, end: int, rows: int, size: int) -> pl.DataFrame:
-    """Messages `[first, end)` of the hour as `RangeReader.frames` has them: JSON that compresses to half its size."""
+def messages(first: int, end: int, rows: int, size: int, partitions: int, text: int) -> pl.DataFrame:
+    """Messages `[first, end)` of the hour as `RangeReader.frames` has them."""
+    import polars as pl
+
+    number = pl.col("number")
+    frame = pl.DataFrame({"number": pl.arange(first, end, eager=True)})
+    payload = pl.Series(texts(range(first, end), size, FIRST_MS)) if text else _digits(frame, size)
+    return frame.select(
+        range=(number % partitions).cast(pl.UInt32),
+        offset=number // partitions,
+        timestamp_ms=FIRST_MS + number * HOUR_MS // rows,
+        timestamp_type=pl.lit("create"),
+        key=pl.lit(None, pl.Binary) if text else pl.concat_str(pl.lit("key-"), number % 100_000).cast(pl.Binary),
+        payload=payload.cast(pl.Binary),
+        headers=pl.lit(None, pl.List(pl.Struct({"key": pl.String, "value": pl.Binary}))),
+    )
+
+
+def _digits(frame: pl.DataFrame, size: int) -> pl.Series:
+    """JSON that compresses to half its size."""
     import polars as pl
 
     number = pl.col("number")
@@ -130,20 +166,11 @@ def messages(first: int, end: int, rows: int, size: int) -> pl.DataFrame:
         + [pl.lit('","number":'), number.cast(pl.String), pl.lit(',"text":"')]
         + [number.hash(seed).cast(pl.String).str.slice(0, 19) for seed in range(words)]
     )
-    frame = pl.DataFrame({"number": pl.arange(first, end, eager=True)})
     payload = frame.select(payload=text)["payload"]
     if size > 1000:
         noise = _noise(size)
         payload = pl.Series([value + noise[n % 4096 : n % 4096 + size - 1000] for n, value in enumerate(payload)])
-    return frame.select(
-        range=(number % PARTITIONS).cast(pl.UInt32),
-        offset=number // PARTITIONS,
-        timestamp_ms=FIRST_MS + number * HOUR_MS // rows,
-        timestamp_type=pl.lit("create"),
-        key=pl.concat_str(pl.lit("key-"), number % 100_000).cast(pl.Binary),
-        payload=(payload + '"}').cast(pl.Binary),
-        headers=pl.lit(None, pl.List(pl.Struct({"key": pl.String, "value": pl.Binary}))),
-    )
+    return payload + '"}'
 
 
 def _noise(size: int, kept: dict[int, str] = {}) -> str:  # noqa: B006, made once
@@ -236,12 +263,12 @@ def many(settings: Settings, hours: int) -> dict[str, Any]:
     first = FIRST_MS // HOUR_MS
     for start in range(first, first + hours, COMMIT_HOURS):
         some = range(start, min(first + hours, start + COMMIT_HOURS))
-        sealed = [add(f"seal-{hour_at(n).name}", n, kind) for n in some for kind in range(TYPES)]
+        sealed = [add(f"seal-{hour_at(n).name}", n, kind) for n in some for kind in range(SEALED_TYPES)]
         commit(sealed, {f"rewrite/{hour_at(n).name}": 1 for n in some})
     caught_up = caught_up_transaction(0, now)
     for number in range(100):
         commit(
-            [add("lane0", first + hours - 1 - number % 50, kind) for kind in range(TYPES)],
+            [add("lane0", first + hours - 1 - number % 50, kind) for kind in range(SEALED_TYPES)],
             {"bench/A/0": number + 1, caught_up.app_id: now + number},
         )
     return {"version": archive.table().version(), "files": archive.files().height}

@@ -6,17 +6,34 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from confluent_kafka import Producer
 
 TYPES = ("object.one", "object.two", "object.three", "page.view", "page.click")
 
 
+def texts(numbers: range, size: int, now: int) -> Iterator[str]:
+    """JSON messages of about `size` bytes."""
+    draw = random.Random(numbers.start + 1)
+    letters = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4096 + size))
+    for number in numbers:
+        body = {
+            "type": TYPES[number % len(TYPES)],
+            "uid": f"u{draw.randrange(100_000)}",
+            "ts": now,
+            "url": f"/p/{draw.randrange(5_000)}",
+            "seq": number,
+        }
+        text = json.dumps(body)
+        at = draw.randrange(3_800)
+        yield f'{text[:-1]}, "pad": "{letters[at : at + max(0, size - len(text) - 11)]}"}}'
+
+
 def fill(bootstrap_servers: str, topic: str, partitions: int, messages: int, size: int, hours: int = 3) -> None:
     """Produce JSON messages of about `size` bytes, evenly over partitions, types and the last hours, in time order."""
     import time
 
-    draw = random.Random(1)
     producer = Producer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -28,18 +45,7 @@ def fill(bootstrap_servers: str, topic: str, partitions: int, messages: int, siz
         }
     )
     now = int(time.time() * 1000)
-    letters = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4096 + size))
-    for number in range(messages):
-        body = {
-            "type": TYPES[number % len(TYPES)],
-            "uid": f"u{draw.randrange(100_000)}",
-            "ts": now,
-            "url": f"/p/{draw.randrange(5_000)}",
-            "seq": number,
-        }
-        text = json.dumps(body)
-        at = draw.randrange(3_800)
-        text = f'{text[:-1]}, "pad": "{letters[at : at + max(0, size - len(text) - 11)]}"}}'
+    for number, text in enumerate(texts(range(messages), size, now)):
         stamp = now - int((messages - number) / messages * hours * 3_600_000)
         while True:
             try:
