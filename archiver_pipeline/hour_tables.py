@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.files import Fault, ListedFile, check_file
 from archiver_pipeline.hours import Hour, HourFile
-from archiver_pipeline.parquet import tables_of
+from archiver_pipeline.parquet import tables_of_all
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,11 +33,10 @@ class HourTables:
     on_table: Callable[[], None]
 
     def of(self, type_name: str, files: Sequence[HourFile]) -> Iterator[pa.Table]:
-        """Read the messages of one type as `parquet.tables_of` does. ArchiveDamaged: a file is missing or changed."""
-        for path in self._checked(type_name, files):
-            for table in tables_of(path):
-                self.on_table()
-                yield table
+        """Read the messages of one type (`parquet.tables_of_all`). ArchiveDamaged: a file is missing or changed."""
+        for table in tables_of_all(self._checked(type_name, files)):
+            self.on_table()
+            yield table
 
     def _checked(self, type_name: str, files: Sequence[HourFile]) -> Iterator[Path]:
         """Yield files that are as they were written: sealing must not give a damaged one a good name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,15 @@ from archiver_pipeline.runs import ORDER, PLACE
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
-    from pyarrow.parquet import FileMetaData, ParquetFile
+    from pyarrow.parquet import FileMetaData, ParquetFile, RowGroupMetaData
 
 Ranges = Mapping[TopicPartition, tuple[int, int]]
 """Offsets `[start, end)` per topic partition."""
 
 _READ_BYTES = 8 * 1024**2
 _SAMPLE_ROWS = 16
-_SMALL_BYTES = 32 * 1024**2
-"""What cannot be larger than that, whatever is in it, is read without looking first."""
+_SMALL_BYTES, _SMALL_FILES = 32 * 1024**2, 200
+"""What cannot be larger than that, whatever is in it, is read without looking first; so many files in one go."""
 
 _REPEATED = ["topic", "topic_id", "timestamp_type"]
 """Columns whose values are the same for thousands of messages: as dictionaries they cost next to nothing."""
@@ -60,6 +60,39 @@ def tables_of(path: Path) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch]).select(COLUMNS).cast(table_schema())
 
 
+def tables_of_all(paths: Iterable[Path]) -> Iterator[pa.Table]:
+    """Yield the messages of files, in order, as `tables_of` does, but small ones many at a time. It raises the same."""
+    import pyarrow.parquet
+
+    small: list[Path] = []
+    most = 0
+    for path in paths:
+        meta = pyarrow.parquet.read_metadata(path)
+        size = sum(_at_most(meta.row_group(number)) for number in range(meta.num_row_groups))
+        if small and (most + size > _SMALL_BYTES or len(small) >= _SMALL_FILES):
+            yield from _together(small)
+            small, most = [], 0
+        if size > _SMALL_BYTES:
+            yield from tables_of(path)
+        else:
+            small, most = [*small, path], most + size
+    yield from _together(small)
+
+
+def _together(paths: list[Path]) -> Iterator[pa.Table]:
+    """Yield the messages of small files as one table; one by one where that cannot be done."""
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(paths, columns=list(COLUMNS), hive_partitioning=False, glob=False) if paths else None
+    except (pl.exceptions.PolarsError, OSError):
+        for path in paths:
+            yield from tables_of(path)
+        return
+    if frame is not None and frame.height:
+        yield table_of(frame.cast(frame_schema()))  # type: ignore[arg-type]
+
+
 def _batches(
     parquet: ParquetFile, columns: list[str], ranges: Ranges | None, *, threads: bool
 ) -> Iterator[pa.RecordBatch]:
@@ -76,11 +109,21 @@ def _rows_at_once(parquet: ParquetFile, group: int, columns: list[str]) -> int:
     meta = parquet.metadata.row_group(group)
     size = max(1, meta.total_byte_size)
     rows = int(max(1, min(100_000, meta.num_rows, _READ_BYTES * meta.num_rows // size)))
-    if rows * size <= _SMALL_BYTES:
+    if _at_most(meta) <= _SMALL_BYTES:
         return rows
-    # A dictionary may hold a value once that every row has: the size of a file is not that of its messages.
     first = next(parquet.iter_batches(_SAMPLE_ROWS, row_groups=[group], columns=columns), None)
     return rows if first is None else max(1, min(rows, int(_READ_BYTES * first.num_rows / max(1, first.nbytes))))
+
+
+def _at_most(group: RowGroupMetaData) -> int:
+    """How large the messages of a row group may be: a dictionary may hold a value once that every row has."""
+    columns = [group.column(number) for number in range(group.num_columns)]
+    return sum(
+        column.total_uncompressed_size * (column.num_values if column.has_dictionary_page else 1)
+        if column.physical_type == "BYTE_ARRAY"
+        else 8 * column.num_values
+        for column in columns
+    )
 
 
 def offsets_in(path: Path) -> Ranges:
