@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Callable, Generator, Iterable, Set
 from functools import cache
@@ -27,6 +28,7 @@ def _database() -> duckdb.DuckDBPyConnection:
     """One for the whole process: to make it takes as long as a small batch."""
     import duckdb
 
+    atexit.register(_database.cache_clear)  # It complains if it is still there when the interpreter goes.
     return duckdb.connect(config={"threads": 1})
 
 

@@ -13,13 +13,14 @@ from confluent_kafka import Producer
 TYPES = ("object.one", "object.two", "object.three", "page.view", "page.click")
 
 
-def texts(numbers: range, size: int, now: int) -> Iterator[str]:
-    """JSON messages of about `size` bytes."""
+def texts(numbers: range, size: int, now: int, types: int = len(TYPES)) -> Iterator[str]:
+    """JSON messages of about `size` bytes, of so many types."""
+    names = [*TYPES, *(f"object.{number}" for number in range(len(TYPES), types))][:types]
     draw = random.Random(numbers.start + 1)
     letters = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4096 + size))
     for number in numbers:
         body = {
-            "type": TYPES[number % len(TYPES)],
+            "type": names[number % types],
             "uid": f"u{draw.randrange(100_000)}",
             "ts": now,
             "url": f"/p/{draw.randrange(5_000)}",
@@ -30,7 +31,15 @@ def texts(numbers: range, size: int, now: int) -> Iterator[str]:
         yield f'{text[:-1]}, "pad": "{letters[at : at + max(0, size - len(text) - 11)]}"}}'
 
 
-def fill(bootstrap_servers: str, topic: str, partitions: int, messages: int, size: int, hours: int = 3) -> None:
+def fill(
+    bootstrap_servers: str,
+    topic: str,
+    partitions: int,
+    messages: int,
+    size: int,
+    hours: int = 3,
+    types: int = len(TYPES),
+) -> None:
     """Produce JSON messages of about `size` bytes, evenly over partitions, types and the last hours, in time order."""
     import time
 
@@ -45,7 +54,7 @@ def fill(bootstrap_servers: str, topic: str, partitions: int, messages: int, siz
         }
     )
     now = int(time.time() * 1000)
-    for number, text in enumerate(texts(range(messages), size, now)):
+    for number, text in enumerate(texts(range(messages), size, now, types)):
         stamp = now - int((messages - number) / messages * hours * 3_600_000)
         while True:
             try:
@@ -59,10 +68,9 @@ def fill(bootstrap_servers: str, topic: str, partitions: int, messages: int, siz
         raise RuntimeError("not every message was delivered")
 
 
-def fill_apart(bootstrap_servers: str, topic: str, partitions: int, messages: int, size: int) -> None:
+def fill_apart(bootstrap_servers: str, topic: str, *numbers: int) -> None:
     """Do that in a process of its own: what it takes in memory would be counted for every child that comes after it."""
-    numbers = map(str, (partitions, messages, size))
-    subprocess.run([sys.executable, "-m", "bench.load", bootstrap_servers, topic, *numbers], check=True)
+    subprocess.run([sys.executable, "-m", "bench.load", bootstrap_servers, topic, *map(str, numbers)], check=True)
 
 
 if __name__ == "__main__":

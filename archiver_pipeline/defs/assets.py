@@ -120,9 +120,10 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
             version = shown.show(batch)
             for event in metadata.events(batch):
                 context.log_event(event)
-            if version is not None:
-                context.log_event(metadata.view_made(path, version))
-            answers.add(list(checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages)))
+            answers.add(
+                list(checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages)),
+                None if version is None else metadata.view_made(path, version),
+            )
             context.log.info(
                 f"lane {batch.lane}: {batch.messages:,} messages in {batch.seconds:.1f} s, {batch.lag:,} left, "
                 f"{total:,} so far"

@@ -114,20 +114,23 @@ def _evaluation(
 class Answers:
     """Logs the answers of the checks for each batch, or those of a run that stays now and then.
 
-    Where a batch comes every two seconds, four answers with each would be a sixth of the run's work. None that is no
-    goes unsaid, nor the first ones after it.
+    Where a batch comes every two seconds, five events with each would be a sixth of the run's work. No answer that is
+    no goes unsaid, nor the first ones after it.
     """
 
-    def __init__(self, log: Callable[[AssetCheckEvaluation], None], pause_seconds: float) -> None:
+    def __init__(
+        self, log: Callable[[AssetCheckEvaluation | dg.AssetMaterialization], None], pause_seconds: float
+    ) -> None:
         self._log = log
         self._pause_seconds = pause_seconds
         self._told_at = float("-inf")
         self._passed = True
-        self._waiting: list[AssetCheckEvaluation] = []
+        self._waiting: list[AssetCheckEvaluation | dg.AssetMaterialization] = []
 
-    def add(self, found: list[AssetCheckEvaluation]) -> None:
-        """Take the answers for a batch, in place of those of the one before that nobody needs to know."""
-        self._waiting = found
+    def add(self, found: list[AssetCheckEvaluation], shown: dg.AssetMaterialization | None = None) -> None:
+        """Take the answers for a batch, in place of those of the one before that nobody needs to know, and that the
+        DuckDB file shows it."""
+        self._waiting = [*found, *([shown] if shown else [])]
         passed = all(item.passed for item in found)
         if not passed or not self._passed or time.monotonic() - self._told_at >= self._pause_seconds:
             self.tell()
@@ -135,8 +138,8 @@ class Answers:
 
     def tell(self) -> None:
         """Log what was not told yet."""
-        for evaluation in self._waiting:
-            self._log(evaluation)
+        for event in self._waiting:
+            self._log(event)
         if self._waiting:
             self._told_at = time.monotonic()
         self._waiting = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ import pytest
 
 from archiver_pipeline.batch import Batch
 from archiver_pipeline.defs.checks import Answers, evaluations, recent
+from archiver_pipeline.defs.metadata import view_made
 from archiver_pipeline.ledger import Ledger, RecordedGap
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import Committed, Gap, OffsetRange, TopicPartition
@@ -54,7 +56,7 @@ def found(age: timedelta | None, end: int = 120) -> RecordedGap:
 def test_a_run_that_stays_tells_its_answers_now_and_then() -> None:
     """Those of the first batch, of each that fails a check, of the one after it, and of the last; others may go."""
     told: list[bool] = []
-    answers = Answers(lambda each: told.append(each.passed), 3600)
+    answers = Answers(lambda each: told.append(isinstance(each, dg.AssetCheckEvaluation) and each.passed), 3600)
     good, bad = list(judged().values()), list(judged(replace(BATCH, lag=MAX_LAG + 1)).values())
     counts = []
     for batch in (good, good, good, bad, bad, good, good):
@@ -66,9 +68,20 @@ def test_a_run_that_stays_tells_its_answers_now_and_then() -> None:
     assert (len(told), told.count(False)) == (20, 2)
 
 
+def test_what_the_view_shows_is_told_with_the_answers() -> None:
+    """Of batches whose answers may wait, only the newest version that the DuckDB file shows is told."""
+    told: list[dg.AssetCheckEvaluation | dg.AssetMaterialization] = []
+    answers = Answers(told.append, 3600)
+    for version in range(4):
+        answers.add(list(judged().values()), view_made(Path("archive.duckdb"), version))
+    answers.tell()
+    shown = [each.metadata["table version"].value for each in told if isinstance(each, dg.AssetMaterialization)]
+    assert shown == [0, 3]
+
+
 def test_a_run_that_does_not_stay_tells_the_answers_of_every_batch() -> None:
     """Without a pause none goes unsaid."""
-    told: list[dg.AssetCheckEvaluation] = []
+    told: list[dg.AssetCheckEvaluation | dg.AssetMaterialization] = []
     answers = Answers(told.append, 0)
     for _ in range(3):
         answers.add(list(judged().values()))
