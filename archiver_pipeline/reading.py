@@ -19,7 +19,7 @@ from archiver_pipeline.settings import Settings
 if TYPE_CHECKING:
     import polars as pl
 
-_READ_BYTES, _CLASSIFIED_BYTES = 32 * 1024**2, 64 * 1024**2
+_READ_BYTES, _CLASSIFIED_BYTES = 32 * 1024**2, 48 * 1024**2
 """So much may wait between the threads, and for the writer: what comes in while the batch before it is committed."""
 
 
