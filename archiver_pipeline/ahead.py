@@ -69,6 +69,7 @@ class Ahead(Generic[Frame]):
             self._changed.notify_all()
         self._thread.join()
         self._ready.clear()
+        self._error = None  # It holds all that there was in memory where it was raised.
 
     def _make(self) -> None:
         try:

@@ -70,6 +70,10 @@ class Archive:
             self._known = state.unlisted(), what
         return self.standing()[0]
 
+    def types(self) -> set[str]:
+        """The types that the archive has files of, up to the newest commit. Raises ArchiveDamaged."""
+        return self.standing()[0].types()
+
     def ledger(self) -> Ledger:
         """What is archived, up to the newest commit. Raises ArchiveDamaged."""
         return self.standing()[1]
@@ -123,7 +127,7 @@ class Archive:
         """
         import deltalake
 
-        every = int(state.metadata.get("configuration", {}).get("delta.checkpointInterval", _CHECKPOINT_INTERVAL))
+        every = _checkpoint_interval(state)
         if state.version - state.checkpoint < every:
             return
         try:
@@ -231,3 +235,9 @@ class Archive:
 def one_line(error: Exception) -> str:
     """What the library says, without its backtrace and colours."""
     return ": ".join(part for part in _STYLE.split(str(error).split("\n   0:")[0]) if part)
+
+
+def _checkpoint_interval(state: LogState) -> int:
+    """After how many commits a checkpoint is due; another program may have written anything there."""
+    given = str(state.metadata.get("configuration", {}).get("delta.checkpointInterval", ""))
+    return max(1, int(given)) if given.isdecimal() else _CHECKPOINT_INTERVAL

@@ -177,7 +177,12 @@ class Attempt:
     ) -> list[Mapping[str, Any]]:
         """The lines of the commit (Delta protocol, "Actions")."""
         parameters = {"mode": "Append", "partitionBy": json.dumps(envelope.PARTITION_COLUMNS)}
-        said = {"timestamp": now, "operation": "WRITE", "operationParameters": parameters, "engineInfo": "archiver"}
+        said = {
+            "timestamp": now,
+            "operation": "WRITE",
+            "operationParameters": parameters,
+            "engineInfo": delta_log.ENGINE,
+        }
         return [
             {"commitInfo": {**said, **metadata}},
             *({"txn": {"appId": each.app_id, "version": each.version, "lastUpdated": now}} for each in wanted),
@@ -243,7 +248,7 @@ class Attempt:
                 path=str(self._archive.path),
                 hint="Remove these features: the archiver writes tables of version 2",
             )
-        if state.version == self.ledger.version:
+        if state is self._log:
             return
         now, then = state.transactions, self._log.transactions
         taken = {file.path for file in replaced}

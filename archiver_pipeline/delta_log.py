@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -22,6 +21,9 @@ from archiver_pipeline.durable import force
 from archiver_pipeline.errors import ArchiveDamaged
 
 FOLDER = "_delta_log"
+ENGINE = "archiver"
+"""Who a commit says that it is by."""
+
 WRITER_VERSION = 2
 """What a commit has to know of (Delta protocol, "Requirements for Writers"): neither constraints nor other features."""
 
@@ -40,22 +42,6 @@ class Transaction:
     app_id: str
     version: int
     updated_ms: int | None = None
-
-
-class Checkpoint:
-    """The files of a checkpoint, read when they are asked for."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
-
-    @cached_property
-    def types(self) -> Counter[str]:
-        """How many files each type has, by its name as the log writes it."""
-
-        if self._path is None:
-            return Counter()
-        paths = _column(self._path, "add").struct.field("path").drop_nulls()
-        return Counter(dict(paths.str.extract("^type=([^/]*)/").drop_nulls().value_counts().iter_rows()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +63,7 @@ class LogState:
     transactions: Mapping[str, Transaction] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     writer: int = 0
-    _base: Checkpoint = field(default_factory=Checkpoint)
-    _since: Mapping[str, int] = field(default_factory=dict)
+    _files: Mapping[str, int] = field(default_factory=dict)
     _mark: tuple[int, ...] = ()
     _listed: float = 0.0
 
@@ -88,10 +73,12 @@ class LogState:
 
     def types(self) -> set[str]:
         """The types that the table has files of."""
-        counts = Counter(self._base.types)
-        counts.update(self._since)
         # Escaped for the folder's name, and once more for the log.
-        return {unquote(unquote(name)) for name, count in counts.items() if count > 0}
+        return {unquote(unquote(name)) for name, count in self._files.items() if count > 0}
+
+    def mark(self) -> str:
+        """What tells the newest commit from another one in its place, as after a restore; empty where it is unknown."""
+        return _text(self._mark)
 
 
 def read(archive: Path, known: LogState | None = None) -> LogState:
@@ -122,6 +109,15 @@ def read(archive: Path, known: LogState | None = None) -> LogState:
         checkpoint=max(checkpoints, default=-1),
         _listed=now if state._mark else 0.0,
     )
+
+
+def mark(archive: Path, version: int) -> str:
+    """The same of any version, as it lies in the log now."""
+    return _text(_mark(archive / FOLDER, version))
+
+
+def _text(mark: tuple[int, ...]) -> str:
+    return " ".join(map(str, mark))
 
 
 def commit_path(archive: Path, version: int) -> Path:
@@ -183,7 +179,7 @@ def _listed(log: Path) -> tuple[list[int], list[int]]:
     except (FileNotFoundError, NotADirectoryError):
         return [], []
     commits = [int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()]
-    checkpoints = [int(name.split(".")[0]) for name in names if name.endswith(_CHECKPOINT)]
+    checkpoints = [int(name[:20]) for name in names if name.endswith(_CHECKPOINT) and name[:20].isdigit()]
     return commits, checkpoints
 
 
@@ -209,8 +205,14 @@ def _from_checkpoint(log: Path, version: int) -> LogState:
         transactions={row["appId"]: Transaction(row["appId"], row["version"], row["lastUpdated"]) for row in rows},
         metadata={**metadata, "configuration": _pairs(metadata.get("configuration"))},
         writer=max((each for each in writers if each is not None), default=0),
-        _base=Checkpoint(path),
+        _files=_by_type(path),
     )
+
+
+def _by_type(checkpoint: Path) -> Counter[str]:
+    """How many files each type has, by its name as the log writes it."""
+    paths = _column(checkpoint, "add").struct.field("path").drop_nulls()
+    return Counter(dict(paths.str.extract("^type=([^/]*)/").drop_nulls().value_counts().iter_rows()))
 
 
 def _pairs(configuration: Any) -> dict[str, str]:
@@ -236,7 +238,7 @@ def _carried_on(log: Path, state: LogState) -> LogState:
     A listing made while others commit may hold a commit and lack the one before it.
     """
     version, mark = state.version, state._mark
-    transactions, since = dict(state.transactions), Counter(state._since)
+    transactions, files = dict(state.transactions), Counter(state._files)
     changes: dict[str, Any] = {}
     while after := _mark(log, version + 1):
         version, mark = version + 1, after
@@ -250,11 +252,11 @@ def _carried_on(log: Path, state: LogState) -> LogState:
                 case "protocol":
                     changes["writer"] = action["minWriterVersion"]
                 case _:
-                    since[action] += 1 if kind == "add" else -1
+                    files[action] += 1 if kind == "add" else -1
     if version == state.version:
         # A commit that a checkpoint covers may be gone: then the next reading begins there again.
         return state if mark else replace(state, _mark=_mark(log, version))
-    return replace(state, version=version, transactions=transactions, _since=since, _mark=mark, **changes)
+    return replace(state, version=version, transactions=transactions, _files=files, _mark=mark, **changes)
 
 
 def _actions(commit: Path) -> Sequence[tuple[str, Any]]:
@@ -270,6 +272,8 @@ def _actions(commit: Path) -> Sequence[tuple[str, Any]]:
 
 def _parsed(content: bytes) -> Iterator[tuple[str, Any]]:
     for line in content.splitlines():
+        if not line.startswith(b'{"'):  # Another program may write its JSON with spaces.
+            line = json.dumps(json.loads(line), separators=(",", ":")).encode()
         kind = line[2 : line.find(b'"', 2)].decode("ascii", "replace")
         if kind in ("txn", "metaData", "protocol"):
             action = json.loads(line)[kind]

@@ -26,9 +26,16 @@ def drain(archiver: Archiver, targets: Targets | None = None, limit_seconds: flo
 
 
 def stay(
-    archiver: Archiver, seconds: float, interval_seconds: float, sleep: Callable[[float], None] = time.sleep
+    archiver: Archiver,
+    seconds: float,
+    interval_seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+    idle: Callable[[], object] = lambda: None,
 ) -> Iterator[Batch]:
-    """Archive whatever comes for some time: a batch each interval, and at once while more is left than one holds."""
+    """Archive whatever comes for some time: a batch each interval, and at once while more is left than one holds.
+
+    `idle` is called each time that nothing has come.
+    """
     began = time.monotonic()
     try:
         while True:
@@ -36,6 +43,8 @@ def stay(
             batch = archiver.batch(read_on=True)
             if batch is not None:
                 yield batch
+            else:
+                idle()
             now = time.monotonic()
             if now - began >= seconds:
                 return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from archiver_pipeline.hours import MiB
-from archiver_pipeline.parquet import frame_schema, table_of
+from archiver_pipeline.parquet import frame_schema, size_of, table_of
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.runs import ORDER, PLACE, Runs, merged
 
@@ -49,7 +49,7 @@ def in_blocks(tables: Iterable[pa.Table], block_bytes: int = _BLOCK_BYTES) -> Ge
     for table in _gathered(tables, min(_PARTED_BYTES, block_bytes)):
         for at, part in _parted(table):
             block[at].append(part)
-        size += table.nbytes
+        size += size_of(table)
         if size >= block_bytes:
             yield from _written(block, reached)
             block.clear()
@@ -84,7 +84,7 @@ def _gathered(tables: Iterable[pa.Table], enough: int) -> Iterator[pa.Table]:
     size = 0
     for table in tables:
         waiting.append(table)
-        size += table.nbytes
+        size += size_of(table)
         if size >= enough:
             yield pa.concat_tables(waiting).unify_dictionaries()
             waiting, size = [], 0
@@ -120,7 +120,7 @@ def _written(block: Mapping[TopicPartition, list[pa.Table]], reached: dict[Topic
         bounds = [(part["offset"][0].as_py(), part["offset"][-1].as_py()) for part in block[at]]
         if any(last > first for (_, last), (first, _) in pairwise(bounds)):
             table = table.combine_chunks().sort_by("offset")
-        elif block[at][0].nbytes < _SMALL_PIECE_BYTES:
+        elif size_of(block[at][0]) < _SMALL_PIECE_BYTES:
             table = table.combine_chunks()
         first = min(first for first, _ in bounds)
         if first < reached.get(at, first):

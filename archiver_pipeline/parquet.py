@@ -14,7 +14,7 @@ from archiver_pipeline.runs import ORDER, PLACE
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
-    from pyarrow.parquet import FileMetaData, ParquetFile, RowGroupMetaData
+    from pyarrow.parquet import ColumnChunkMetaData, FileMetaData, ParquetFile, RowGroupMetaData
 
 Ranges = Mapping[TopicPartition, tuple[int, int]]
 """Offsets `[start, end)` per topic partition."""
@@ -116,14 +116,19 @@ def _rows_at_once(parquet: ParquetFile, group: int, columns: list[str]) -> int:
 
 
 def _at_most(group: RowGroupMetaData) -> int:
-    """How large the messages of a row group may be: a dictionary may hold a value once that every row has."""
+    """How large the messages of a row group may be, at most."""
     columns = [group.column(number) for number in range(group.num_columns)]
     return sum(
-        column.total_uncompressed_size * (column.num_values if column.has_dictionary_page else 1)
+        column.total_uncompressed_size * (column.num_values if _may_repeat(column) else 1)
         if column.physical_type == "BYTE_ARRAY"
         else 8 * column.num_values
         for column in columns
     )
+
+
+def _may_repeat(column: ColumnChunkMetaData) -> bool:
+    """Whether a column may hold a value once that every row has: in a dictionary, or as what others begin with."""
+    return column.has_dictionary_page or "DELTA_BYTE_ARRAY" in column.encodings
 
 
 def offsets_in(path: Path) -> Ranges:
@@ -211,6 +216,13 @@ def table_schema() -> pa.Schema:
     kinds: list[Any] = [few, few, pa.int32(), pa.int64(), pa.timestamp("us", "UTC"), few, binary, text, binary]
     header = pa.struct([("key", text), ("value", binary)])
     return pa.schema(list(zip(COLUMNS, [*kinds, pa.list_(header)], strict=True)))
+
+
+def size_of(table: pa.Table) -> int:
+    """The bytes of messages in memory; dictionaries, which many tables share, do not count."""
+    import pyarrow as pa
+
+    return sum(int(column.nbytes) for column in table.columns if not pa.types.is_dictionary(column.type))
 
 
 def table_of(frame: pl.DataFrame) -> pa.Table:

@@ -23,6 +23,7 @@ from archiver_pipeline.in_order import OutOfOrder, in_blocks, sorted_before
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger, Transaction
 from archiver_pipeline.look import Look
+from archiver_pipeline.parquet import size_of
 from archiver_pipeline.plan import lane_of, positions_of
 from archiver_pipeline.sealed_files import Expected, SealedWriter
 from archiver_pipeline.settings import Settings
@@ -98,9 +99,13 @@ class Sealer:
             ArchiveDamaged: a file of the hour is missing or changed; nothing was done.
             StorageError: the disk is full or refused; nothing was done.
         """
+        sort = False
         for number in range(_TRIES):
             try:
-                return self._attempt(hour, whole)
+                return self._attempt(hour, whole, sort=sort)
+            except OutOfOrder as error:
+                log.info("the messages of hour %s are sorted first: %s", hour, error)
+                sort = True
             except Superseded as error:
                 if number == _TRIES - 1:
                     raise
@@ -165,7 +170,7 @@ class Sealer:
         }
         return min((ledger.caught_up.get(lane, 0) for lane in behind), default=look.asked_ms)
 
-    def _attempt(self, hour: Hour, whole: bool, *, sort: bool = False) -> Sealed | None:
+    def _attempt(self, hour: Hour, whole: bool, *, sort: bool) -> Sealed | None:
         """Seal an hour; `sort` all of its messages before the first is written, which takes much longer."""
         clock = Clock(self._on_step)
         clock.step("plan")
@@ -206,10 +211,6 @@ class Sealer:
                 for file in files
             ]
             version = finish(attempt, clock, self._metadata(hour), replaced)
-        except OutOfOrder as error:
-            attempt.discard()
-            log.info("the messages of hour %s are sorted first: %s", hour, error)
-            return self._attempt(hour, whole, sort=True)
         except BaseException:
             attempt.discard()
             raise
@@ -227,7 +228,7 @@ class Sealer:
 
     def _write(self, writer: SealedWriter, messages: Generator[tuple[str, pa.Table]]) -> None:
         """Write messages, while a thread reads the next ones and puts them in order."""
-        ahead = Ahead(messages, _AHEAD_BYTES, "read", lambda item: int(item[1].nbytes))
+        ahead = Ahead(messages, _AHEAD_BYTES, "read", lambda item: size_of(item[1]))
         try:
             with translated(self.archive.path):
                 for type_name, table in ahead:

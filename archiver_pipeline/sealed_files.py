@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope, hour_fields
 from archiver_pipeline.attempt import Attempt
 from archiver_pipeline.hours import TARGET_BYTES, Hour
+from archiver_pipeline.sample import Sample
 from archiver_pipeline.sorted_file import SortedFile
 
 if TYPE_CHECKING:
     import duckdb
-    import polars as pl
     import pyarrow as pa
 
 _LARGEST_BYTES = 2 * TARGET_BYTES
 _WAITING_BYTES = 64 * 1024**2
 """So much of all types together waits in memory for row groups; then the type that has most is written."""
 
-_SAMPLE_ROWS, _SAMPLE_BYTES = 200_000, 32 * 1024**2
-"""Of so many messages of a type the fields are reported; of more, an evenly spread sample."""
+_SAMPLE_BYTES = 32 * 1024**2
+"""The fields of so much of all types together are reported; of more, those of an evenly spread sample."""
 
 _NO_FIELDS = frozenset({envelope.MALFORMED, envelope.TOMBSTONE, envelope.ERASED})
 
@@ -42,10 +42,9 @@ class _OpenType:
 
     expected: Expected
     rows_per_file: int
+    sample: Sample
     file: SortedFile | None = None
     rows: int = 0
-    stride: int = 0
-    sample: list[pa.Table] = field(default_factory=list)
 
 
 class SealedWriter:
@@ -60,14 +59,15 @@ class SealedWriter:
         self.files = self.bytes = self.messages = 0
         self._attempt = attempt
         self._hour = hour
-        self._open = {name: _OpenType(each, _rows_per_file(each)) for name, each in expected.items()}
+        share = _SAMPLE_BYTES // max(1, len(expected))
+        self._open = {name: _OpenType(each, _rows_per_file(each), Sample(share)) for name, each in expected.items()}
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._started = 0
 
     def add(self, type_name: str, table: pa.Table) -> None:
         """Take the next messages of a type as `SortedFile.add` does."""
         state = self._open[type_name]
-        self._sample(state, table)
+        state.sample.add(table)
         state.rows += table.num_rows
         while table.num_rows:
             if state.file is None:
@@ -106,22 +106,8 @@ class SealedWriter:
         staged = self._attempt.take(file.path, values, stats, state.expected.added)
         self.files, self.bytes, self.messages = self.files + 1, self.bytes + staged.size, self.messages + file.rows
 
-    def _sample(self, state: _OpenType, table: pa.Table) -> None:
-        """Keep one message of so many for the report: by their hashes, which go in step with nothing."""
-        import polars as pl
-
-        if not state.stride:
-            size = table.nbytes / table.num_rows * state.expected.messages
-            share = _SAMPLE_BYTES / len(self._open)
-            state.stride = int(max(1, -(-state.expected.messages // _SAMPLE_ROWS), -(-size // share)))
-        offsets = cast("pl.Series", pl.from_arrow(table["offset"]))
-        state.sample.append(
-            table.select(["timestamp", "value"]).filter((offsets.hash() % state.stride == 0).to_arrow())
-        )
-
     def _report(self, type_name: str, state: _OpenType) -> str:
         import duckdb
-        import pyarrow as pa
 
         if self._connection is None:
             threads = min(2, os.cpu_count() or 1)
@@ -129,8 +115,7 @@ class SealedWriter:
             self._connection = duckdb.connect(
                 config={"threads": threads, "memory_limit": "300MB", "temp_directory": scratch}
             )
-        self._connection.register("sampled", pa.concat_tables(state.sample).combine_chunks())
-        state.sample = []
+        self._connection.register("sampled", state.sample.table())
         try:
             return hour_fields.report(self._connection, "SELECT * FROM sampled", state.rows)
         finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope
 from archiver_pipeline.files import COLUMNS
-from archiver_pipeline.parquet import table_schema
+from archiver_pipeline.parquet import size_of, table_schema
 from archiver_pipeline.runs import ORDER
 from archiver_pipeline.writer import iso
 
@@ -47,7 +47,7 @@ class SortedFile:
         import pyarrow.parquet as pq
 
         self.path = path
-        self.rows = self.waiting_bytes = 0
+        self.rows = self.waiting_bytes = self._waiting_rows = 0
         self._waiting: list[pa.Table] = []
         self._last: tuple[Any, ...] = ()
         self._sink = open(path, "wb")  # noqa: SIM115, it outlasts this function
@@ -77,14 +77,14 @@ class SortedFile:
         self._last = last
         self.rows += table.num_rows
         self._waiting.append(table)
-        self.waiting_bytes += table.nbytes
+        self.waiting_bytes += size_of(table)
+        self._waiting_rows += table.num_rows
         if self._fill() >= 1:
             self.flush()
 
     def _fill(self) -> float:
         """How many row groups that waits would fill."""
-        rows: int = sum(table.num_rows for table in self._waiting)
-        return max(self.waiting_bytes / _ROW_GROUP_BYTES, rows / _ROW_GROUP_ROWS)
+        return max(self.waiting_bytes / _ROW_GROUP_BYTES, self._waiting_rows / _ROW_GROUP_ROWS)
 
     def flush(self) -> None:
         """Write what waits, as row groups of the same number of messages."""
@@ -94,7 +94,7 @@ class SortedFile:
             return
         table = pa.concat_tables(self._waiting).unify_dictionaries()
         count = max(1, round(self._fill()))
-        self._waiting, self.waiting_bytes = [], 0
+        self._waiting, self.waiting_bytes, self._waiting_rows = [], 0, 0
         self._writer.write_table(table, row_group_size=-(-table.num_rows // count))
 
     def close(self, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 5
+_FORMAT = 6
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
 
@@ -111,8 +111,8 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, loo
         connection.execute("SET enable_progress_bar = false")  # It would be drawn on standard output.
         if anew:
             connection.execute(LAYOUT)
-            connection.execute("INSERT INTO meta.state VALUES (?, ?, -1, 0)", [_FORMAT, state.metadata["id"]])
-        before = _shown(connection, state)
+            connection.execute("INSERT INTO meta.state VALUES (?, ?, -1, 0, '')", [_FORMAT, state.metadata["id"]])
+        before = _shown(connection, archive, state)
         with closing(ViewFiles(connection, archive.path)) as files:
             up_to_date = before == state.version and not files.mended
             if before > state.version or (up_to_date and not lacks_views(connection, aggregates)):
@@ -135,13 +135,16 @@ class Standing:
     look: Look | None
 
 
-def _shown(connection: duckdb.DuckDBPyConnection, state: LogState) -> int:
+def _shown(connection: duckdb.DuckDBPyConnection, archive: Archive, state: LogState) -> int:
     """The version that the file shows. Raises DataError where it is not one of this table and release."""
     import duckdb
 
     found = connection.execute("SELECT format, table_id, version FROM meta.state").fetchone()
     if found is None or found[:2] != (_FORMAT, state.metadata["id"]):
         raise duckdb.DataError("it shows another table, or was made by another release")
+    ((mark,),) = connection.execute("SELECT mark FROM meta.state").fetchall()
+    if mark and delta_log.mark(archive.path, found[2]) not in (mark, ""):
+        raise duckdb.DataError(f"version {found[2]} of the table is another one now: its log was put back")
     return int(found[2])
 
 
@@ -223,7 +226,7 @@ def _finish(connection: duckdb.DuckDBPyConnection, archive: Archive, standing: S
     replace_gaps(connection, standing.ledger)
     replace_losses(connection, standing.ledger)
     add_batches(connection, archive.path / delta_log.FOLDER, before, version, standing.log.oldest)
-    connection.execute("UPDATE meta.state SET version = ?", [version])
+    connection.execute("UPDATE meta.state SET version = ?, mark = ?", [version, standing.log.mark()])
     connection.execute("COMMIT")
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 600.0
 """So often all files of the archive are looked for; in between only what commits say of new ones."""
 
+_OURS = f'"engineInfo":"{delta_log.ENGINE}"'.encode()
+
 _FRESH_MOST = 2_000
 """So many files are new at most before the lists of old and new ones are put together."""
 
@@ -61,7 +63,8 @@ def _added(archive: Path, after: int, until: int) -> list[dict[str, Any]] | None
             lines = delta_log.commit_path(archive, version).read_bytes().splitlines()
         except FileNotFoundError:
             return None
-        if any(line.startswith((b'{"remove"', b'{"metaData"')) for line in lines):
+        # Another program may add a file that is listed already.
+        if any(line.startswith((b'{"remove"', b'{"metaData"')) for line in lines) or _OURS not in b"".join(lines[:1]):
             return None
         found += [json.loads(line)["add"] for line in lines if line.startswith(b'{"add"')]
     return found

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LAYOUT = """
 CREATE SCHEMA meta;
-CREATE TABLE meta.state (format INTEGER, table_id VARCHAR, version BIGINT, looked DOUBLE);
+CREATE TABLE meta.state (format INTEGER, table_id VARCHAR, version BIGINT, looked DOUBLE, mark VARCHAR);
 CREATE TABLE meta.hours (type VARCHAR, dt VARCHAR, hr VARCHAR, files BIGINT, messages BIGINT, bytes BIGINT,
                          sealed BOOLEAN);
 CREATE TABLE meta.fresh_hours AS FROM meta.hours;

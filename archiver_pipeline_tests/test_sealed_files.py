@@ -22,7 +22,7 @@ from archiver_pipeline.attempt import Attempt, rewrite_of
 from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import TARGET_BYTES, hour_at, parse_hour
 from archiver_pipeline.in_order import in_blocks
-from archiver_pipeline.parquet import frame_schema, frames_of, table_of
+from archiver_pipeline.parquet import frame_schema, frames_of, size_of, table_of
 from archiver_pipeline.runs import ORDER
 from archiver_pipeline.sealed_files import Expected, SealedWriter
 from archiver_pipeline.sorted_file import SortedFile
@@ -356,7 +356,7 @@ def test_messages_that_come_block_by_block(tmp_path: Path) -> None:
     large = [frame_of(100_000, first, partition=partition) for first in (0, 100_000) for partition in (3, 1, 2)]
     small = [frame_of(5, topic=topic, topic_id="B", partition=partition) for topic in "zax" for partition in (1, 0)]
     frames = [*small, *large]
-    tables = in_blocks(map(table_of, frames), table_of(pl.concat(large[:3])).nbytes)
+    tables = in_blocks(map(table_of, frames), size_of(table_of(pl.concat(large[:3]))))
     ordered = [pl.DataFrame(table.to_pydict(), schema=frame_schema()) for table in tables]
     with written(tmp_path, {"x": ordered}) as attempt:
         (file,) = attempt.files

@@ -115,7 +115,7 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
     answers = checks.Answers(context.log_event, checks.PAUSE_SECONDS if config.stay_seconds > 0 else 0.0)
     shown = RunView(path, archiver.archive)
     try:
-        for batch in _batches(config, archiver):
+        for batch in _batches(config, archiver, shown):
             total += batch.messages
             version = shown.show(batch)
             for event in metadata.events(batch):
@@ -139,9 +139,9 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
         view.refresh(path, archiver.archive)
 
 
-def _batches(config: ArchiveConfig, archiver: Archiver) -> Iterator[Batch]:
+def _batches(config: ArchiveConfig, archiver: Archiver, shown: RunView) -> Iterator[Batch]:
     if config.stay_seconds > 0 and not config.ranges:
-        return stay(archiver, config.stay_seconds, settings().interval_seconds)
+        return stay(archiver, config.stay_seconds, settings().interval_seconds, idle=shown.finish)
     targets: Targets | None = None
     if config.ranges:
         # The topic id is that of the topic's present life, whatever it is.
