@@ -116,14 +116,14 @@ def _written(block: Mapping[TopicPartition, list[pa.Table]], reached: dict[Topic
     import pyarrow as pa
 
     for at in sorted(block):
-        table = pa.concat_tables(block[at]).unify_dictionaries()
         bounds = [(part["offset"][0].as_py(), part["offset"][-1].as_py()) for part in block[at]]
-        if any(last > first for (_, last), (first, _) in pairwise(bounds)):
-            table = table.combine_chunks().sort_by("offset")
-        elif size_of(block[at][0]) < _SMALL_PIECE_BYTES:
-            table = table.combine_chunks()
         first = min(first for first, _ in bounds)
         if first < reached.get(at, first):
             raise OutOfOrder(f"offset {first} of {at} comes after {reached[at]}")
         reached[at] = max(last for _, last in bounds)
+        table = pa.concat_tables(block[at]).unify_dictionaries()
+        if any(last > first for (_, last), (first, _) in pairwise(bounds)):
+            table = table.combine_chunks().sort_by("offset")
+        elif size_of(block[at][0]) < _SMALL_PIECE_BYTES:
+            table = table.combine_chunks()
         yield table

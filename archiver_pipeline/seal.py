@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TRIES = 5
-_AHEAD_BYTES = 128 * MiB
+_AHEAD_BYTES = 64 * MiB
 """So much may wait to be written while more is read and put in order."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,23 @@ def test_of_two_runs_of_one_range_one_wins(folder: Path) -> None:
     archive(target, [event()])
     assert_intact(folder, 0, 1, 2)
     assert files_in(folder) == listed(folder)
+
+
+def test_a_log_that_is_put_back_in_mid_run_is_noticed(folder: Path, tmp_path: Path) -> None:
+    """A run whose snapshot was undone by a restore is refused, though the table has its version again by another's."""
+    target = Archive(str(folder))
+    archive(target, [event()] * 10)
+    log, copy = folder / "_delta_log", tmp_path / "copy"
+    shutil.copytree(log, copy)
+    archive(target, [event()] * 10)
+    slow = batch_of(target, 0)
+    place(slow, [event()] * 10, 20)
+    shutil.rmtree(log)
+    shutil.copytree(copy, log)
+    archive(Archive(str(folder)), [event()] * 5)
+    with pytest.raises(Superseded):
+        commit(slow, 20, 30, messages=10)
+    assert target.ledger().committed[ORDERS] == Committed(15, 0, 15)
 
 
 def test_two_lanes_never_take_the_same_offsets(folder: Path) -> None:

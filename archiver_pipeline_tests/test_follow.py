@@ -113,6 +113,16 @@ def test_a_run_that_stays_does_not_wait_while_it_is_behind(topic: Topic) -> None
     assert naps == []
 
 
+def test_a_run_that_stays_says_when_nothing_has_come(topic: Topic) -> None:
+    """Each time that there is no batch, and not else."""
+    told: list[str] = []
+    topic.send(3)
+    for batch in stay(topic.archiver(), 0.5, 0.1, time.sleep, lambda: told.append("idle")):
+        told.append(str(batch.messages))
+    assert told[0] == "3"
+    assert set(told[1:]) == {"idle"}
+
+
 def test_a_run_that_stays_ends_in_time(topic: Topic) -> None:
     """With nothing to do it ends when its time is over, having slept no longer than that."""
     naps: list[float] = []

@@ -203,3 +203,24 @@ def test_what_is_kept_of_the_log_hides_no_commit(tmp_path: Path) -> None:
     shutil.rmtree(target.path)
     archive(other, [event()], SECOND)
     assert target.ledger().committed == {SECOND: Committed(1, 0, 1)}
+
+
+def test_what_other_programs_write_is_read(tmp_path: Path) -> None:
+    """JSON with spaces, files that are only like a checkpoint, and an interval that is no number stop nothing."""
+    target = Archive(str(tmp_path / "archive"))
+    archive(target, [event()], ORDERS)
+    log = target.path / "_delta_log"
+    (log / ".tmp.checkpoint.parquet").write_bytes(b"")
+    lines = [
+        {"commitInfo": {"operation": "SET TBLPROPERTIES"}},
+        {"txn": {"appId": "theirs", "version": 7}},
+        {"metaData": {**target.standing()[0].metadata, "configuration": {"delta.checkpointInterval": "abc"}}},
+    ]
+    text = "".join(json.dumps(line).replace('{"', '{ "', 1) + "\n" for line in lines)
+    (log / f"{target.ledger().version + 1:020}.json").write_text(text)
+    for reader in (target, Archive(str(target.path))):
+        state, _ = reader.standing()
+        assert state.transactions["theirs"].version == 7
+        assert state.metadata["configuration"] == {"delta.checkpointInterval": "abc"}
+    archive(target, [event()], ORDERS)
+    assert target.ledger().committed[ORDERS] == Committed(2, 0, 2)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiver_pipeline.parquet import frame_schema, frames_of, offsets_in
+from archiver_pipeline.parquet import frame_schema, frames_of, offsets_in, table_of, tables_of_all
 from archiver_pipeline.plan import TopicPartition
 
 MiB = 1024**2
@@ -71,6 +72,18 @@ def test_large_messages_that_are_all_alike(tmp_path: Path) -> None:
     assert path.stat().st_size < MiB
     sizes = [each.estimated_size() for each in frames_of(path)]
     assert sum(sizes) >= 100 * MiB
+    assert max(sizes) <= 16 * MiB
+
+
+def test_large_keys_that_begin_alike(tmp_path: Path) -> None:
+    """Where a file has once what all keys begin with, messages come a few at a time, too."""
+    keys = pl.Series([b"k" * MiB + str(number).encode() for number in range(100)], dtype=pl.Binary)
+    rows = frame([("a", "1", 0, number) for number in range(100)]).with_columns(key=keys)
+    path = tmp_path / "keys.parquet"
+    pq.write_table(table_of(rows), path, use_dictionary=["topic"], column_encoding={"key": "DELTA_BYTE_ARRAY"})
+    assert path.stat().st_size < MiB
+    sizes = [table.nbytes for table in tables_of_all([path, path])]
+    assert sum(sizes) >= 200 * MiB
     assert max(sizes) <= 16 * MiB
 
 

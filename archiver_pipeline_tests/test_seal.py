@@ -12,18 +12,22 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from archiver_pipeline import hour_fields
 from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.envelope import is_sealed, type_name
+from archiver_pipeline.classifier import Classifier
+from archiver_pipeline.envelope import is_sealed, parse_type_rule, type_name
 from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.hours import parse_hour
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.schema import delta_schema
+from archiver_pipeline.writer import BatchWriter
 from archiver_pipeline_tests.batches import (
     ORDERS,
     archive,
     commit,
     event,
     place,
+    raw_frame,
 )
 from archiver_pipeline_tests.samples import at_step
 from archiver_pipeline_tests.sealable import FOUR, THREE, UNKNOWN, Sealable, filled
@@ -336,3 +340,29 @@ def test_a_table_with_many_sealed_hours_is_read_through_its_checkpoint(tmp_path:
     assert sealable.sealer().clean() == 24
     assert sealable.target.files().height == 12
     assert sealable.by_hive().equals(sealable.by_delta())
+
+
+def test_a_type_of_thousands_of_topics(tmp_path: Path) -> None:
+    """A few messages of each of very many topics share row groups, and all of them are looked at for their fields."""
+    sealable = Sealable(tmp_path)
+    for turn in range(2):
+        attempt = batch_of(sealable.target, 0)
+        places = [TopicPartition(f"topic.{number:04}", "A", 0) for number in range(1500)]
+        frame = pl.concat([raw_frame([event("x", n=turn)] * 3, turn * 3, range_number=n) for n in range(len(places))])
+        writer = BatchWriter(attempt.write)
+        for classified in Classifier(places, lambda _: parse_type_rule("$.type"), {"x"}, 10).over([frame]):
+            writer.add(classified)
+        writer.close()
+        attempt.staging.place()
+        attempt.commit([], {})
+        attempt.clean()
+    sealed = sealable.sealer().seal(THREE)
+    assert sealed is not None
+    assert (sealed.files_after, sealed.messages) == (1, 9000)
+    (path,) = sealable.listed()["x"]
+    with pq.ParquetFile(sealable.path / path) as parquet:
+        assert parquet.num_row_groups == 1
+        report = hour_fields.parse(parquet.metadata.metadata[hour_fields.KEY.encode()].decode())
+    assert report is not None
+    assert (report.messages, report.looked_at) == (9000, 9000)
+    assert {item.field for item in report.fields} == {"type", "n"}

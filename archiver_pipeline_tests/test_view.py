@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import duckdb
 import pytest
+from deltalake.transaction import AddAction
 
 from archiver_pipeline import fields, view
 from archiver_pipeline.archive import Archive
@@ -741,6 +744,32 @@ def test_what_is_added_bit_by_bit_is_what_a_file_made_anew_shows(viewed: Viewed)
     viewed.path.unlink()
     viewed.refresh()
     assert [viewed.sql(query) for query in SHOWN] == looked_at
+
+
+def test_a_log_that_is_put_back_shows_what_it_has(viewed: Viewed, tmp_path: Path) -> None:
+    """After a restore versions are used anew: the file shows their messages, not those that it had before."""
+    viewed.add(*[event(n=1)] * 10)
+    log, copy = viewed.archive.path / "_delta_log", tmp_path / "copy"
+    shutil.copytree(log, copy)
+    viewed.add(*[event(n=2)] * 10)
+    shutil.rmtree(log)
+    shutil.copytree(copy, log)
+    for messages in (15, 25):
+        viewed.add(*[event(n=3)] * (5 if messages == 15 else 10))
+        assert viewed.sql('SELECT count(*), count(DISTINCT "offset") FROM messages') == [(messages, messages)]
+
+
+def test_a_file_that_another_program_adds_again_is_shown_once(viewed: Viewed) -> None:
+    """A newer add of a path takes the place of the older one (Delta protocol, "Add File")."""
+    viewed.add(*[event(n=1)] * 10)
+    row = viewed.archive.files().row(0, named=True)
+    table = deltalake.DeltaTable(viewed.archive.path)
+    values = {name: row[name] for name in ("type", "dt", "hr")}
+    again = AddAction(row["path"], row["bytes"], values, 0, False, '{"numRecords":10}')
+    table.create_write_transaction([again], "append", table.schema(), list(values))
+    viewed.refresh()
+    assert viewed.sql("SELECT count(*) FROM messages") == [(10,)]
+    assert viewed.sql("SELECT sum(messages) FROM hours") == [(10,)]
 
 
 def test_a_file_that_is_attached_shows_the_same(viewed: Viewed) -> None:
