@@ -136,7 +136,7 @@ class Archiver:
                 return None
             clock.step("read")
             reading = reading or self._start(planned, attempt.types)
-            writer = BatchWriter(attempt.write)
+            writer = BatchWriter(attempt.take, attempt.staging.scratch)
             for frame in reading.frames(partial(self._read_on, reading, before) if read_on else None):
                 writer.add(frame)
             progress = reading.progress

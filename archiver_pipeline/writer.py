@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope
+from archiver_pipeline.staging import translated
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,11 +33,18 @@ class BatchWriter:
         files, bytes: how many files, and their size on disk.
     """
 
-    def __init__(self, write: Callable[[Mapping[str, str], bytes, Mapping[str, Any]], None]) -> None:
+    def __init__(self, take: Callable[[Path, Mapping[str, str], Mapping[str, Any]], object], scratch: Path) -> None:
+        """Begin.
+
+        Args:
+            take: is given each file when it is written, its partition values and its statistics, and takes it away.
+            scratch: a folder to write them to.
+        """
         self.types: Counter[str] = Counter()
         self.files = 0
         self.bytes = 0
-        self._write = write
+        self._take = take
+        self._scratch = scratch
         self._frames: list[pl.DataFrame] = []
         self._frames_bytes = 0
 
@@ -65,13 +75,26 @@ class BatchWriter:
 
     def _write_group(self, name: str, hour: int | None, group: pl.DataFrame) -> None:
         date, time = envelope.hour_name(hour)
-        buffer = io.BytesIO()
-        group.write_parquet(buffer, compression="zstd", compression_level=_COMPRESSION_LEVEL)
-        content = buffer.getvalue()
-        self._write({"type": name, "dt": date, "hr": time}, content, statistics(group))
+        path = self._scratch / f"{self.files}.parquet"
+        with translated(path):
+            _write_parquet(group, path)
+            self.bytes += path.stat().st_size
+        self._take(path, {"type": name, "dt": date, "hr": time}, statistics(group))
         self.types[name] += group.height
         self.files += 1
-        self.bytes += len(content)
+
+
+def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame straight to a file: Python in between would hold up the thread that reads. Raises OSError."""
+    import polars as pl
+
+    try:
+        frame.write_parquet(path, compression="zstd", compression_level=_COMPRESSION_LEVEL)
+    except pl.exceptions.ComputeError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _shards(frame: pl.DataFrame) -> list[pl.DataFrame]:

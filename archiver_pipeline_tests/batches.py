@@ -64,7 +64,7 @@ def write(
     stamps = kinds.get("milliseconds", AUGUST_FIRST_AT_THREE)
     headers = kinds.get("headers")
     raw = raw_frame(payloads, first, stamps, headers)  # type: ignore[arg-type]
-    writer = BatchWriter(attempt.write)
+    writer = BatchWriter(attempt.take, attempt.staging.scratch)
     for frame in Classifier([at], lambda _: rule, attempt.types(), 1000).over([raw]):
         writer.add(frame)
     writer.close()

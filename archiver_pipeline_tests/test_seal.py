@@ -349,7 +349,7 @@ def test_a_type_of_thousands_of_topics(tmp_path: Path) -> None:
         attempt = batch_of(sealable.target, 0)
         places = [TopicPartition(f"topic.{number:04}", "A", 0) for number in range(1500)]
         frame = pl.concat([raw_frame([event("x", n=turn)] * 3, turn * 3, range_number=n) for n in range(len(places))])
-        writer = BatchWriter(attempt.write)
+        writer = BatchWriter(attempt.take, attempt.staging.scratch)
         for classified in Classifier(places, lambda _: parse_type_rule("$.type"), {"x"}, 10).over([frame]):
             writer.add(classified)
         writer.close()

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -36,8 +38,10 @@ class Written:
     files: list[tuple[Mapping[str, str], pl.DataFrame, Mapping[str, Any]]] = field(default_factory=list)
     size: int = 0
 
-    def write(self, values: Mapping[str, str], content: bytes, stats: Mapping[str, Any]) -> None:
+    def take(self, path: Path, values: Mapping[str, str], stats: Mapping[str, Any]) -> None:
         """Take one file."""
+        content = path.read_bytes()
+        path.unlink()
         self.size += len(content)
         self.files.append((dict(values), pl.read_parquet(io.BytesIO(content)), stats))
 
@@ -73,10 +77,11 @@ def written(
     def rule_of(topic: str) -> TypeRule:
         return parse_type_rule((rules or {}).get(topic, "$.type"))
 
-    writer = BatchWriter(result.write)
-    for frame in Classifier(list(places), rule_of, known or set(), max_types).over(frames):
-        writer.add(frame)
-    writer.close()
+    with TemporaryDirectory() as folder:
+        writer = BatchWriter(result.take, Path(folder))
+        for frame in Classifier(list(places), rule_of, known or set(), max_types).over(frames):
+            writer.add(frame)
+        writer.close()
     assert writer.types == result.types()
     assert (writer.files, writer.bytes) == (len(result.files), result.size)
     return result
@@ -249,7 +254,7 @@ def test_a_name_ends_in_the_hash_of_the_content(tmp_path: Any) -> None:
     """The first 16 hex digits of the SHA-256: `verify` finds a changed byte without a second ledger."""
     archive = Archive(str(tmp_path))
     attempt = batch_of(archive, 0)
-    writer = BatchWriter(attempt.write)
+    writer = BatchWriter(attempt.take, attempt.staging.scratch)
     classifier = Classifier([ORDERS], lambda _: parse_type_rule("$.type"), set(), 10)
     for frame in classifier.over([raw_frame([event("a"), event("a"), event("b")])]):
         writer.add(frame)

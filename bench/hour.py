@@ -108,7 +108,7 @@ def write(settings: Settings, rows: int, size: int, batch: int, partitions: int,
     files = payload_bytes = 0
     for start in range(0, rows, batch):
         attempt = batch_of(archive, 0)
-        writer = BatchWriter(attempt.write)
+        writer = BatchWriter(attempt.take, attempt.staging.scratch)
         end = min(rows, start + batch)
         step = max(1, min(10_000, 8 * 1024**2 // size))
         raw = [

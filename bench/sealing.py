@@ -110,7 +110,7 @@ def _archive(archive: Archive, given: argparse.Namespace) -> None:
     known = attempt.ledger.committed.get(AT)
     first = known.next if known else 0
     frame = _messages(given, first)
-    writer = BatchWriter(attempt.write)
+    writer = BatchWriter(attempt.take, attempt.staging.scratch)
     for classified in Classifier([AT], lambda _: rule, attempt.types(), 1000).over([frame]):
         writer.add(classified)
     writer.close()
