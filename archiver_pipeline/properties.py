@@ -21,6 +21,9 @@ OWN = {
 
 _SECRET = re.compile(r"password|secret|token|\.pem$|jaas|oauthbearer\.config|assertion\.private|credential")
 _UNKNOWN = re.compile(r'No such configuration property: "([^"]+)"|Internal property "([^"]+)" not settable')
+_PROBE = {"group.id": "archiver", "log_level": "0"}
+"""It tries to connect at once, and what it would say of that belongs to nobody."""
+
 _silent = logging.getLogger("archiver.librdkafka.probe")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
@@ -57,7 +60,7 @@ def known(candidates: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...
     unknown: list[str] = []
     while True:
         try:
-            Consumer({"group.id": "archiver", **properties}, logger=_silent).close()
+            Consumer({**_PROBE, **properties}, logger=_silent).close()
             return properties, tuple(unknown)
         except KafkaException as error:
             text = error.args[0].str()
