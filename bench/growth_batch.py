@@ -13,12 +13,10 @@ from archiver_pipeline import view
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.batch import Archiver
-from archiver_pipeline.envelope import parse_type_rule
 from archiver_pipeline.follow import stay
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.settings import load
-from archiver_pipeline.writer import BatchWriter
-from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, commit, event, raw_frame
+from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, commit, event, write
 from bench.load import TYPES
 
 AT = TopicPartition("old", "AAAAAAAAAAAAAAAAAAAAAQ", 0)
@@ -29,22 +27,18 @@ def fill(files: str, per_commit: str) -> dict[str, Any]:
     """Add files of one message each, as batches write them, until the archive has that many."""
     settings = load()
     archive = Archive(settings.archive_uri)
-    rule = parse_type_rule("$.type")
     there = archive.files().height
     while (count := min(int(files) - there, int(per_commit))) > 0:
         attempt = batch_of(archive, 0)
         known = attempt.ledger.committed.get(AT)
         first = known.next if known else 0
-        writer = BatchWriter([AT], lambda _: rule, attempt.types(), 1000, attempt.write)
         hours = [(first + number) // len(TYPES) % HOURS for number in range(count)]
         payloads = [event(TYPES[(first + number) % len(TYPES)], uid="u1", seq=number) for number in range(count)]
-        writer.add(raw_frame(payloads, first, [AUGUST_FIRST_AT_THREE + hour * HOUR_MS for hour in hours]))
-        writer.close()
-        attempt.staging.sync()
+        write(attempt, payloads, first, AT, milliseconds=[AUGUST_FIRST_AT_THREE + hour * HOUR_MS for hour in hours])
         attempt.staging.place()
         commit(attempt, first, first + count, AT, count)
         attempt.clean()
-        there += writer.files
+        there += len(attempt.files)
     view.refresh(settings.view_path, archive)
     return {"files": there}
 
