@@ -46,7 +46,7 @@ class Archive:
 
     def exists(self) -> bool:
         """Tell whether the table has been made; a kill at the wrong moment leaves its log's folder without a commit."""
-        return any((self.path / "_delta_log").glob("*.json"))
+        return any((self.path / delta_log.FOLDER).glob("*.json"))
 
     def standing(self) -> tuple[LogState, Ledger]:
         """What the log and the ledger say now, of one and the same version; only new commits are read.
@@ -55,12 +55,10 @@ class Archive:
             ArchiveDamaged: a commit or the checkpoint cannot be read.
         """
         with self._lock:
-            before, _ = self._known
+            before, what = self._known
             state = delta_log.read(self.path, before)
-            if state.transactions is not before.transactions or state.version != before.version:
-                self._known = state, ledger.of_log(state)
-            elif state is not before:
-                self._known = state, self._known[1]
+            same = state.transactions is before.transactions and state.version == before.version
+            self._known = state, what if same else ledger.of_log(state)
             return self._known
 
     def _listed_anew(self) -> LogState:
@@ -71,7 +69,8 @@ class Archive:
         return self.standing()[0]
 
     def types(self) -> set[str]:
-        """The types that the archive has files of, up to the newest commit. Raises ArchiveDamaged."""
+        """The types that the archive has files of up to the newest commit, but for the reserved ones. Raises
+        ArchiveDamaged."""
         return self.standing()[0].types()
 
     def ledger(self) -> Ledger:
@@ -177,17 +176,15 @@ class Archive:
         import polars as pl
 
         found: set[str] = set()
-        version = -1
-        folder = self.path / "_delta_log"
-        for checkpoint in sorted(folder.glob("*.checkpoint.parquet"))[-1:]:
-            version = int(checkpoint.name.split(".")[0])
-            removed = pl.read_parquet(checkpoint, columns=["remove"], glob=False, hive_partitioning=False)[
-                "remove"
-            ].drop_nulls()
-            found.update(removed.struct.field("path").drop_nulls())
-        for commit in folder.glob("*.json"):
-            if commit.stem.isdigit() and int(commit.stem) > version:
-                with open(commit, "rb") as lines:
+        commits, checkpoints = delta_log.listed(self.path)
+        newest = max(checkpoints, default=-1)
+        if checkpoints:
+            path = delta_log.checkpoint_path(self.path, newest)
+            removed = pl.read_parquet(path, columns=["remove"], glob=False, hive_partitioning=False)["remove"]
+            found.update(removed.drop_nulls().struct.field("path").drop_nulls())
+        for version in commits:
+            if version > newest:
+                with open(delta_log.commit_path(self.path, version), "rb") as lines:
                     found.update(json.loads(line)["remove"]["path"] for line in lines if line.startswith(b'{"remove"'))
         return {unquote(path) for path in found}
 
@@ -198,7 +195,7 @@ class Archive:
         if any(self.path.glob("type=*")) and not self.exists():
             raise ArchiveDamaged(
                 "the archive has files but its log is gone",
-                path=str(self.path / "_delta_log"),
+                path=str(self.path / delta_log.FOLDER),
                 hint="Restore the log's folder from a copy, or move the files away to begin a new archive",
             )
         try:
@@ -227,7 +224,7 @@ class Archive:
             )
         return ArchiveDamaged(
             f"the table's log cannot be read: {text}",
-            path=str(self.path / "_delta_log"),
+            path=str(self.path / delta_log.FOLDER),
             hint="Restore the damaged file of the log from a copy; nothing was changed",
         )
 

@@ -105,7 +105,7 @@ class Attempt:
 
     def types(self) -> set[str]:
         """The types that the archive has files of, the reserved ones not counted."""
-        return self._log.types() - envelope.RESERVED
+        return self._log.types()
 
     def write(self, values: Mapping[str, str], content: bytes, stats: Mapping[str, Any]) -> None:
         """Stage one Parquet file of the partition `values`."""

@@ -11,7 +11,6 @@ from functools import partial
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.batch_info import BatchInfo
-from archiver_pipeline.envelope import RESERVED
 from archiver_pipeline.errors import ArchiveError, ArchiverError, Superseded, TopicChanged
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import caught_up_transaction, gap_transaction, offset_transactions
@@ -194,7 +193,7 @@ class Archiver:
             planned = self._planner.plan({**before, **this.committed(progress)}, this.targets)
             if planned is not None and planned.plan.ranges:
                 # Other lanes may have archived new types meanwhile.
-                self._next = self._start(planned, lambda: reading.types() | (self.archive.types() - RESERVED))
+                self._next = self._start(planned, lambda: reading.types() | self.archive.types())
 
     def _start(self, planned: Planned, types: Callable[[], Set[str]]) -> Reading:
         if planned.plan.ranges:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from archiver_pipeline.durable import force
+from archiver_pipeline.envelope import RESERVED
 from archiver_pipeline.errors import ArchiveDamaged
 
 FOLDER = "_delta_log"
@@ -55,6 +56,7 @@ class LogState:
         transactions: by name.
         metadata: the table's metadata, as the log has it; of a checkpoint, id and configuration.
         writer: the version of the protocol that a writer has to know.
+        mark: that of its newest commit (see `mark_of`), empty where it is unknown.
     """
 
     version: int = -1
@@ -64,7 +66,7 @@ class LogState:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     writer: int = 0
     _files: Mapping[str, int] = field(default_factory=dict)
-    _mark: tuple[int, ...] = ()
+    mark: str = ""
     _listed: float = 0.0
 
     def unlisted(self) -> LogState:
@@ -72,13 +74,9 @@ class LogState:
         return replace(self, _listed=0.0)
 
     def types(self) -> set[str]:
-        """The types that the table has files of."""
+        """The types that the table has files of, the reserved ones not counted."""
         # Escaped for the folder's name, and once more for the log.
-        return {unquote(unquote(name)) for name, count in self._files.items() if count > 0}
-
-    def mark(self) -> str:
-        """What tells the newest commit from another one in its place, as after a restore; empty where it is unknown."""
-        return _text(self._mark)
+        return {unquote(unquote(name)) for name, count in self._files.items() if count > 0} - RESERVED
 
 
 def read(archive: Path, known: LogState | None = None) -> LogState:
@@ -87,13 +85,13 @@ def read(archive: Path, known: LogState | None = None) -> LogState:
     Raises:
         ArchiveDamaged: a commit or the checkpoint is missing or cannot be read.
     """
-    log, now = archive / FOLDER, time.monotonic()
-    state = known if known and known._mark and _mark(log, known.version) == known._mark else None
+    now = time.monotonic()
+    state = known if known and known.mark and mark_of(archive, known.version) == known.mark else None
     if state and state._listed and now - state._listed < LISTED_SECONDS:
-        return _carried_on(log, state)
-    commits, checkpoints = _listed(log)
+        return _carried_on(archive, state)
+    commits, checkpoints = listed(archive)
     carried_on = state is not None
-    state = _carried_on(log, state or _from_checkpoint(log, max(checkpoints, default=-1)))
+    state = _carried_on(archive, state or _from_checkpoint(archive, max(checkpoints, default=-1)))
     if state.version < max(commits, default=-1):
         if carried_on:
             return read(archive)
@@ -107,17 +105,8 @@ def read(archive: Path, known: LogState | None = None) -> LogState:
         state,
         oldest=min(commits, default=0),
         checkpoint=max(checkpoints, default=-1),
-        _listed=now if state._mark else 0.0,
+        _listed=now if state.mark else 0.0,
     )
-
-
-def mark(archive: Path, version: int) -> str:
-    """The same of any version, as it lies in the log now."""
-    return _text(_mark(archive / FOLDER, version))
-
-
-def _text(mark: tuple[int, ...]) -> str:
-    return " ".join(map(str, mark))
 
 
 def commit_path(archive: Path, version: int) -> Path:
@@ -172,10 +161,10 @@ def make_durable(archive: Path, version: int) -> None:
             force([path])
 
 
-def _listed(log: Path) -> tuple[list[int], list[int]]:
+def listed(archive: Path) -> tuple[list[int], list[int]]:
     """The versions of the commits and of the checkpoints that the log has."""
     try:
-        names = os.listdir(log)
+        names = os.listdir(archive / FOLDER)
     except (FileNotFoundError, NotADirectoryError):
         return [], []
     commits = [int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()]
@@ -183,19 +172,24 @@ def _listed(log: Path) -> tuple[list[int], list[int]]:
     return commits, checkpoints
 
 
-def _mark(log: Path, version: int) -> tuple[int, ...]:
-    """What tells a commit from another one of its name; nothing where there is none."""
+def mark_of(archive: Path, version: int) -> str:
+    """What tells a commit from another one in its place, as after a restore; empty where there is none."""
     try:
-        found = os.stat(log / f"{version:020}.json")
+        found = os.stat(commit_path(archive, version))
     except FileNotFoundError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+        return ""
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
 
 
-def _from_checkpoint(log: Path, version: int) -> LogState:
+def checkpoint_path(archive: Path, version: int) -> Path:
+    """Where the checkpoint of a version lies."""
+    return archive / FOLDER / f"{version:020}{_CHECKPOINT}"
+
+
+def _from_checkpoint(archive: Path, version: int) -> LogState:
     if version < 0:
         return LogState()
-    path = log / f"{version:020}{_CHECKPOINT}"
+    path = checkpoint_path(archive, version)
     rows = [row for row in _column(path, "txn").drop_nulls().to_list() if row["appId"] is not None]
     (metadata,) = [row for row in _column(path, "metaData").drop_nulls().to_list() if row["id"] is not None][:1] or [{}]
     writers = [row["minWriterVersion"] for row in _column(path, "protocol").drop_nulls().to_list()]
@@ -232,17 +226,17 @@ def _column(checkpoint: Path, name: str) -> Any:
         raise damaged(checkpoint, error) from error
 
 
-def _carried_on(log: Path, state: LogState) -> LogState:
+def _carried_on(archive: Path, state: LogState) -> LogState:
     """Read the commits behind a state, one after the other by name.
 
     A listing made while others commit may hold a commit and lack the one before it.
     """
-    version, mark = state.version, state._mark
+    version, mark = state.version, state.mark
     transactions, files = dict(state.transactions), Counter(state._files)
     changes: dict[str, Any] = {}
-    while after := _mark(log, version + 1):
+    while after := mark_of(archive, version + 1):
         version, mark = version + 1, after
-        for kind, action in _actions(log / f"{version:020}.json"):
+        for kind, action in _actions(commit_path(archive, version)):
             match kind:
                 case "txn":
                     app_id = action["appId"]
@@ -255,8 +249,8 @@ def _carried_on(log: Path, state: LogState) -> LogState:
                     files[action] += 1 if kind == "add" else -1
     if version == state.version:
         # A commit that a checkpoint covers may be gone: then the next reading begins there again.
-        return state if mark else replace(state, _mark=_mark(log, version))
-    return replace(state, version=version, transactions=transactions, _files=files, _mark=mark, **changes)
+        return state if mark else replace(state, mark=mark_of(archive, version))
+    return replace(state, version=version, transactions=transactions, _files=files, mark=mark, **changes)
 
 
 def _actions(commit: Path) -> Sequence[tuple[str, Any]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from archiver_pipeline.collector import uncollected
 from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
 from archiver_pipeline.frames import bounds, header_bytes, header_series, headers_of, timestamp_types
 from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, said_by, same_topic, translate
@@ -102,22 +102,18 @@ class RangeReader:
 
         properties = {**_TUNED, **client_properties(self._cluster.settings, self._complaints.append), **_PROPERTIES}
         consumer = Consumer(properties, logger=log)
-        collects = gc.isenabled()
-        # It would go through every message of a chunk time and again, and no message is part of a cycle.
-        gc.disable()
         try:
-            while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > self._max_bytes * _FULL:
-                open_ranges = [item for item in self.progress if not item.done]
-                if not open_ranges or self.halted:
-                    return
-                for item in open_ranges:
-                    item.quota = item.bytes + max(1.0, left / len(open_ranges))
-                yield from self._round(consumer, open_ranges)
+            with uncollected():
+                while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > self._max_bytes * _FULL:
+                    open_ranges = [item for item in self.progress if not item.done]
+                    if not open_ranges or self.halted:
+                        return
+                    for item in open_ranges:
+                        item.quota = item.bytes + max(1.0, left / len(open_ranges))
+                    yield from self._round(consumer, open_ranges)
         except KafkaException as error:
             raise translate(error, "messages were read", self._cluster.settings, self._complaints) from error
         finally:
-            if collects:
-                gc.enable()
             consumer.close()
 
     def _round(self, consumer: Consumer, ranges: list[Progress]) -> Iterator[pl.DataFrame]:

@@ -90,7 +90,7 @@ def behind(path: Path, archive: Archive, version: int, seconds: float) -> bool:
     """
     if version < 0:
         return False
-    committed = (archive.path / "_delta_log" / f"{version:020}.json").stat().st_mtime
+    committed = delta_log.commit_path(archive.path, version).stat().st_mtime
     shown = path.stat().st_mtime if path.exists() else 0.0
     return shown < committed <= time.time() - seconds
 
@@ -143,7 +143,7 @@ def _shown(connection: duckdb.DuckDBPyConnection, archive: Archive, state: LogSt
     if found is None or found[:2] != (_FORMAT, state.metadata["id"]):
         raise duckdb.DataError("it shows another table, or was made by another release")
     ((mark,),) = connection.execute("SELECT mark FROM meta.state").fetchall()
-    if mark and delta_log.mark(archive.path, found[2]) not in (mark, ""):
+    if mark and delta_log.mark_of(archive.path, found[2]) not in (mark, ""):
         raise duckdb.DataError(f"version {found[2]} of the table is another one now: its log was put back")
     return int(found[2])
 
@@ -226,7 +226,7 @@ def _finish(connection: duckdb.DuckDBPyConnection, archive: Archive, standing: S
     replace_gaps(connection, standing.ledger)
     replace_losses(connection, standing.ledger)
     add_batches(connection, archive.path / delta_log.FOLDER, before, version, standing.log.oldest)
-    connection.execute("UPDATE meta.state SET version = ?, mark = ?", [version, standing.log.mark()])
+    connection.execute("UPDATE meta.state SET version = ?, mark = ?", [version, standing.log.mark])
     connection.execute("COMMIT")
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -107,18 +104,6 @@ def heartbeat(context: dg.OpExecutionContext | dg.AssetExecutionContext, what: s
             context.log.info(f"{what}: at work ({name})")
 
     return on_step
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep the collector of cycles away: over ten thousand partitions it takes as long as all else that a tick does."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def step_aside() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import dagster as dg
 
 from archiver_pipeline import view
+from archiver_pipeline.collector import uncollected
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.resources import archive, cluster, settings
-from archiver_pipeline.defs.runs import record_of, uncollected, under_way
+from archiver_pipeline.defs.runs import record_of, under_way
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.look import Look

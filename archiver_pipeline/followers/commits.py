@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from archiver_pipeline import delta_log
 from archiver_pipeline.plan import TopicPartition
 
 
@@ -39,7 +40,7 @@ def read_commit(archive: Path, version: int) -> BatchCommit | None:
     """Read the commit of a batch; None where it is no batch's. Raises FileNotFoundError."""
     paths: list[str] = []
     info: dict[str, Any] = {}
-    with open(archive / "_delta_log" / f"{version:020}.json", "rb") as lines:
+    with open(delta_log.commit_path(archive, version), "rb") as lines:
         for line in lines:
             if line.startswith(b'{"add"'):
                 # The log escapes a path once more than the disk has it (Delta protocol, "Add File").
