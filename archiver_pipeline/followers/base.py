@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from archiver_pipeline.envelope import PARTITION_COLUMNS
 from archiver_pipeline.errors import Superseded
 from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import Hour
@@ -16,8 +17,7 @@ from archiver_pipeline.steps import OnStep
 if TYPE_CHECKING:
     import polars as pl
 
-PARTITIONED = ("type", "dt", "hr")
-EVERY_COLUMN = (*COLUMNS, *PARTITIONED)
+EVERY_COLUMN = (*COLUMNS, *PARTITION_COLUMNS)
 """What a follower may be given of a message: every column of the archive."""
 
 

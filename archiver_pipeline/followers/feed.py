@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.envelope import partition_values
-from archiver_pipeline.errors import ArchiveDamaged, Superseded
-from archiver_pipeline.files import RESTORE, Fault, check_file, listed_files
-from archiver_pipeline.followers.base import PARTITIONED, FollowerPosition
+from archiver_pipeline.errors import Superseded
+from archiver_pipeline.followers.base import FollowerPosition
 from archiver_pipeline.followers.commits import BatchCommit, look_back, read_commit
-from archiver_pipeline.followers.holdings import Holdings
 from archiver_pipeline.followers.stretches import stretches, without_gaps
 from archiver_pipeline.hours import Hour, MiB, parse_hour
 from archiver_pipeline.ledger import Ledger
-from archiver_pipeline.parquet import Ranges, frames_of, offsets_in
+from archiver_pipeline.parquet import Ranges
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.runs import PLACE
+from archiver_pipeline.stored import Stored
 
 if TYPE_CHECKING:
     import polars as pl
-
-_FRAME_ROWS, _FRAME_BYTES = 50_000, 32 * MiB
-"""Frames of small files are put together until they have so many rows, or bytes."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +79,8 @@ class Feed:
         """
         self._archive = archive
         self._max_messages, self._max_bytes = max_messages, max_bytes
-        table, self.ledger = archive.snapshot()
-        self._files = archive.files(table)
-        self._listed = {file.path: file for file in listed_files(self._files)}
-        self._sound: set[str] = set()
-        self._holdings = Holdings(self._offsets_in)
+        self._stored = Stored(archive)
+        self.ledger = self._stored.ledger
 
     def steps(self, position: FollowerPosition) -> Iterator[Step]:
         """Plan the steps from a position to all that this version has: first the hours that a rewrite has changed."""
@@ -116,7 +106,7 @@ class Feed:
         changed = self.ledger.changed.get(hour.name)
         after = known if changed is None else replace(known, changed={**known.changed, hour.name: changed})
         ranges = {at: (0, end) for at, end in known.offsets.items()}
-        return Step(position, after, hour, ranges, self._of_hours([hour], None))
+        return Step(position, after, hour, ranges, self._stored.of_hours([hour], None))
 
     def frames(self, step: Step, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield the messages of a step, in frames of bounded size.
@@ -125,28 +115,7 @@ class Feed:
             Superseded: a rewrite has taken the place of a file; plan again from a new snapshot.
             ArchiveDamaged: a file is missing or changed.
         """
-        import polars as pl
-
-        ranges = _frame(step.ranges)
-        held: list[pl.DataFrame] = []
-        rows, size = 0, 0.0
-        stored = [name for name in columns if name not in PARTITIONED]
-        wanted = list(dict.fromkeys([*PLACE, "offset", *stored]))
-        for path in step.paths:
-            for frame in self._read(path, wanted, step.ranges):
-                mine = (
-                    frame.join(ranges, on=list(PLACE), how="inner")
-                    .filter(pl.col("offset") >= pl.col("low"), pl.col("offset") < pl.col("high"))
-                    .with_columns(pl.lit(getattr(self._listed[path], name)).alias(name) for name in PARTITIONED)
-                    .select(list(columns))
-                )
-                held.append(mine)
-                rows, size = rows + mine.height, size + mine.estimated_size()
-                if rows >= _FRAME_ROWS or size >= _FRAME_BYTES:
-                    yield pl.concat(held)
-                    held, rows, size = [], 0, 0
-        if rows:
-            yield pl.concat(held)
+        return self._stored.frames(step.paths, step.ranges, columns)
 
     def _new(self, known: FollowerPosition) -> Iterator[tuple[Ranges, tuple[str, ...], int]]:
         """The steps over new messages: in stretches of offsets where the log has been cleaned up, then by commits."""
@@ -155,7 +124,7 @@ class Feed:
         reached = dict(known.offsets)
         gaps = [recorded.gap for recorded in self.ledger.gaps]
         for ranges in stretches(lacking.older, self.ledger.committed, gaps, self._max_messages):
-            yield ranges, self._holding(ranges), 0
+            yield ranges, self._stored.holding(self._stored.files, ranges), 0
             reached.update({at: end for at, (_, end) in ranges.items()})
         held: list[BatchCommit] = []
         for version in lacking.versions:
@@ -183,78 +152,12 @@ class Feed:
                     ranges[at] = (reached[at], max(end, ranges.get(at, (0, 0))[1]))
         reached.update({at: end for at, (_, end) in ranges.items()})
         paths = [path for commit in commits for path in commit.paths]
-        gone = {Hour(*_dt_hr(path)) for path in paths if path not in self._listed}
-        there = [path for path in paths if path in self._listed]
-        elsewhere = self._of_hours(sorted(gone), ranges) if gone else ()
+        gone = {Hour(*_dt_hr(path)) for path in paths if not self._stored.has(path)}
+        there = [path for path in paths if self._stored.has(path)]
+        elsewhere = self._stored.of_hours(sorted(gone), ranges) if gone else ()
         return ranges, tuple(dict.fromkeys([*there, *elsewhere])), sum(commit.messages for commit in commits)
-
-    def _of_hours(self, hours: Sequence[Hour], ranges: Ranges | None) -> tuple[str, ...]:
-        """The present files of hours, or those of them that may hold one of these offsets."""
-        import polars as pl
-
-        names = pl.DataFrame({"dt": [hour.dt for hour in hours], "hr": [hour.hr for hour in hours]})
-        return self._paths(self._files.join(names, on=["dt", "hr"], how="semi"), ranges)
-
-    def _holding(self, ranges: Ranges) -> tuple[str, ...]:
-        """The present files that may hold one of these offsets."""
-        return self._paths(self._files, ranges)
-
-    def _paths(self, files: pl.DataFrame, ranges: Ranges | None) -> tuple[str, ...]:
-        import polars as pl
-
-        if ranges is None:
-            return tuple(files.sort("added", "path")["path"])
-        # The log has one pair of offsets per file, over all of its partitions.
-        low = min(start for start, _ in ranges.values())
-        high = max(end for _, end in ranges.values())
-        files = files.filter(
-            pl.col("last").is_null() | (pl.col("last") >= low), pl.col("first").is_null() | (pl.col("first") < high)
-        )
-        return tuple(self._holdings.of(files.sort("added", "path")["path"].to_list(), ranges))
-
-    def _offsets_in(self, path: str) -> Ranges:
-        with self._sound_file(path) as file:
-            return offsets_in(file)
-
-    def _read(self, path: str, columns: Sequence[str], ranges: Ranges) -> Iterator[pl.DataFrame]:
-        with self._sound_file(path) as file:
-            yield from frames_of(file, columns, ranges)
-
-    @contextmanager
-    def _sound_file(self, path: str) -> Iterator[Path]:
-        """A file to be read, once its content is known to be what its name claims."""
-        import pyarrow
-
-        if path not in self._sound:
-            found = check_file(self._archive.path, self._listed[path], self.ledger.version)
-            if isinstance(found, Fault):
-                self._refuse(path, found.what)
-            self._sound.add(path)
-        try:
-            yield self._archive.path / path
-        except (OSError, pyarrow.ArrowException) as error:
-            self._refuse(path, f"it cannot be read: {error}", error)
-
-    def _refuse(self, path: str, what: str, error: Exception | None = None) -> None:
-        """Say whether a file that cannot be read is damaged, or another has taken its place since the snapshot."""
-        if path not in set(self._archive.files()["path"]):
-            raise Superseded("a file was replaced while it was read", path=path, hint="Run again") from error
-        hour = Hour(self._listed[path].dt, self._listed[path].hr)
-        raise ArchiveDamaged(
-            f"a file of hour {hour} is missing or damaged, and nothing can follow it: {what}",
-            path=str(self._archive.path / path),
-            hint=RESTORE,
-        ) from error
 
 
 def _dt_hr(path: str) -> tuple[str, str]:
     values = partition_values(path)
     return values["dt"], values["hr"]
-
-
-def _frame(ranges: Ranges) -> pl.DataFrame:
-    import polars as pl
-
-    rows = [(at.topic, at.topic_id, at.partition, low, high) for at, (low, high) in ranges.items()]
-    kinds = (pl.String, pl.String, pl.Int32, pl.Int64, pl.Int64)
-    return pl.DataFrame(rows, schema=dict(zip((*PLACE, "low", "high"), kinds, strict=True)), orient="row")

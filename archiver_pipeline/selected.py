@@ -1,0 +1,179 @@
+"""The messages of a selection on their way out: in the order of their offsets, whatever is rewritten meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.errors import ArchiveError, Superseded
+from archiver_pipeline.files import COLUMNS, OnProgress
+from archiver_pipeline.ledger import Ledger
+from archiver_pipeline.parquet import Ranges, frame_schema
+from archiver_pipeline.plan import TopicPartition, life_of
+from archiver_pipeline.runs import PLACE
+from archiver_pipeline.selection import Selection
+from archiver_pipeline.stored import Stored
+from archiver_pipeline.survey import Survey, measured
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger(__name__)
+
+_TRIES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Messages that go out together.
+
+    Attributes:
+        ranges: the offsets of each topic partition that they are all selected messages of.
+        frame: the archive's columns and `type`, by time, but those of each topic partition in the order of offsets;
+            `n` is the place of their topic partition in `Selected.places`, `ms` the time by which they are sorted.
+        ledger: that of the version they were read from.
+    """
+
+    ranges: Ranges
+    frame: pl.DataFrame
+    ledger: Ledger
+
+
+class Selected:
+    """The messages of a selection, as far as the archive has them at one moment.
+
+    What is archived later is left out. A file that a rewrite replaces meanwhile is looked for anew.
+
+    Attributes:
+        ledger: that of the moment.
+        places: the topic partitions of the selected topics, the earlier lives of a topic before the later ones.
+        ranges: the offsets `[lowest, next)` of each.
+    """
+
+    def __init__(self, archive: Archive, selection: Selection) -> None:
+        """Take a snapshot.
+
+        Raises:
+            ArchiveError: there is no archive.
+        """
+        if not archive.exists():
+            raise ArchiveError("there is no archive yet", path=str(archive.path), hint="Check BASE_DIR")
+        self._archive = archive
+        self._selection = selection
+        self._stored = Stored(archive)
+        self.ledger = self._stored.ledger
+        self._rank = ranks(archive, self.ledger)
+        chosen = [at for at in self.ledger.committed if not selection.topics or at.topic in selection.topics]
+        self.places = sorted(chosen, key=lambda at: (self._rank(at), at))
+        self.ranges = {at: (self.ledger.committed[at].lowest, self.ledger.committed[at].next) for at in self.places}
+
+    def survey(self, ranges: Ranges, on_progress: OnProgress) -> Survey:
+        """Count and measure the messages of these offsets.
+
+        Raises:
+            ArchiveDamaged: a file is missing or changed.
+        """
+        import polars as pl
+
+        for number in range(_TRIES):
+            paths = self._paths(ranges)
+            found, done, total = [measured(_nothing())], 0, self._messages(paths)
+            try:
+                for frame in self._stored.frames(paths, ranges, COLUMNS):
+                    found.append(measured(frame.filter(self._selection.rows())))
+                    done += frame.height
+                    on_progress("survey", done, max(done, total))
+                return Survey(pl.concat(found))
+            except Superseded:
+                if number == _TRIES - 1:
+                    raise
+                self._look_again()
+        raise AssertionError("unreachable")
+
+    def stretches(self, survey: Survey) -> Generator[Stretch]:
+        """Yield what was surveyed, stretch by stretch. Raises ArchiveDamaged."""
+        for ranges in survey.stretches(self._rank):
+            yield self.stretch(ranges)
+
+    def stretch(self, ranges: Ranges) -> Stretch:
+        """Read the selected messages of these offsets. Raises ArchiveDamaged."""
+        import polars as pl
+
+        for number in range(_TRIES):
+            try:
+                frames = list(self._stored.frames(self._paths(ranges), ranges, (*COLUMNS, "type")))
+                frames = [frame.filter(self._selection.rows()) for frame in frames]
+                break
+            except Superseded:
+                if number == _TRIES - 1:
+                    raise
+                self._look_again()
+        return Stretch(ranges, self._in_order(pl.concat([_nothing(), *frames])), self._stored.ledger)
+
+    def refreshed(self, stretch: Stretch) -> Stretch:
+        """Read a stretch again if messages were erased since."""
+        if self._archive.ledger().version == stretch.ledger.version:
+            return stretch
+        if erasures(self._archive.ledger()) == erasures(stretch.ledger):
+            return stretch
+        self._look_again()
+        return self.stretch(stretch.ranges)
+
+    def _look_again(self) -> None:
+        log.info("the archive has changed, looking at it again")
+        self._stored = Stored(self._archive)
+
+    def _paths(self, ranges: Ranges) -> tuple[str, ...]:
+        return self._stored.holding(self._selection.files(self._stored.files), ranges)
+
+    def _messages(self, paths: Iterable[str]) -> int:
+        import polars as pl
+
+        return int(self._stored.files.filter(pl.col("path").is_in(list(paths)))["messages"].sum())
+
+    def _in_order(self, frame: pl.DataFrame) -> pl.DataFrame:
+        import polars as pl
+
+        rows = [(at.topic, at.topic_id, at.partition, n, self._rank(at)) for n, at in enumerate(self.places)]
+        kinds = dict(zip((*PLACE, "n", "rank"), (pl.String, pl.String, pl.Int32, pl.Int64, pl.Int64), strict=True))
+        times = pl.col("timestamp").cast(pl.Int64).floordiv(1000).fill_null(strategy="forward")
+        return (
+            frame.join(pl.DataFrame(rows, schema=kinds, orient="row"), on=PLACE)
+            .sort("n", "offset")
+            .with_columns(ms=times.fill_null(0).cum_max().over("n"))
+            .sort("rank", "ms", "n", "offset")
+            .drop("rank")
+        )
+
+
+def ranks(archive: Archive, ledger: Ledger) -> Callable[[TopicPartition], int]:
+    """Return what tells the rank of a topic's life: 0 for its first, 1 for the one after that.
+
+    A life is over when the next one begins, so the one that was archived last is the later one.
+    """
+    transactions = archive.standing()[0].transactions
+    last: dict[tuple[str, str], int] = {}
+    for at in ledger.committed:
+        found = transactions.get(f"{at.topic}/{at.topic_id}/{at.partition}")
+        when = (found.updated_ms or 0) if found else 0
+        last[at.topic, at.topic_id] = max(when, last.get((at.topic, at.topic_id), 0))
+    lives: dict[str, list[tuple[int, tuple[str, int], str]]] = {}
+    for (topic, topic_id), when in last.items():
+        lives.setdefault(topic, []).append((when, life_of(topic_id), topic_id))
+    order = {(topic, life[-1]): number for topic, every in lives.items() for number, life in enumerate(sorted(every))}
+    return lambda at: order[at.topic, at.topic_id]
+
+
+def erasures(ledger: Ledger) -> dict[str, int]:
+    """The erasures that a ledger has, and how many messages each took."""
+    return {name: number for name, number in ledger.numbers.items() if name.startswith("erased/")}
+
+
+def _nothing() -> pl.DataFrame:
+    """No messages: the archive's columns and `type`."""
+    import polars as pl
+
+    return pl.DataFrame(schema={**frame_schema(), "type": pl.String()})
