@@ -198,7 +198,9 @@ class Archiver:
     def _start(self, planned: Planned, types: Callable[[], Set[str]]) -> Reading:
         if planned.plan.ranges:
             log.info("reading %s", ", ".join(map(str, planned.plan.ranges)))
-        return Reading(planned, self.cluster, self.settings, types, lambda: self._on_step("frame"))
+        # A replay records what it writes before readers see it, so what the broker showed as its end is known by now.
+        copies = self.archive.ledger().copies()
+        return Reading(planned, self.cluster, self.settings, types, copies, lambda: self._on_step("frame"))
 
     def _clean_only(self, attempt: Attempt, clock: Clock) -> None:
         """With nothing to archive, fence and remove what killed runs left."""

@@ -6,9 +6,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from archiver_pipeline import envelope
+from archiver_pipeline.copies import Copies
 from archiver_pipeline.digest import BUCKET, EMPTY, Sums, hashes
 from archiver_pipeline.errors import AccessDenied
 from archiver_pipeline.files import COLUMNS, OnProgress, SoundFile, quietly
@@ -90,6 +92,9 @@ class Comparison:
 Spans = Sequence[tuple[int, OffsetRange]]
 """What was really read of each range, with the range's index: retention may have taken a part."""
 
+Read = Callable[[Sequence[OffsetRange], "Callable[[pl.DataFrame], None]", OnProgress], Spans]
+"""Reads ranges from Kafka."""
+
 
 def comparable(ledger: Ledger, look: Look) -> tuple[list[OffsetRange], list[str]]:
     """What archive and broker both have: a range for each partition in the present life of its topic.
@@ -125,7 +130,8 @@ def compare(cluster: Cluster, ledger: Ledger, files: Sequence[SoundFile], on_pro
     """
     ranges, notes = comparable(ledger, cluster.look())
     kafka, archive = Sums(), Sums()
-    spans = _from_kafka(cluster, ranges, kafka.add, on_progress)
+    read = partial(_from_kafka, cluster, ledger.copies())
+    spans = read(ranges, kafka.add, on_progress)
     for _, frame in _from_archive(files, spans, on_progress):
         archive.add(frame)
     theirs, ours, differing = kafka.totals(), archive.totals(), kafka.differing(archive)
@@ -143,16 +149,20 @@ def compare(cluster: Cluster, ledger: Ledger, files: Sequence[SoundFile], on_pro
     differences = [
         difference
         for index, buckets in differing.items()
-        for difference in _narrowed(cluster, still[index], buckets, files, still[index].at.topic in compacted)
+        for difference in _narrowed(read, still[index], buckets, files, still[index].at.topic in compacted)
     ]
     return Comparison(tuple(partitions), tuple(differences), tuple(notes))
 
 
 def _from_kafka(
-    cluster: Cluster, ranges: Sequence[OffsetRange], take: Callable[[pl.DataFrame], None], on_progress: OnProgress
+    cluster: Cluster,
+    copies: Copies,
+    ranges: Sequence[OffsetRange],
+    take: Callable[[pl.DataFrame], None],
+    on_progress: OnProgress,
 ) -> Spans:
-    """Read the ranges from Kafka, hand each frame on, and return what was read."""
-    reader = RangeReader(cluster, ranges, sys.maxsize)
+    """Read the ranges from Kafka but for copies, hand each frame on, and return what was read."""
+    reader = RangeReader(cluster, ranges, sys.maxsize, copies=copies)
     places = [item.at for item in ranges]
     total = sum(map(len, ranges))
     for frame in reader.frames():
@@ -194,7 +204,7 @@ def _from_archive(
 
 
 def _narrowed(
-    cluster: Cluster, item: OffsetRange, buckets: Sequence[int], files: Sequence[SoundFile], compacted: bool
+    read: Read, item: OffsetRange, buckets: Sequence[int], files: Sequence[SoundFile], compacted: bool
 ) -> Iterator[Difference]:
     """Compare the buckets of a partition message by message, until enough of them are found to differ."""
     found: defaultdict[tuple[Kind, str | None], list[int]] = defaultdict(list)
@@ -203,7 +213,7 @@ def _narrowed(
         window = [bucket for bucket in left if bucket < left[0] + _WINDOW]
         left = left[len(window) :]
         part = OffsetRange(item.at, max(item.start, window[0] * BUCKET), min(item.end, (window[-1] + 1) * BUCKET))
-        for kind, path, offset in _one_by_one(cluster, part, files):
+        for kind, path, offset in _one_by_one(read, part, files):
             if kind != "extra" or not compacted:
                 found[kind, path].append(offset)
     if left:
@@ -212,16 +222,14 @@ def _narrowed(
         yield Difference(kind, item.at, tuple(sorted(offsets)[:NAMED_OFFSETS]), len(offsets), path)
 
 
-def _one_by_one(
-    cluster: Cluster, part: OffsetRange, files: Sequence[SoundFile]
-) -> Iterator[tuple[Kind, str | None, int]]:
+def _one_by_one(read: Read, part: OffsetRange, files: Sequence[SoundFile]) -> Iterator[tuple[Kind, str | None, int]]:
     """Yield what differs in a part of a partition: the kind, the archive's file that holds it, and the offset."""
     theirs: dict[int, bytes] = {}
 
     def take(frame: pl.DataFrame) -> None:
         theirs.update(zip(frame["offset"], hashes(frame), strict=True))
 
-    spans = _from_kafka(cluster, [part], take, quietly)
+    spans = read([part], take, quietly)
     archived = set()
     for file, frame in _from_archive(files, spans, quietly):
         for offset, number in zip(frame["offset"], hashes(frame), strict=True):

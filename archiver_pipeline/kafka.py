@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from archiver_pipeline.errors import AccessDenied, BrokerUnavailable, KafkaError, TopicChanged
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import NO_TOPIC_ID, TopicPartition, TopicState, Watermarks, life_of
+from archiver_pipeline.setting_types import REPLAYS_TOPIC
 from archiver_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Cluster:
         self._complaints: list[Any] = []
 
     @cached_property
-    def _admin(self) -> AdminClient:
+    def admin(self) -> AdminClient:
+        """The client that asks; what it raises is to be translated."""
         from confluent_kafka.admin import AdminClient
 
         return AdminClient(client_properties(self.settings, self._complaints.append), logger=log)
@@ -113,7 +115,7 @@ class Cluster:
         wanted = OffsetSpec.for_timestamp(timestamp_ms) if timestamp_ms >= 0 else OffsetSpec.earliest()
         with self.translated("the broker was asked for the offsets of a time"):
             asked = {Place(at.topic, at.partition): wanted for at in places}
-            answers = self._admin.list_offsets(asked, request_timeout=self._timeout) if asked else {}
+            answers = self.admin.list_offsets(asked, request_timeout=self._timeout) if asked else {}
             found = {
                 (place.topic, place.partition): future.result(self._timeout).offset for place, future in answers.items()
             }
@@ -121,21 +123,23 @@ class Cluster:
         return {at: offset if offset >= 0 else None for at, offset in offsets.items()}
 
     def compacted(self, topics: Collection[str]) -> set[str]:
-        """Return those topics of which Kafka may drop single messages: `cleanup.policy` has `compact`.
+        """Return those topics of which Kafka may drop single messages: `cleanup.policy` has `compact`. It raises as
+        `configuration` does."""
+        return {topic for topic, found in self.configuration(topics).items() if "compact" in found["cleanup.policy"]}
+
+    def configuration(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
+        """Return the configuration of topics, by name.
 
         Raises:
             AccessDenied: the credentials do not allow to describe the configuration of a topic.
         """
         from confluent_kafka.admin import ConfigResource, ResourceType
 
-        with self.translated("the broker was asked for the cleanup policy of topics"):
+        with self.translated("the broker was asked for the configuration of topics"):
             wanted = [ConfigResource(ResourceType.TOPIC, topic) for topic in sorted(topics)]
-            futures = self._admin.describe_configs(wanted, request_timeout=self._timeout) if wanted else {}
-            policies = {
-                resource.name: future.result(self._timeout)["cleanup.policy"].value
-                for resource, future in futures.items()
-            }
-        return {topic for topic, policy in policies.items() if "compact" in policy}
+            futures = self.admin.describe_configs(wanted, request_timeout=self._timeout) if wanted else {}
+            answers = {resource.name: future.result(self._timeout) for resource, future in futures.items()}
+        return {topic: {name: entry.value for name, entry in found.items()} for topic, found in answers.items()}
 
     def start_offset(self, at: TopicPartition, marks: Watermarks) -> int:
         """Return where a partition of a topic seen for the first time begins, by `ARCHIVER_START`."""
@@ -155,7 +159,7 @@ class Cluster:
         try:
             yield
         except (KafkaException, TimeoutError) as error:
-            self._admin.poll(0)
+            self.admin.poll(0)
             raise translate(error, what, self.settings, self._complaints, topic, partition) from error
 
     def _wanted(self) -> tuple[list[str], list[str]]:
@@ -165,8 +169,8 @@ class Cluster:
         if not patterns:
             return sorted(set(plain)), []
         # What the archiver itself sends would come back and be counted for ever.
-        own = {self.settings.results_topic, self.settings.positions_topic}
-        every = self._admin.list_topics(timeout=self._timeout).topics
+        own = {self.settings.results_topic, self.settings.positions_topic, REPLAYS_TOPIC}
+        every = self.admin.list_topics(timeout=self._timeout).topics
         present = [name for name in every if not name.startswith("__") and name not in own]
         matched = {name for name in present if any(pattern.match(name) for pattern in patterns)}
         idle = [pattern.pattern for pattern in patterns if not any(pattern.match(name) for name in present)]
@@ -182,7 +186,7 @@ class Cluster:
             return self._listed(names)
         states: dict[str, tuple[str, list[int]]] = {}
         missing = []
-        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=self._timeout)
+        futures = self.admin.describe_topics(TopicCollection(names), request_timeout=self._timeout)
         for name, future in futures.items():
             try:
                 description = future.result(self._timeout)
@@ -197,7 +201,7 @@ class Cluster:
 
     def _listed(self, names: list[str]) -> tuple[dict[str, tuple[str, list[int]]], list[str]]:
         """The same for a broker without topic ids."""
-        present = self._admin.list_topics(timeout=self._timeout).topics
+        present = self.admin.list_topics(timeout=self._timeout).topics
         found = {name: (NO_TOPIC_ID, sorted(present[name].partitions)) for name in names if name in present}
         return found, [f"topic {name} does not exist" for name in names if name not in present]
 
@@ -216,7 +220,7 @@ class Cluster:
         wanted = [Place(topic, number) for topic, number in places]
         # Both are asked for before either is waited for: over ten thousand partitions each takes the broker a while.
         asked = [
-            self._admin.list_offsets(
+            self.admin.list_offsets(
                 dict.fromkeys(wanted, spec),
                 isolation_level=IsolationLevel.READ_COMMITTED,
                 request_timeout=self._timeout,

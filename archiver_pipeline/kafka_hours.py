@@ -154,7 +154,7 @@ class HoursRead:
         if not ranges:
             return
         self._inherited = [item for item in places if item.before is not None]
-        reader = RangeReader(cluster, ranges, sys.maxsize)
+        reader = RangeReader(cluster, ranges, sys.maxsize, copies=ledger.copies())
         settings = cluster.settings
         classifier = Classifier([item.at for item in ranges], settings.type_rule, self.types, settings.max_types)
         total = sum(map(len, ranges))

@@ -7,10 +7,12 @@ with the files and kept in every checkpoint for ever. The names, none of which c
     start/{topic}/{topic_id}/{partition}                where archiving began
     count/{topic}/{topic_id}/{partition}                how many messages the archive holds
     gap/{topic}/{topic_id}/{partition}/{start}/{reason} the end of the gap
+    replayed/{topic}/{topic_id}/{partition}/{start}     the end of offsets that a replay wrote
     filled/{topic}/{topic_id}/{partition}               the lowest offset that a backfill put in before the start
     added/{topic}/{topic_id}/{partition}                how many messages backfills put in before the start
     lane/{n}                                            the epoch: one more with every commit of the lane
     caught_up/{n}                                       when the lane last had all that Kafka had (ms since 1970)
+    replay/{id}                                         the epoch: one more with every transaction of the replay
     rewrite/{hour}                                      the epoch: one more with every rewrite of the hour
     changed/{hour}                                      how often a rewrite has changed what the hour holds
     lost/{hour}                                         how many of its messages were lost with a file, and given up
@@ -29,6 +31,9 @@ from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.delta_log import Transaction as Transaction
 from archiver_pipeline.plan import Committed, Gap, TopicPartition
 
+REPLAY = "replay"
+"""How the scope of a replay's attempts begins, and their fence."""
+
 _OF_PARTITIONS = ("start", "count", "filled", "added")
 _OF_HOURS = ("changed", "lost")
 
@@ -42,6 +47,16 @@ class RecordedGap:
 
 
 @dataclass(frozen=True)
+class Replayed:
+    """Offsets `[start, end)` of a topic partition that a replay wrote, and when that was recorded last."""
+
+    at: TopicPartition
+    start: int
+    end: int
+    time: datetime | None
+
+
+@dataclass(frozen=True)
 class Ledger:
     """What the archive has, as of one version of its table.
 
@@ -49,6 +64,7 @@ class Ledger:
         version: the table's version, -1 before its first commit.
         committed: per topic partition and life, the offsets.
         gaps: every gap ever found.
+        replayed: offsets that replays wrote, by their place and in order.
         lanes: the epoch of each lane.
         changed: per hour by its name, how often a rewrite has changed what it holds.
         lost: per hour by its name, messages that were given up.
@@ -61,6 +77,7 @@ class Ledger:
     version: int
     committed: Mapping[TopicPartition, Committed] = field(default_factory=dict)
     gaps: tuple[RecordedGap, ...] = ()
+    replayed: tuple[Replayed, ...] = ()
     lanes: Mapping[int, int] = field(default_factory=dict)
     changed: Mapping[str, int] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
@@ -73,6 +90,13 @@ class Ledger:
         """How many messages the archive holds."""
         return sum(what.total for what in self.committed.values()) - self.given_up
 
+    def copies(self) -> dict[TopicPartition, list[tuple[int, int]]]:
+        """The offsets `[start, end)` of each topic partition that hold copies of archived messages, in order."""
+        found: dict[TopicPartition, list[tuple[int, int]]] = {}
+        for item in self.replayed:
+            found.setdefault(item.at, []).append((item.start, item.end))
+        return found
+
     @property
     def given_up(self) -> int:
         """How many messages it held once that were lost with their files and given up."""
@@ -84,9 +108,12 @@ class Ledger:
 
 
 def fence_of(scope: str) -> str:
-    """The fence of an attempt's scope: `lane/0` of `lane0`, `rewrite/2019-08-01T03` of `seal-2019-08-01T03`."""
-    kind, _, hour = scope.partition("-")
-    return f"rewrite/{hour}" if hour else f"lane/{kind.removeprefix('lane')}"
+    """The fence of an attempt's scope: `lane/0` of `lane0`, `rewrite/2019-08-01T03` of `seal-2019-08-01T03`,
+    `replay/0f…` of `replay-0f…`."""
+    kind, _, name = scope.partition("-")
+    if kind == REPLAY:
+        return f"{REPLAY}/{name}"
+    return f"rewrite/{name}" if name else f"lane/{kind.removeprefix('lane')}"
 
 
 def offset_transactions(at: TopicPartition, what: Committed) -> list[Transaction]:
@@ -119,13 +146,18 @@ def gap_transaction(gap: Gap) -> Transaction:
     return Transaction(f"gap/{at.topic}/{at.topic_id}/{at.partition}/{gap.start}/{gap.reason}", gap.end)
 
 
+def replayed_transaction(at: TopicPartition, start: int, end: int) -> Transaction:
+    """The transaction that records offsets which a replay wrote."""
+    return Transaction(f"replayed/{at.topic}/{at.topic_id}/{at.partition}/{start}", end)
+
+
 def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
     """Read the ledger out of the transactions of a table version; names of others are passed over."""
     offsets: dict[str, dict[TopicPartition, int]] = {kind: {} for kind in ("", *_OF_PARTITIONS)}
     lanes: dict[str, dict[int, int]] = {"lane": {}, "caught_up": {}}
     hours: dict[str, dict[str, int]] = {kind: {} for kind in _OF_HOURS}
     early: dict[str, dict[tuple[str, str], int]] = {}
-    gaps, every = [], {item.app_id: item for item in transactions}
+    gaps, replayed, every = [], [], {item.app_id: item for item in transactions}
     for item in every.values():
         match item.app_id.split("/"):
             case [("lane" | "caught_up") as kind, lane] if _is_number(lane):
@@ -136,8 +168,10 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
                 early.setdefault(hour, {})[topic, topic_id] = item.version
             case ["gap", topic, topic_id, partition, start, reason] if _is_number(partition) and _is_number(start):
                 at = TopicPartition(topic, topic_id, int(partition))
-                time = None if item.updated_ms is None else datetime.fromtimestamp(item.updated_ms / 1000, UTC)
-                gaps.append(RecordedGap(Gap(at, int(start), item.version, reason), time))
+                gaps.append(RecordedGap(Gap(at, int(start), item.version, reason), _time(item)))
+            case ["replayed", topic, topic_id, partition, start] if _is_number(partition) and _is_number(start):
+                at = TopicPartition(topic, topic_id, int(partition))
+                replayed.append(Replayed(at, int(start), item.version, _time(item)))
             case [kind, topic, topic_id, partition] if kind in _OF_PARTITIONS and _is_number(partition):
                 offsets[kind][TopicPartition(topic, topic_id, int(partition))] = item.version
             case [topic, topic_id, partition] if _is_number(partition):
@@ -147,10 +181,23 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
         first, messages, filled, added = (offsets[kind].get(at) for kind in _OF_PARTITIONS)
         committed[at] = Committed(reached, first or 0, messages or 0, filled, added or 0)
     in_order = tuple(sorted(gaps, key=lambda found: (found.gap.at, found.gap.start)))
+    copies = tuple(sorted(replayed, key=lambda found: (found.at, found.start)))
     numbers = {name: item.version for name, item in every.items()}
     return Ledger(
-        version, committed, in_order, lanes["lane"], **hours, early=early, caught_up=lanes["caught_up"], numbers=numbers
+        version,
+        committed,
+        in_order,
+        copies,
+        lanes["lane"],
+        **hours,
+        early=early,
+        caught_up=lanes["caught_up"],
+        numbers=numbers,
     )
+
+
+def _time(item: Transaction) -> datetime | None:
+    return None if item.updated_ms is None else datetime.fromtimestamp(item.updated_ms / 1000, UTC)
 
 
 def _is_number(text: str) -> bool:

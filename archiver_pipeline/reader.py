@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.collector import uncollected
+from archiver_pipeline.copies import Copies, without
 from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
 from archiver_pipeline.frames import bounds, header_bytes, header_series, headers_of, timestamp_types
 from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, said_by, same_topic, translate
@@ -72,12 +73,20 @@ class RangeReader:
     """
 
     def __init__(
-        self, cluster: Cluster, ranges: Iterable[OffsetRange], max_bytes: int, stall_seconds: float = STALL_SECONDS
+        self,
+        cluster: Cluster,
+        ranges: Iterable[OffsetRange],
+        max_bytes: int,
+        stall_seconds: float = STALL_SECONDS,
+        *,
+        copies: Copies | None = None,
     ) -> None:
+        """Prepare it; messages at the offsets of `copies` are left out."""
         self.progress = [Progress(item, item.start) for item in ranges]
         self.halted = False
         self._cluster = cluster
         self._max_bytes = max_bytes
+        self._copies = [(copies or {}).get(item.range.at, ()) for item in self.progress]
         self._stall_seconds = stall_seconds
         self._index: dict[tuple[str | None, int | None], int] = {
             (item.range.at.topic, item.range.at.partition): n for n, item in enumerate(self.progress)
@@ -194,6 +203,8 @@ class RangeReader:
                 & (frame["offset"] < pl.Series(high).gather(frame["range"]))
             )
             counts = bounds(frame)[2]
+        if (own := without(frame, self._copies, first, last)) is not None:
+            frame, counts = own, bounds(own)[2]
         for number, offset in last.items():
             item = self.progress[number]
             item.next = max(item.next, min(offset + 1, item.range.end))

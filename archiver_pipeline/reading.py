@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from archiver_pipeline.ahead import Ahead
 from archiver_pipeline.classifier import Classifier
+from archiver_pipeline.copies import Copies
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.planner import Planned
@@ -36,6 +37,7 @@ class Reading:
         cluster: Cluster,
         settings: Settings,
         types: Callable[[], Set[str]],
+        copies: Copies,
         on_frame: Callable[[], None],
     ) -> None:
         """Begin to read.
@@ -45,6 +47,7 @@ class Reading:
             cluster: where from.
             settings: the bounds and the type rules.
             types: returns the archive's types; it is asked in a thread, and may wait for those of the batch before.
+            copies: the offsets that replays wrote, known after the broker was asked for the ends that are planned.
             on_frame: is told of each frame from Kafka, in the thread that reads.
         """
         self.planned = planned
@@ -52,7 +55,7 @@ class Reading:
         self._types: Set[str] = frozenset()
         self._then: Callable[[], None] | None = None
         self._taken = Event()
-        self._reader = RangeReader(cluster, planned.plan.ranges, settings.batch_bytes)
+        self._reader = RangeReader(cluster, planned.plan.ranges, settings.batch_bytes, copies=copies)
         self._read = Ahead(self._frames_read(on_frame), _READ_BYTES, "read")
         self._classified = Ahead(self._frames_classified(types), _CLASSIFIED_BYTES, "classify")
 

@@ -21,7 +21,7 @@ from archiver_pipeline.hour_tables import HourTables
 from archiver_pipeline.hours import DueHour, Hour, HourFile, MiB, due, parse_hour, to_put_together
 from archiver_pipeline.in_order import OutOfOrder, in_blocks, sorted_before
 from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.ledger import Ledger, Transaction
+from archiver_pipeline.ledger import Ledger, Transaction, fence_of
 from archiver_pipeline.look import Look
 from archiver_pipeline.parquet import size_of
 from archiver_pipeline.plan import lane_of, positions_of
@@ -263,7 +263,7 @@ def finish(
 
 
 def _is_rewrite(scope: str) -> bool:
-    return "-" in scope
+    return fence_of(scope).startswith("rewrite/")
 
 
 def _values(hour: Hour, type_name: str) -> dict[str, str]:

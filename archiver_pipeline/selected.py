@@ -79,10 +79,12 @@ class Selected:
         import polars as pl
 
         for number in range(_TRIES):
-            paths = self._paths(ranges)
-            found, done, total = [measured(_nothing())], 0, self._messages(paths)
+            stored = self._stored
+            found, done = [measured(_nothing())], 0
             try:
-                for frame in self._stored.frames(paths, ranges, COLUMNS):
+                paths = self._paths(stored, ranges)
+                total = _messages(stored, paths)
+                for frame in stored.frames(paths, ranges, COLUMNS):
                     found.append(measured(frame.filter(self._selection.rows())))
                     done += frame.height
                     on_progress("survey", done, max(done, total))
@@ -103,22 +105,24 @@ class Selected:
         import polars as pl
 
         for number in range(_TRIES):
+            stored = self._stored
             try:
-                frames = list(self._stored.frames(self._paths(ranges), ranges, (*COLUMNS, "type")))
-                frames = [frame.filter(self._selection.rows()) for frame in frames]
-                break
+                frames = stored.frames(self._paths(stored, ranges), ranges, (*COLUMNS, "type"))
+                chosen = [frame.filter(self._selection.rows()) for frame in frames]
+                return Stretch(ranges, self._in_order(pl.concat([_nothing(), *chosen])), stored.ledger)
             except Superseded:
                 if number == _TRIES - 1:
                     raise
                 self._look_again()
-        return Stretch(ranges, self._in_order(pl.concat([_nothing(), *frames])), self._stored.ledger)
+        raise AssertionError("unreachable")
 
-    def refreshed(self, stretch: Stretch) -> Stretch:
-        """Read a stretch again if messages were erased since."""
-        if self._archive.ledger().version == stretch.ledger.version:
-            return stretch
-        if erasures(self._archive.ledger()) == erasures(stretch.ledger):
-            return stretch
+    def is_current(self, stretch: Stretch) -> bool:
+        """Whether no message was erased since a stretch was read."""
+        now = self._archive.ledger()
+        return now.version == stretch.ledger.version or erasures(now) == erasures(stretch.ledger)
+
+    def again(self, stretch: Stretch) -> Stretch:
+        """Read a stretch again, from the newest version."""
         self._look_again()
         return self.stretch(stretch.ranges)
 
@@ -126,13 +130,8 @@ class Selected:
         log.info("the archive has changed, looking at it again")
         self._stored = Stored(self._archive)
 
-    def _paths(self, ranges: Ranges) -> tuple[str, ...]:
-        return self._stored.holding(self._selection.files(self._stored.files), ranges)
-
-    def _messages(self, paths: Iterable[str]) -> int:
-        import polars as pl
-
-        return int(self._stored.files.filter(pl.col("path").is_in(list(paths)))["messages"].sum())
+    def _paths(self, stored: Stored, ranges: Ranges) -> tuple[str, ...]:
+        return stored.holding(self._selection.files(stored.files), ranges)
 
     def _in_order(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl
@@ -170,6 +169,12 @@ def ranks(archive: Archive, ledger: Ledger) -> Callable[[TopicPartition], int]:
 def erasures(ledger: Ledger) -> dict[str, int]:
     """The erasures that a ledger has, and how many messages each took."""
     return {name: number for name, number in ledger.numbers.items() if name.startswith("erased/")}
+
+
+def _messages(stored: Stored, paths: Iterable[str]) -> int:
+    import polars as pl
+
+    return int(stored.files.filter(pl.col("path").is_in(list(paths)))["messages"].sum())
 
 
 def _nothing() -> pl.DataFrame:

@@ -13,6 +13,9 @@ from pydantic import AfterValidator, SecretStr, ValidationInfo
 from archiver_pipeline.envelope import parse_type_rule
 
 POSITIONS_SUFFIX = "-positions"
+REPLAYS_TOPIC = "archiver-replays"
+"""The compacted topic that says how far replays to its cluster are."""
+
 """What the name of the topic of positions has more than that of the results topic."""
 
 # As Kafka has it (`Topic.validate`): `.` and `..` would be folders.

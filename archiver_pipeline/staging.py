@@ -25,7 +25,7 @@ from archiver_pipeline import envelope
 from archiver_pipeline.durable import force
 from archiver_pipeline.errors import StorageError, Superseded
 
-_ATTEMPT = re.compile(r"(lane\d+|(?:seal|mend)-(?:_unknown|\d{4}-\d\d-\d\dT\d\d))-[0-9a-f]{12}")
+_ATTEMPT = re.compile(r"(lane\d+|replay-[0-9a-f]{16}|(?:seal|mend)-(?:_unknown|\d{4}-\d\d-\d\dT\d\d))-[0-9a-f]{12}")
 _MANIFEST = "manifest"
 _SCRATCH = "scratch"
 _COMMIT = "commit"

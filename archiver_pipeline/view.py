@@ -32,6 +32,7 @@ from archiver_pipeline.view_tables import (
     replace_gaps,
     replace_losses,
     replace_offsets,
+    replace_replays,
     store_broken,
 )
 from archiver_pipeline.view_types import PUBLIC as PUBLIC
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 6
+_FORMAT = 7
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
 
@@ -225,6 +226,7 @@ def _finish(connection: duckdb.DuckDBPyConnection, archive: Archive, standing: S
     replace_offsets(connection, standing.ledger, standing.look)
     replace_gaps(connection, standing.ledger)
     replace_losses(connection, standing.ledger)
+    replace_replays(connection, standing.ledger)
     add_batches(connection, archive.path / delta_log.FOLDER, before, version, standing.log.oldest)
     connection.execute("UPDATE meta.state SET version = ?, mark = ?", [version, standing.log.mark])
     connection.execute("COMMIT")

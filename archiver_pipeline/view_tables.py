@@ -35,6 +35,8 @@ CREATE TABLE offsets (topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "fir
                       messages BIGINT, "end" BIGINT, lag BIGINT);
 CREATE TABLE gaps ("time" TIMESTAMPTZ, topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "start" BIGINT,
                    "end" BIGINT, reason VARCHAR);
+CREATE TABLE replays ("time" TIMESTAMPTZ, topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "start" BIGINT,
+                      "end" BIGINT);
 CREATE TABLE losses (dt VARCHAR, hr VARCHAR, messages BIGINT);
 CREATE TABLE batches (version BIGINT, "time" TIMESTAMPTZ, run_id VARCHAR, lane INTEGER,
                       ranges STRUCT(topic VARCHAR, topic_id VARCHAR, "partition" INTEGER,
@@ -209,6 +211,14 @@ def replace_gaps(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> None:
         (time, gap.at.topic, gap.at.topic_id, gap.at.partition, gap.start, gap.end, gap.reason) for time, gap in gaps
     ]
     _insert_rows(connection, "gaps", rows)
+
+
+def replace_replays(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> None:
+    """Store the offsets that replays wrote."""
+    connection.execute("DELETE FROM replays")
+    found = ledger.replayed
+    rows = [(each.time, each.at.topic, each.at.topic_id, each.at.partition, each.start, each.end) for each in found]
+    _insert_rows(connection, "replays", rows)
 
 
 def _insert_rows(connection: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:

@@ -7,7 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
+
+import typer
 
 from archiver_pipeline.files import OnProgress
 
@@ -18,6 +21,33 @@ PLAIN_SECONDS = 10.0
 def print_json(content: Any) -> None:
     """Print one JSON document on standard output."""
     print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names that commas part."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def times(start: str, end: str, *, every: bool) -> tuple[datetime | None, datetime | None]:
+    """Read `--from` and `--to`, of which one may be open, or neither is given with `--all`.
+
+    Raises:
+        typer.BadParameter: they make no sense.
+    """
+    from archiver_pipeline.setting_types import parse_time
+
+    if every == bool(start or end):
+        raise typer.BadParameter("give --from and --to, one of them, or --all alone", param_hint="--from --to")
+    found: list[datetime | None] = []
+    for option, text in (("--from", start), ("--to", end)):
+        try:
+            found.append(parse_time(text) if text else None)
+        except (ValueError, OverflowError):
+            raise typer.BadParameter(f"{text!r} is no ISO time such as 2019-08-01T03:00", param_hint=option) from None
+    first, last = found
+    if first is not None and last is not None and last <= first:
+        raise typer.BadParameter(f"the end has to be after the start: {start} to {end}", param_hint="--from --to")
+    return first, last
 
 
 def size(count: float) -> str:

@@ -1,0 +1,114 @@
+"""How far a replay has come: records of a compacted topic, written in the transaction of the messages themselves.
+
+{id}                                  the run, how many messages it has, and whether it is done
+{id}/{topic}/{topic_id}/{partition}   of the archive: the next offset to send, the end, and how many were sent
+{id}>{topic}/{partition}              of the target: the offset of the first message, and the one past the last
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from archiver_pipeline.compacted import SMALL, committed_records, make_topics
+from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.parquet import Ranges
+from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.setting_types import REPLAYS_TOPIC
+
+Place = tuple[str, int]
+"""A topic and a partition that messages are sent to."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a replay has come.
+
+    Attributes:
+        run: counts up each time that the whole is sent again; 0 before the first time.
+        messages: how many the run has.
+        done: whether all were sent.
+        ranges: the offsets `[next, end)` of the archive that are still to be sent.
+        sent: how many messages of each topic partition of the archive were sent.
+        reached: the first offset and the one past the last of each partition that they were sent to.
+    """
+
+    run: int = 0
+    messages: int = 0
+    done: bool = False
+    ranges: Ranges = field(default_factory=dict)
+    sent: Mapping[TopicPartition, int] = field(default_factory=dict)
+    reached: Mapping[Place, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """How many messages were sent."""
+        return sum(self.sent.values())
+
+    def moved(
+        self, following: Mapping[TopicPartition, tuple[int, int]], reached: Mapping[Place, tuple[int, int]]
+    ) -> Position:
+        """The position behind more messages.
+
+        Args:
+            following: for each topic partition of the archive the next offset to send, and how many more were sent.
+            reached: the first offset and the one past the last that each partition took of them.
+        """
+        ranges = {at: (next_, self.ranges[at][1]) for at, (next_, _) in following.items()}
+        sent = {at: self.sent.get(at, 0) + count for at, (_, count) in following.items()}
+        spans = {place: (self.reached.get(place, item)[0], item[1]) for place, item in reached.items()}
+        return replace(
+            self,
+            ranges={**self.ranges, **ranges},
+            sent={**self.sent, **sent},
+            reached={**self.reached, **spans},
+        )
+
+
+def records(id: str, now: Position, before: Position) -> Iterator[tuple[str, str]]:
+    """Key and value of what is new in a position."""
+    if (now.run, now.messages, now.done) != (before.run, before.messages, before.done):
+        yield id, json.dumps({"run": now.run, "messages": now.messages, "done": now.done})
+    for at, (next_, end) in now.ranges.items():
+        sent = now.sent.get(at, 0)
+        if now.run != before.run or before.ranges.get(at) != (next_, end) or before.sent.get(at, 0) != sent:
+            value = {"run": now.run, "next": next_, "end": end, "sent": sent}
+            yield f"{id}/{at.topic}/{at.topic_id}/{at.partition}", json.dumps(value)
+    for (topic, partition), (first, end) in now.reached.items():
+        if before.reached.get((topic, partition)) != (first, end):
+            yield f"{id}>{topic}/{partition}", json.dumps({"run": now.run, "first": first, "end": end})
+
+
+def read(cluster: Cluster, id: str) -> Position:
+    """Read the position of a replay from the cluster that it sends to; the topic is made if it is not there.
+
+    Raises:
+        KafkaError: the broker failed, or another's transaction stays open.
+    """
+    with cluster.translated("the position of a replay was read", REPLAYS_TOPIC):
+        if cluster.settings.topic_ids != "none":
+            make_topics(cluster.admin, {REPLAYS_TOPIC: (1, SMALL)})
+        why = "how far the replay has come"
+        every = committed_records(cluster.settings, cluster.admin, REPLAYS_TOPIC, why)
+        own = ((key.decode(), value) for key, value in every if key is not None and value is not None)
+        found = {key: json.loads(value) for key, value in own if key.startswith(id)}
+    return _parsed(id, found)
+
+
+def _parsed(id: str, found: Mapping[str, Mapping[str, int]]) -> Position:
+    whole = found.get(id)
+    if whole is None:
+        return Position()
+    ranges, sent, reached = {}, {}, {}
+    for key, value in found.items():
+        if key == id or value["run"] != whole["run"]:
+            continue
+        if key[len(id)] == ">":
+            topic, _, partition = key[len(id) + 1 :].rpartition("/")
+            reached[topic, int(partition)] = value["first"], value["end"]
+        else:
+            topic, topic_id, partition = key[len(id) + 1 :].split("/")
+            at = TopicPartition(topic, topic_id, int(partition))
+            ranges[at], sent[at] = (value["next"], value["end"]), value["sent"]
+    return Position(whole["run"], whole["messages"], bool(whole["done"]), ranges, sent, reached)

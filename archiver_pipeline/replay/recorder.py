@@ -1,0 +1,85 @@
+"""Offsets that a replay writes to an archived topic, recorded in the ledger before anyone can read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import Attempt
+from archiver_pipeline.ledger import REPLAY, Ledger, replayed_transaction
+from archiver_pipeline.plan import TopicPartition, TopicState, life_of
+from archiver_pipeline.replay.position import Place
+from archiver_pipeline.settings import Settings
+
+Runs = Mapping[Place, Sequence[tuple[int, int]]]
+"""Offsets `[start, end)` that were written to each partition, in order."""
+
+
+class Recorder:
+    """Records what a replay writes. So the archiver finds it in the ledger as soon as it finds it in Kafka."""
+
+    def __init__(self, archive: Archive, id: str, settings: Settings, targets: Iterable[TopicState]) -> None:
+        """Prepare it for the topics that are written to; `settings` tell which of them are archived."""
+        self._archive = archive
+        self._id = id
+        ledger = archive.ledger()
+        self._life = {
+            state.topic: _present_life(ledger, state) for state in targets if is_archived(settings, ledger, state)
+        }
+        self._own: dict[TopicPartition, tuple[int, int]] = {}
+        self._tried: dict[TopicPartition, tuple[int, int]] = {}
+
+    @property
+    def topics(self) -> set[str]:
+        """The topics that are archived."""
+        return set(self._life)
+
+    def record(self, runs: Runs) -> None:
+        """Record offsets; the transaction that wrote them is to be committed after it.
+
+        Raises:
+            Superseded: another run of the same replay has gone on.
+            StorageError: the log cannot be written.
+        """
+        self._tried, transactions = {}, []
+        for (topic, partition), every in runs.items():
+            if topic not in self._life:
+                continue
+            at = TopicPartition(topic, self._life[topic], partition)
+            last = self._own.get(at)
+            for start, end in every:
+                # Between two transactions of one producer lies the first one's marker, and nothing else if it is one
+                # offset (KIP-98). So what follows on is recorded as one.
+                begin = last[0] if last is not None and start <= last[1] + 1 else start
+                transactions.append(replayed_transaction(at, begin, end))
+                last = self._tried[at] = (begin, end)
+        if not transactions:
+            return
+        scope = f"{REPLAY}-{self._id}"
+        attempt = Attempt(self._archive, scope, lambda other: other == scope)
+        try:
+            attempt.commit(transactions, {REPLAY: self._id})
+            attempt.clean()
+        except BaseException:
+            attempt.discard()
+            raise
+
+    def committed(self) -> None:
+        """Take down that the transaction of what was recorded last is committed."""
+        self._own.update(self._tried)
+
+
+def is_archived(settings: Settings, ledger: Ledger, state: TopicState) -> bool:
+    """Whether a topic is one that is archived, now or by its name as soon as the archiver meets it."""
+    if any(at.topic == state.topic and life_of(at.topic_id)[0] == state.topic_id for at in ledger.committed):
+        return True
+    return any(
+        re.match(name, state.topic) is not None if name.startswith("^") else name == state.topic
+        for name in settings.topics
+    )
+
+
+def _present_life(ledger: Ledger, state: TopicState) -> str:
+    lives = {at.topic_id for at in ledger.committed if at.topic == state.topic}
+    return max((each for each in lives if life_of(each)[0] == state.topic_id), key=life_of, default=state.topic_id)

@@ -1,0 +1,228 @@
+"""A replay from end to end: selected, checked against the topics it goes to, sent, and taken up again after a kill."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from archiver_pipeline.ahead import Ahead
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.errors import RangeRefused
+from archiver_pipeline.files import OnProgress, quietly
+from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.replay import position as positions
+from archiver_pipeline.replay.pace import Pace
+from archiver_pipeline.replay.position import Place, Position
+from archiver_pipeline.replay.recorder import Recorder
+from archiver_pipeline.replay.sender import Sender, Stale
+from archiver_pipeline.replay.target import Target
+from archiver_pipeline.replay.wanted import Wanted
+from archiver_pipeline.selected import Selected, Stretch
+from archiver_pipeline.settings import Settings
+from archiver_pipeline.steps import OnStep
+from archiver_pipeline.survey import Survey
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger(__name__)
+
+_PACED_SECONDS = 1.0
+"""At a pace, messages are committed so often."""
+
+_AHEAD_BYTES = 1
+"""While one stretch is sent, one more is read."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a replay did.
+
+    Attributes:
+        id: its name, in the topic that keeps its position.
+        messages: how many it has in all.
+        before: how many earlier runs of it had sent.
+        sent: how many this run sent.
+        seconds: how long that took, from the first to the last.
+        topics: the topics that it sent to.
+        recorded: those of them that are archived, and do not archive it a second time.
+        position: where it is.
+    """
+
+    id: str
+    messages: int
+    before: int
+    sent: int
+    seconds: float
+    topics: tuple[str, ...]
+    recorded: tuple[str, ...]
+    position: Position
+
+
+class Replayer:
+    """Sends the messages of a selection to Kafka, once, however often it is killed and begun again."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        wanted: Wanted,
+        bootstrap_servers: str = "",
+        on_progress: OnProgress = quietly,
+        on_step: OnStep = lambda _: None,
+    ) -> None:
+        """Take a snapshot of the archive.
+
+        Args:
+            settings: where the archive is, and the cluster.
+            wanted: what to do.
+            bootstrap_servers: another cluster, with the other properties of the first.
+            on_progress: told the step (`survey`, `messages`), how much is done, and of how much.
+            on_step: told of each step.
+
+        Raises:
+            ArchiveError: there is no archive, or it cannot be read.
+            RangeRefused: the archive has no such topic.
+        """
+        self.wanted = wanted
+        self.archive = Archive(settings.archive_uri, settings.lanes)
+        self.selected = Selected(self.archive, wanted.selection)
+        self.id = wanted.id(str(self.archive.standing()[0].metadata["id"]))
+        known = {at.topic for at in self.selected.ledger.committed}
+        if absent := sorted(set(wanted.selection.topics) - known):
+            raise RangeRefused(
+                f"the archive has no topic {', '.join(absent)}", hint=f"It has {', '.join(sorted(known)) or 'none'}"
+            )
+        self._settings = settings
+        topics = tuple(sorted({wanted.target(at.topic) for at in self.selected.places}))
+        kafka = dict(settings.kafka)
+        if bootstrap_servers:
+            kafka["bootstrap.servers"] = type(next(iter(kafka.values())))(bootstrap_servers)
+        self.cluster = Cluster(settings.model_copy(update={"topics": topics, "kafka": kafka}))
+        self._target = Target(self.cluster, wanted, self.selected.places)
+        self._on_progress = on_progress
+        self._on_step = on_step
+        self._begun = 0.0
+
+    def run(self) -> Summary:
+        """Send what was not sent yet.
+
+        Raises:
+            RangeRefused: a topic would not take or keep the messages; none was sent.
+            Superseded: another run of the same replay has taken over.
+            KafkaError: the broker failed; the next run goes on.
+            ArchiveError: the archive cannot be read, or what is sent cannot be recorded; the next run goes on.
+        """
+        self._on_step("plan")
+        sender = Sender(self.cluster.settings, self.id, by_key=self.wanted.by_key)
+        sender.begin(self._target.limit())
+        # Only now is nobody else at it.
+        before = positions.read(self.cluster, self.id)
+        if before.done and not self.wanted.again:
+            return self._summary(before, before, 0.0, ())
+        anew = before.done or not before.run
+        ranges = self.selected.ranges if anew else before.ranges
+        survey = self.selected.survey({at: item for at, item in ranges.items() if item[0] < item[1]}, self._on_progress)
+        states = self._target.checked(survey)
+        start = before
+        if anew:
+            own = {at: self.selected.ranges[at] for at in survey.places}
+            start = Position(before.run + 1, survey.messages, ranges=own)
+            sender.note(before, start)
+        recorder = Recorder(self.archive, self.id, self._settings, states)
+        self._begun = time.monotonic()
+        self._tell(start)
+        end = self._send(sender, recorder, survey, start)
+        seconds = time.monotonic() - self._begun
+        done = replace(end, done=True, messages=end.total)
+        sender.note(end, done)
+        return self._summary(done, start, seconds, sorted(recorder.topics))
+
+    def _summary(self, now: Position, before: Position, seconds: float, recorded: Iterable[str]) -> Summary:
+        topics = tuple(sorted({self.wanted.target(at.topic) for at in now.ranges}))
+        sent = now.total - before.total
+        return Summary(self.id, now.messages, before.total, sent, seconds, topics, tuple(recorded), now)
+
+    def _send(self, sender: Sender, recorder: Recorder, survey: Survey, start: Position) -> Position:
+        """Send stretch after stretch, while a thread reads the next one."""
+        now = start
+        pace = Pace(self.wanted.rate, self.wanted.original_pace)
+        ahead = Ahead(self.selected.stretches(survey), _AHEAD_BYTES, "read", lambda stretch: stretch.frame.height + 1)
+        try:
+            for stretch in ahead:
+                now = self._stretch(sender, recorder, stretch, pace, now)
+        finally:
+            ahead.stop()
+        return now
+
+    def _stretch(self, sender: Sender, recorder: Recorder, stretch: Stretch, pace: Pace, now: Position) -> Position:
+        left = self._outgoing(stretch, now)
+        while left.height:
+            self._on_step("send")
+            count = self._wait(pace, left)
+            part = left[:count]
+            behind = partial(self._behind, part, now)
+            try:
+                now = sender.send(part, now, behind, recorder, partial(self.selected.is_current, stretch))
+            except Stale:
+                log.info("messages were erased meanwhile: the rest is read again")
+                stretch = self.selected.again(stretch)
+                left = self._outgoing(stretch, now)
+                continue
+            pace.sent(count)
+            left = left[count:]
+            self._tell(now)
+        return now
+
+    def _wait(self, pace: Pace, left: pl.DataFrame) -> int:
+        """Wait until messages are due, and return how many."""
+        if pace.is_free:
+            return left.height
+        times, began = left["time"].to_list(), time.monotonic()
+        while True:
+            elapsed = time.monotonic() - self._begun
+            count = pace.due(times, elapsed)
+            if count == left.height or (count and time.monotonic() - began >= _PACED_SECONDS):
+                return count
+            self._on_step("wait")
+            time.sleep(0.05)
+
+    def _outgoing(self, stretch: Stretch, now: Position) -> pl.DataFrame:
+        """The messages of a stretch that are still to be sent, with the columns of `Sender.send`."""
+        import polars as pl
+
+        following = [now.ranges[at][0] if at in now.ranges else 0 for at in self.selected.places]
+        ends = [now.ranges[at][1] if at in now.ranges else 0 for at in self.selected.places]
+        n = pl.col("n")
+        milliseconds = pl.col("timestamp").cast(pl.Int64).floordiv(1000).replace(0, None).fill_null(-1)
+        to_topic = self.wanted.to_topic
+        return stretch.frame.filter(
+            pl.col("offset") >= pl.Series(following, dtype=pl.Int64).gather(stretch.frame["n"]),
+            pl.col("offset") < pl.Series(ends, dtype=pl.Int64).gather(stretch.frame["n"]),
+        ).select(
+            n,
+            "offset",
+            "partition",
+            "key",
+            "headers",
+            target=pl.lit(to_topic) if to_topic else pl.col("topic"),
+            payload=pl.coalesce("value_bytes", pl.col("value").cast(pl.Binary)),
+            time=pl.col("ms"),
+            ms=milliseconds,
+        )
+
+    def _behind(self, part: pl.DataFrame, now: Position, reached: Mapping[Place, tuple[int, int]]) -> Position:
+        import polars as pl
+
+        rows = part.group_by("n").agg(pl.col("offset").max() + 1, pl.len()).iter_rows()
+        following: dict[TopicPartition, tuple[int, int]] = {
+            self.selected.places[n]: (offset, count) for n, offset, count in rows
+        }
+        return now.moved(following, reached)
+
+    def _tell(self, now: Position) -> None:
+        self._on_progress("messages", now.total, max(now.messages, now.total))
