@@ -19,8 +19,8 @@ STRETCH_MESSAGES, STRETCH_BYTES = 250_000, 48 * MiB
 """About so much is held in memory and sorted at once."""
 
 _BUCKET = 256
-_RECORD_BYTES = 90
-"""What a record and its batch cost beside key, payload and headers, at most (Kafka record batch, version 2)."""
+_RECORD_BYTES = 76
+"""What a record and its batch cost beside key, payload and headers (Kafka record batch, version 2)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What was sent against what the topics have: the number of messages of each partition, and a digest of all in order."""
+"""What was sent against what the topics have: how many messages each partition has, and a digest of all in order."""
 
 from __future__ import annotations
 

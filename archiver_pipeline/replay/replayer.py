@@ -118,7 +118,7 @@ class Replayer:
             ArchiveError: the archive cannot be read, or what is sent cannot be recorded; the next run goes on.
         """
         self._on_step("plan")
-        sender = Sender(self.cluster.settings, self.id, by_key=self.wanted.by_key)
+        sender = Sender(self.cluster.settings, self.id, by_key=self.wanted.by_key, on_step=self._on_step)
         sender.begin(self._target.limit())
         # Only now is nobody else at it.
         before = positions.read(self.cluster, self.id)
@@ -162,7 +162,6 @@ class Replayer:
     def _stretch(self, sender: Sender, recorder: Recorder, stretch: Stretch, pace: Pace, now: Position) -> Position:
         left = self._outgoing(stretch, now)
         while left.height:
-            self._on_step("send")
             count = self._wait(pace, left)
             part = left[:count]
             behind = partial(self._behind, part, now)

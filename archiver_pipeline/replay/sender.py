@@ -16,6 +16,7 @@ from archiver_pipeline.replay.position import Place, Position, records
 from archiver_pipeline.replay.recorder import Recorder, Runs
 from archiver_pipeline.setting_types import REPLAYS_TOPIC
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,18 +43,20 @@ class Sender:
         transactions: how many were committed.
     """
 
-    def __init__(self, settings: Settings, id: str, *, by_key: bool) -> None:
+    def __init__(self, settings: Settings, id: str, *, by_key: bool, on_step: OnStep = lambda _: None) -> None:
         """Prepare it; nothing is asked of the broker yet.
 
         Args:
             settings: the cluster.
             id: the replay's.
             by_key: leave the choice of the partition to the partitioner of Java's clients.
+            on_step: told of each step of a transaction.
         """
         self.transactions = 0
         self._settings = settings
         self._id = id
         self._by_key = by_key
+        self._on_step = on_step
         # Others may write between our messages: then the offset of each is asked for.
         self._each = by_key
         self._complaints: list[Any] = []
@@ -141,14 +144,18 @@ class Sender:
         recorder: Recorder,
         is_current: Callable[[], bool],
     ) -> Position:
+        self._on_step("send")
         self._producer.begin_transaction()
         runs = self._runs(frame, self._produce(frame))
         if not is_current():
             raise Stale
+        self._on_step("record")
         recorder.record(runs)
+        self._on_step("commit")
         following = after({place: (every[0][0], every[-1][1]) for place, every in runs.items()})
         self._write(before, following)
         self._commit()
+        self._on_step("committed")
         recorder.committed()
         self.transactions += 1
         return following
@@ -188,6 +195,7 @@ class Sender:
                 self._hand_over(rows[begin:index], None)
                 self._hand_over(rows[index : index + 1], on_delivery)
                 begin = index + 1
+        self._on_step("flush")
         self._flush()
         return told
 
@@ -273,8 +281,8 @@ def _edges(frame: pl.DataFrame) -> list[int]:
     """The rows that are the first or the last of their partition."""
     import polars as pl
 
-    row = pl.int_range(pl.len()).alias("row")
-    edges = frame.group_by("target", "partition").agg(first=row.first(), last=row.last())
+    row = pl.col("row")
+    edges = frame.with_row_index("row").group_by("target", "partition").agg(first=row.min(), last=row.max())
     return sorted({*edges["first"], *edges["last"]})
 
 

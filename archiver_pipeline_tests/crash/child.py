@@ -4,9 +4,9 @@ Settings come from the environment as always. On standard output each step is na
 in seconds: the steps of a batch or rewrite, then `view` and `shown` around the refresh of the DuckDB file, and for
 rewrites `remove` and `removed` around the removal of old files. Arguments: `WORK LANE [SIGNAL STEP NUMBER DELAY]`.
 
-WORK is `archive`, or `seal` or `backfill` with hours behind it: `seal:2019-08-01T03,2019-08-01T04`; without hours it is
-done to all that there are. The process sends itself the signal (`KILL` or `STOP`) when that step begins for the
-NUMBER-th time, or DELAY seconds later. The exit code is 1 where an hour could not be mended.
+WORK is `archive`, `replay:TOPIC`, or `seal` or `backfill` with hours behind it: `seal:2019-08-01T03,2019-08-01T04`;
+without hours it is done to all that there are. The process sends itself the signal (`KILL` or `STOP`) when that step
+begins for the NUMBER-th time, or DELAY seconds later. The exit code is 1 where an hour could not be mended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.batch import Archiver
 from archiver_pipeline.follow import drain
 from archiver_pipeline.hours import Hour, parse_hour
+from archiver_pipeline.replay.replayer import Replayer
+from archiver_pipeline.replay.wanted import Wanted
 from archiver_pipeline.seal import Sealer
+from archiver_pipeline.selection import Selection
 from archiver_pipeline.settings import Settings, load
 
 
@@ -59,11 +62,12 @@ def main(work: str, lane: str, *trap: str) -> None:
     steps = Steps(signal.Signals[f"SIG{trap[0]}"], trap[1], int(trap[2]), float(trap[3])) if trap else Steps()
     settings = load()
     kind, _, names = work.partition(":")
-    hours = [parse_hour(name) for name in names.split(",") if name]
     if kind == "archive":
         archive(settings, int(lane), steps)
+    elif kind == "replay":
+        replay(settings, names, steps)
     else:
-        rewrite(settings, kind, hours, steps)
+        rewrite(settings, kind, [parse_hour(name) for name in names.split(",") if name], steps)
 
 
 def archive(settings: Settings, lane: int, steps: Steps) -> None:
@@ -79,6 +83,12 @@ def archive(settings: Settings, lane: int, steps: Steps) -> None:
         steps("view")
         view.refresh(settings.view_path, archiver.archive)
         steps("shown")
+
+
+def replay(settings: Settings, to_topic: str, steps: Steps) -> None:
+    """Send all that the archive has to a topic."""
+    Replayer(settings, Wanted(Selection(), to_topic), on_step=steps).run()
+    steps("sent")
 
 
 def rewrite(settings: Settings, kind: str, hours: list[Hour], steps: Steps) -> None:
