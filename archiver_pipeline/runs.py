@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from archiver_pipeline.frames import compact
 from archiver_pipeline.plan import TopicPartition
 
 if TYPE_CHECKING:
@@ -159,9 +160,7 @@ def _one_frame(parts: list[pl.DataFrame]) -> pl.DataFrame:
     # As a rule no part overlaps with another one.
     if not (frame["offset"].diff().drop_nulls() > 0).all():
         frame = frame.sort("offset", "_rank", maintain_order=True)
-    # By way of Arrow, which lets go of what the parts were cut from.
-    whole = frame.drop("_rank").rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    return cast("pl.DataFrame", pl.from_arrow(whole))
+    return compact(frame.drop("_rank"))
 
 
 def _piece(part: pl.DataFrame, load: Callable[[], pl.DataFrame]) -> Piece:

@@ -11,6 +11,7 @@ from archiver_pipeline.archive import Archive
 from archiver_pipeline.envelope import PARTITION_COLUMNS
 from archiver_pipeline.errors import ArchiveDamaged, Superseded
 from archiver_pipeline.files import RESTORE, Fault, check_file, listed_files
+from archiver_pipeline.frames import compact
 from archiver_pipeline.holdings import Holdings
 from archiver_pipeline.hours import Hour, MiB
 from archiver_pipeline.parquet import Ranges, frames_of, offsets_in
@@ -86,6 +87,8 @@ class Stored:
                     .with_columns(pl.lit(getattr(self._listed[path], name)).alias(name) for name in PARTITION_COLUMNS)
                     .select(list(columns))
                 )
+                if mine.height < frame.height:
+                    mine = compact(mine)
                 held.append(mine)
                 rows, size = rows + mine.height, size + mine.estimated_size()
                 if rows >= _FRAME_ROWS or size >= _FRAME_BYTES:

@@ -15,7 +15,7 @@ from archiver_pipeline.runs import PLACE
 if TYPE_CHECKING:
     import polars as pl
 
-STRETCH_MESSAGES, STRETCH_BYTES = 250_000, 48 * MiB
+STRETCH_MESSAGES, STRETCH_BYTES = 100_000, 32 * MiB
 """About so much is held in memory and sorted at once."""
 
 _BUCKET = 256

@@ -16,6 +16,7 @@ from archiver_pipeline.files import OnProgress, quietly
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.replay import position as positions
+from archiver_pipeline.replay.outgoing import Outgoing, outgoing
 from archiver_pipeline.replay.pace import Pace
 from archiver_pipeline.replay.position import Place, Position
 from archiver_pipeline.replay.recorder import Recorder
@@ -154,26 +155,24 @@ class Replayer:
         ahead = Ahead(self.selected.stretches(survey), _AHEAD_BYTES, "read", lambda stretch: stretch.frame.height + 1)
         try:
             for stretch in ahead:
-                now = self._stretch(sender, recorder, stretch, pace, now)
+                now = self._stretch(sender, recorder, self._outgoing(stretch, now), pace, now)
         finally:
             ahead.stop()
         return now
 
-    def _stretch(self, sender: Sender, recorder: Recorder, stretch: Stretch, pace: Pace, now: Position) -> Position:
-        left = self._outgoing(stretch, now)
-        while left.height:
-            count = self._wait(pace, left)
-            part = left[:count]
-            behind = partial(self._behind, part, now)
+    def _stretch(self, sender: Sender, recorder: Recorder, left: Outgoing, pace: Pace, now: Position) -> Position:
+        while left.rows:
+            count = self._wait(pace, left.frame)
+            part = left.first(count)
+            behind, is_current = partial(self._behind, part.frame, now), partial(self.selected.is_current, left.stretch)
             try:
-                now = sender.send(part, now, behind, recorder, partial(self.selected.is_current, stretch))
+                now = sender.send(part, now, behind, recorder, is_current)
             except Stale:
                 log.info("messages were erased meanwhile: the rest is read again")
-                stretch = self.selected.again(stretch)
-                left = self._outgoing(stretch, now)
+                left = self._outgoing(self.selected.again(left.stretch), now)
                 continue
             pace.sent(count)
-            left = left[count:]
+            left = left.after(count)
             self._tell(now)
         return now
 
@@ -190,29 +189,10 @@ class Replayer:
             self._on_step("wait")
             time.sleep(0.05)
 
-    def _outgoing(self, stretch: Stretch, now: Position) -> pl.DataFrame:
-        """The messages of a stretch that are still to be sent, with the columns of `Sender.send`."""
-        import polars as pl
-
-        following = [now.ranges[at][0] if at in now.ranges else 0 for at in self.selected.places]
-        ends = [now.ranges[at][1] if at in now.ranges else 0 for at in self.selected.places]
-        n = pl.col("n")
-        milliseconds = pl.col("timestamp").cast(pl.Int64).floordiv(1000).replace(0, None).fill_null(-1)
-        to_topic = self.wanted.to_topic
-        return stretch.frame.filter(
-            pl.col("offset") >= pl.Series(following, dtype=pl.Int64).gather(stretch.frame["n"]),
-            pl.col("offset") < pl.Series(ends, dtype=pl.Int64).gather(stretch.frame["n"]),
-        ).select(
-            n,
-            "offset",
-            "partition",
-            "key",
-            "headers",
-            target=pl.lit(to_topic) if to_topic else pl.col("topic"),
-            payload=pl.coalesce("value_bytes", pl.col("value").cast(pl.Binary)),
-            time=pl.col("ms"),
-            ms=milliseconds,
-        )
+    def _outgoing(self, stretch: Stretch, now: Position) -> Outgoing:
+        """The messages of a stretch that are still to be sent."""
+        ranges = [now.ranges.get(at, (0, 0)) for at in self.selected.places]
+        return outgoing(stretch, ranges, self.wanted.to_topic, by_key=self.wanted.by_key)
 
     def _behind(self, part: pl.DataFrame, now: Position, reached: Mapping[Place, tuple[int, int]]) -> Position:
         import polars as pl

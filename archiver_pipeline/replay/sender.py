@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import groupby, repeat
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.compacted import TRANSACTION_SECONDS
 from archiver_pipeline.errors import KafkaError, Superseded
 from archiver_pipeline.kafka import client_properties, translate
+from archiver_pipeline.replay.outgoing import Outgoing
 from archiver_pipeline.replay.position import Place, Position, records
 from archiver_pipeline.replay.recorder import Recorder, Runs
 from archiver_pipeline.setting_types import REPLAYS_TOPIC
@@ -19,7 +20,6 @@ from archiver_pipeline.settings import Settings
 from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:
-    import polars as pl
     from confluent_kafka import Message
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,6 @@ class Sender:
         self.transactions = 0
         self._settings = settings
         self._id = id
-        self._by_key = by_key
         self._on_step = on_step
         # Others may write between our messages: then the offset of each is asked for.
         self._each = by_key
@@ -87,7 +86,7 @@ class Sender:
 
     def send(
         self,
-        frame: pl.DataFrame,
+        messages: Outgoing,
         before: Position,
         after: Callable[[Mapping[Place, tuple[int, int]]], Position],
         recorder: Recorder,
@@ -96,7 +95,7 @@ class Sender:
         """Send messages in one transaction, whose offsets are recorded first, and return the position behind them.
 
         Args:
-            frame: `target` (the topic), partition, key, payload, ms (the time, -1 for none), headers; in order.
+            messages: the messages.
             before: the position that the transaction begins at.
             after: makes the position behind them of the first offset and the one past the last of each partition.
             recorder: records the offsets.
@@ -112,7 +111,7 @@ class Sender:
 
         for attempt in range(_TRIES):
             try:
-                return self._try(frame, before, after, recorder, is_current)
+                return self._try(messages, before, after, recorder, is_current)
             except KafkaException as error:
                 self._abort()
                 if not error.args[0].txn_requires_abort() or attempt == _TRIES - 1:
@@ -138,7 +137,7 @@ class Sender:
 
     def _try(
         self,
-        frame: pl.DataFrame,
+        messages: Outgoing,
         before: Position,
         after: Callable[[Mapping[Place, tuple[int, int]]], Position],
         recorder: Recorder,
@@ -146,7 +145,7 @@ class Sender:
     ) -> Position:
         self._on_step("send")
         self._producer.begin_transaction()
-        runs = self._runs(frame, self._produce(frame))
+        runs = self._runs(messages, self._produce(messages))
         if not is_current():
             raise Stale
         self._on_step("record")
@@ -177,7 +176,7 @@ class Sender:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
                     raise
 
-    def _produce(self, frame: pl.DataFrame) -> dict[Place, list[int]]:
+    def _produce(self, messages: Outgoing) -> dict[Place, list[int]]:
         """Hand all messages to the client, wait until they are written, and return the offsets that it told."""
         told: dict[Place, list[int]] = {}
 
@@ -186,12 +185,11 @@ class Sender:
                 place = message.topic() or "", message.partition() or 0
                 told.setdefault(place, []).append(-1 if message.offset() is None else int(message.offset() or 0))
 
-        rows = list(_rows(frame, self._by_key))
+        rows, begin = messages.rows, 0
         if self._each:
             self._hand_over(rows, on_delivery)
         else:
-            begin = 0
-            for index in _edges(frame):
+            for index in messages.edges():
                 self._hand_over(rows[begin:index], None)
                 self._hand_over(rows[index : index + 1], on_delivery)
                 begin = index + 1
@@ -220,18 +218,18 @@ class Sender:
             if time.monotonic() > deadline:
                 raise TimeoutError
 
-    def _runs(self, frame: pl.DataFrame, told: Mapping[Place, list[int]]) -> Runs:
+    def _runs(self, messages: Outgoing, told: Mapping[Place, list[int]]) -> Runs:
         """The offsets of all messages, as far as they follow on from each other.
 
         Raises:
             _Interleaved: only the first and the last are known, and there are others between them.
         """
         if self._each:
-            if sum(map(len, told.values())) != frame.height or any(min(every) < 0 for every in told.values()):
+            if sum(map(len, told.values())) != len(messages.rows) or any(min(every) < 0 for every in told.values()):
                 raise _Interleaved
             return {place: list(_consecutive(sorted(every))) for place, every in told.items()}
         runs = {}
-        for topic, partition, count in frame.group_by("target", "partition").len().iter_rows():
+        for topic, partition, count in messages.frame.group_by("target", "partition").len().iter_rows():
             every = told.get((topic, partition), [])
             if not every or min(every) < 0 or max(every) - min(every) + 1 != count:
                 raise _Interleaved
@@ -264,26 +262,6 @@ class Sender:
 
 class _Interleaved(Exception):
     """Others wrote to a partition between our messages, or an offset is not known."""
-
-
-def _rows(frame: pl.DataFrame, by_key: bool) -> Iterator[tuple[Any, ...]]:
-    """Topic, partition, key, payload, time and headers of each message."""
-    headers: Iterable[Any] = repeat(None)
-    if frame["headers"].null_count() < frame.height:
-        rows = frame["headers"].to_list()
-        headers = [None if row is None else [(each["key"], each["value"]) for each in row] for row in rows]
-    partitions = repeat(-1) if by_key else frame["partition"].to_list()
-    columns = (frame[name].to_list() for name in ("key", "payload", "ms"))
-    return zip(frame["target"].to_list(), partitions, *columns, headers, strict=False)
-
-
-def _edges(frame: pl.DataFrame) -> list[int]:
-    """The rows that are the first or the last of their partition."""
-    import polars as pl
-
-    row = pl.col("row")
-    edges = frame.with_row_index("row").group_by("target", "partition").agg(first=row.min(), last=row.max())
-    return sorted({*edges["first"], *edges["last"]})
 
 
 def _consecutive(offsets: list[int]) -> Iterator[tuple[int, int]]:
