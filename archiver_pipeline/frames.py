@@ -26,7 +26,7 @@ def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.Data
 
     ms = pl.col("timestamp_ms")
     timed = _timed()
-    value, value_bytes = _decoded(frame["payload"])
+    value, value_bytes = decoded(frame["payload"])
     index = frame["range"]
 
     def column(values: list[Any], dtype: Any) -> pl.Series:
@@ -90,8 +90,8 @@ def raw_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame
     )
 
 
-def _decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Split payloads into text where they are UTF-8 and bytes where they are not.
+def decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Split bytes, payloads or keys, into text where they are UTF-8 and bytes where they are not.
 
     One value that is not UTF-8 makes the cast of a whole column fail, so only then is each value looked at.
     """
