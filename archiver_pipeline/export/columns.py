@@ -46,9 +46,9 @@ def text_frame(frame: pl.DataFrame, *, hive: bool) -> pl.DataFrame:
     # What no calendar holds would stop the formatting of all others.
     within = pl.when(dated).then(stamp)
     whole = us % 1000 == 0
-    iso = pl.when(whole).then(within.dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
+    iso = within.dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
     if not frame.select(whole.all()).item():
-        iso = iso.otherwise(within.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
+        iso = pl.when(whole).then(iso).otherwise(within.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
     return frame.with_columns(
         timestamp=iso,
         timestamp_us=pl.when(~dated).then(us),

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 from pathlib import Path
 from typing import IO, Any
 
-ENDINGS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
-"""The endings of compressed files, and what they are compressed with."""
-
-_LEVELS = {"gzip": 6, "zstd": 3, "bz2": 9}
-"""What the tools of these names take where they are told no level."""
+ENDINGS = (".gz", ".zst", ".bz2", ".xz")
+"""What the names of compressed files end in."""
 
 
-def compression_of(name: str) -> str | None:
-    """The compression that the ending of a file's name asks for; None for none."""
-    return ENDINGS.get(Path(name).suffix.lower())
+class _Gzip(gzip.GzipFile):
+    """A gzip file that does not hold the name and time of its making; it has another name when it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        self._raw = open(path, "wb")  # noqa: SIM115, it is closed with this
+        super().__init__("", "wb", 6, self._raw, mtime=0)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._raw.close()
 
 
-def opened(path: Path, compression: str | None) -> IO[bytes]:
-    """Open a file to write text to, which is compressed on its way. Raises OSError."""
-    if compression is None:
-        return open(path, "wb")
-    if compression == "xz":
-        return lzma.open(path, "wb")
-    import pyarrow
+def ending_of(name: str) -> str:
+    """The ending of a file's name if it is one of `ENDINGS`, else nothing."""
+    found = Path(name).suffix.lower()
+    return found if found in ENDINGS else ""
 
-    codec = pyarrow.Codec(compression, compression_level=_LEVELS[compression])
-    stream: Any = pyarrow.CompressedOutputStream(pyarrow.OSFile(str(path), "wb"), codec)
+
+def opened(path: Path, ending: str) -> IO[bytes]:
+    """Open a file to write text to, compressed as one of `ENDINGS` says, or not at all. Raises OSError."""
+    stream: Any
+    match ending:
+        case ".gz":
+            stream = _Gzip(path)
+        case ".bz2":
+            stream = bz2.BZ2File(path, "wb")
+        case ".xz":
+            stream = lzma.LZMAFile(path, "wb")
+        case ".zst":
+            import pyarrow
+
+            stream = pyarrow.CompressedOutputStream(str(path), "zstd")
+        case _:
+            stream = open(path, "wb")  # noqa: SIM115, it outlasts this function
     return stream  # type: ignore[no-any-return]

@@ -149,7 +149,7 @@ class _Groups:
 
 def _parts(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     size = max(1, frame.estimated_size())
-    return frame.iter_slices(max(1, frame.height * _CHUNK_BYTES // size))
+    return frame.iter_slices(max(1, int(frame.height * _CHUNK_BYTES / size)))
 
 
 def _json(frame: pl.DataFrame) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-TOMBSTONE, NOT_UTF8, NOT_ONE_LINE = "tombstones", "not UTF-8", "line breaks in what is no JSON"
+TOMBSTONE, NOT_UTF8, NOT_ONE_LINE = "without a payload (tombstones)", "not UTF-8", "with line breaks but no JSON"
 """Why a message has no payload that can be a line."""
 
 _LINE_BREAK = re.compile(r"[\r\n]+")
