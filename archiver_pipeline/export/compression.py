@@ -41,7 +41,7 @@ def opened(path: Path, ending: str) -> IO[bytes]:
         case ".bz2":
             stream = bz2.BZ2File(path, "wb")
         case ".xz":
-            stream = lzma.LZMAFile(path, "wb")
+            stream = lzma.LZMAFile(path, "wb")  # noqa: SIM115, it outlasts this function
         case ".zst":
             import pyarrow
 

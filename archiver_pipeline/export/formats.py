@@ -118,11 +118,7 @@ def table_writer(kind: Format, path: Path, *, hive: bool) -> Tables:
         hive: `type`, `dt` and `hr` are in the path.
     """
     if kind == "orc":
-        import pyarrow.orc
-
-        orc = pyarrow.orc.ORCWriter(str(path), compression="zstd")
-        orc.write(orc_schema(hive=hive).empty_table())  # The schema of a file without any message.
-        return Tables(orc, lambda frame: orc_table(frame, hive=hive))
+        return Tables(_Orc(path, orc_schema(hive=hive)), lambda frame: orc_table(frame, hive=hive))
     import pyarrow.parquet
 
     schema = parquet_schema(hive=hive)
@@ -131,6 +127,68 @@ def table_writer(kind: Format, path: Path, *, hive: bool) -> Tables:
         str(path), schema, compression="zstd", use_dictionary=few, store_schema=False, write_page_index=True
     )
     return Tables(_Groups(parquet), lambda frame: parquet_table(frame, hive=hive))
+
+
+class _Orc:
+    """An ORC writer. Arrow's ends the process where the disk refuses the end of a file, so it is not told of that."""
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        import pyarrow.orc
+
+        self._sink = _Patient(path)
+        self._orc = pyarrow.orc.ORCWriter(self._sink, compression="zstd")
+        self.write(schema.empty_table())  # Also a file without any message has its columns.
+
+    def write(self, table: Any) -> None:
+        self._orc.write(table)
+        self._sink.check()
+
+    def close(self) -> None:
+        try:
+            self._orc.close()
+        finally:
+            self._sink.end()
+
+
+class _Patient:
+    """A file that takes all that is written to it, and tells later what went wrong."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115, it is closed with this
+        self._error: OSError | None = None
+        self._at = 0
+        self.closed = False
+
+    def write(self, content: bytes) -> int:
+        size = len(content)
+        self._at += size
+        try:
+            rest = memoryview(content)
+            while self._error is None and rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def tell(self) -> int:
+        return self._at
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """It is ended by `end` alone."""
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """Close the file, and raise what went wrong."""
+        self.closed = True
+        self._file.close()
+        self.check()
 
 
 class _Groups:
