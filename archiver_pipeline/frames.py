@@ -90,6 +90,13 @@ def raw_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame
     )
 
 
+def packed(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same rows in memory of their own: what was filtered holds on to much of what it was filtered from."""
+    import polars as pl
+
+    return pl.DataFrame(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
 def decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Split bytes, payloads or keys, into text where they are UTF-8 and bytes where they are not.
 

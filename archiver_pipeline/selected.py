@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import ArchiveError, Superseded
 from archiver_pipeline.files import COLUMNS, OnProgress
+from archiver_pipeline.frames import packed
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.parquet import Ranges, frame_schema
@@ -135,7 +136,7 @@ class Selected:
             stored = self._stored
             try:
                 frames = stored.frames(self._paths(stored, ranges), ranges, (*COLUMNS, "type"))
-                chosen = [frame.filter(self._selection.rows()) for frame in frames]
+                chosen = [packed(frame.filter(self._selection.rows())) for frame in frames]
                 return Stretch(ranges, self._in_order(pl.concat([_nothing(), *chosen])), stored.ledger)
             except Superseded:
                 if number == _TRIES - 1:
