@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from archiver_pipeline.export.exporter import Exported
     from archiver_pipeline.export.target import Target
 
@@ -22,9 +20,9 @@ def command(
         str, typer.Option("--out", metavar="FILE|FOLDER/", help="Where to; - is standard output (jsonl, csv).")
     ],
     start: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="From this message time on, ISO time; UTC.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="To this time, not included.")] = None,
+        str, typer.Option("--from", metavar="TIME", help="From this message time on, ISO time; UTC.")
+    ] = "",
+    end: Annotated[str, typer.Option("--to", metavar="TIME", help="To this time, not included.")] = "",
     everything: Annotated[
         bool, typer.Option("--all", help="In place of times: all, the messages without a usable time, too.")
     ] = False,
@@ -48,7 +46,7 @@ def command(
 ) -> None:
     """Write messages out of the archive, as JSON lines, CSV, ORC or Parquet: whole or not at all.
 
-    They are those that the archive has at the start, each topic partition in the order of its offsets; erased messages
+    They are those that the archive has at the start, partition by partition in the order of offsets; erased messages
     are never among them. Until all is written and on the disk, nothing is at --out. Where nothing is selected, the
     file is there without a message (a folder is empty), and the exit code is 0.
 
@@ -75,7 +73,7 @@ def command(
         archiver export --from 2019-08-01 --to 2019-08-02 --format jsonl --payloads --out - | jq .uid
     """
     from archiver_pipeline.archive import Archive
-    from archiver_pipeline.cli.output import print_json, progress
+    from archiver_pipeline.cli.output import print_json, progress, times
     from archiver_pipeline.envelope import ERASED
     from archiver_pipeline.errors import SettingsError
     from archiver_pipeline.export.exporter import Exporter
@@ -87,12 +85,12 @@ def command(
     wanted = target(kind, out, compression=compression, payloads=payloads, leave_out=leave_out, overwrite=overwrite)
     if as_json and wanted.out is None:
         raise SettingsError("--json is given, but standard output has the messages: name a file in --out")
-    times = _times(start, end, everything=everything)
+    first_and_end = times(start, end, every=everything)
     settings = load()
     archive = Archive(settings.archive_uri, settings.lanes)
     moment = Selected(archive, Selection())
     selection = Selection(
-        *times,
+        *first_and_end,
         topics=names("--topics", topics, {at.topic for at in moment.places}, "topic"),
         types=names("--types", types, moment.types - {ERASED}, "type"),
     )
@@ -102,36 +100,6 @@ def command(
         print_json(_report(done))
     else:
         print(_sentence(done, wanted), file=sys.stderr if wanted.out is None else sys.stdout)
-
-
-def _times(start: str | None, end: str | None, *, everything: bool) -> tuple[datetime | None, datetime | None]:
-    from archiver_pipeline.errors import SettingsError
-
-    if everything and (start is not None or end is not None):
-        raise SettingsError("--all is given with a time: allowed is --all alone, or --from, --to or both")
-    if not everything and start is None and end is None:
-        raise SettingsError("no time is given: allowed is --from, --to or both, or --all")
-    first, past = _time("--from", start), _time("--to", end)
-    if first is not None and past is not None and past <= first:
-        raise SettingsError(f"--to is {end!r}: it has to be after --from, {start!r}")
-    return first, past
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    from datetime import UTC, datetime
-
-    from archiver_pipeline.errors import SettingsError
-    from archiver_pipeline.setting_types import parse_time
-
-    if text is None:
-        return None
-    try:
-        moment = parse_time(text)
-    except (ValueError, OverflowError):
-        raise SettingsError(f"{option} is {text!r}: allowed is an ISO time such as 2019-08-01T03:00") from None
-    if option == "--to" and moment == datetime.min.replace(tzinfo=UTC):
-        raise SettingsError(f"--to is {text!r}: there is no time before it")
-    return moment
 
 
 def _report(done: Exported) -> dict[str, Any]:
