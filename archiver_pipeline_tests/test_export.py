@@ -438,6 +438,23 @@ def test_ctrl_c_leaves_nothing(large: Path, tmp_path: Path) -> None:
     assert (process.returncode, output, errors, os.listdir(tmp_path)) == (130, "", "", [])
 
 
+def test_a_reader_that_has_seen_enough(large: Path, tmp_path: Path) -> None:
+    """A closed pipe ends it quietly; standard output that cannot be written is an error in one line."""
+    with started(large, tmp_path, "--format", "jsonl", "--out", "-") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdout = None
+        _, errors = process.communicate(timeout=LIMIT_SECONDS)
+    assert (process.returncode, errors) == (141, "")
+    variables = environment({"PYTHONPATH": str(CHECKOUT), "BASE_DIR": str(large), "HOME": str(tmp_path)})
+    line = [*COMMAND, "--all", "--format", "csv", "--out", "-"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(line, env=variables, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(rb"archiver: the export cannot be written: No space left on device .+\n", done.stderr)
+
+
 def test_two_at_a_time_do_not_meet(large: Path, tmp_path: Path) -> None:
     """A live export is not taken for a dead one by another to the same place; one of them is refused at its end."""
     arguments = ("--format", "jsonl", "--out", "x.jsonl.gz")
@@ -446,8 +463,9 @@ def test_two_at_a_time_do_not_meet(large: Path, tmp_path: Path) -> None:
         with started(large, tmp_path, *arguments) as second:
             ended = [process.communicate(timeout=LIMIT_SECONDS) for process in (first, second)]
     codes = sorted(process.returncode for process in (first, second))
-    assert codes == [0, 1], ended
-    assert any("File exists" in errors for _, errors in ended)
+    # A slow machine may start the second one when the first is done: then it is refused before it begins.
+    assert codes in ([0, 1], [0, 2]), ended
+    assert any("File exists" in errors or "it exists" in errors for _, errors in ended)
     assert whole_at(tmp_path / "x.jsonl.gz") == 200_000
     assert os.listdir(tmp_path) == ["x.jsonl.gz"]
 
@@ -458,7 +476,7 @@ def test_a_folder_between_two_renames_comes_back(export: Export) -> None:
     os.rename("f", ".f.replaced-0123456789ab")
     Path(".f.partial-0123456789ab").mkdir()
     done = export("--from", "2030-01-01", "--format", "jsonl", "--out", "f/")
-    assert done.exit_code in (1, 2)
+    assert (done.exit_code, "it is not empty; --overwrite replaces it" in done.stderr) == (1, True)
     assert {path.name for path in Path("f").iterdir()} == {"type=x", "type=y"}
     assert not partials(Path())
 
