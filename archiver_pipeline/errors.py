@@ -11,8 +11,9 @@ ArchiverError
 │   ├── ArchiveDamaged      the table's log cannot be read
 │   ├── Superseded          another run of the same lane, hour or follower committed first
 │   └── RangeRefused        an explicit range does not follow on from what is archived, or has no partition
-└── FollowerError           what follows the archive could not take its messages
-    └── FollowerUnavailable its server does not answer, or asks to wait
+├── FollowerError           what follows the archive could not take its messages
+│   └── FollowerUnavailable its server does not answer, or asks to wait
+└── ExportError             messages could not be written for others; nothing was left where they were to go
 """
 
 from __future__ import annotations
@@ -106,3 +107,7 @@ class FollowerError(ArchiverError):
 
 class FollowerUnavailable(FollowerError):
     """The follower's server does not answer, or asks to wait; the next run goes on from where it is."""
+
+
+class ExportError(ArchiverError):
+    """Messages could not be written out of the archive: nothing was left where they were to go."""

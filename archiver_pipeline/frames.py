@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope
 from archiver_pipeline.plan import TopicPartition
@@ -26,7 +26,7 @@ def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.Data
 
     ms = pl.col("timestamp_ms")
     timed = _timed()
-    value, value_bytes = _decoded(frame["payload"])
+    value, value_bytes = decoded(frame["payload"])
     index = frame["range"]
 
     def column(values: list[Any], dtype: Any) -> pl.Series:
@@ -90,16 +90,15 @@ def raw_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame
     )
 
 
-def compact(frame: pl.DataFrame) -> pl.DataFrame:
-    """The same messages, without what they were cut from: by way of Arrow, which lets go of that."""
+def packed(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same rows in memory of their own: what was filtered holds on to much of what it was filtered from."""
     import polars as pl
 
-    whole = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    return cast("pl.DataFrame", pl.from_arrow(whole))
+    return pl.DataFrame(frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
-def _decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Split payloads into text where they are UTF-8 and bytes where they are not.
+def decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Split bytes, payloads or keys, into text where they are UTF-8 and bytes where they are not.
 
     One value that is not UTF-8 makes the cast of a whole column fail, so only then is each value looked at.
     """

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from archiver_pipeline.frames import compact
+from archiver_pipeline.frames import packed
 from archiver_pipeline.plan import TopicPartition
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _one_frame(parts: list[pl.DataFrame]) -> pl.DataFrame:
     # As a rule no part overlaps with another one.
     if not (frame["offset"].diff().drop_nulls() > 0).all():
         frame = frame.sort("offset", "_rank", maintain_order=True)
-    return compact(frame.drop("_rank"))
+    return packed(frame.drop("_rank"))
 
 
 def _piece(part: pl.DataFrame, load: Callable[[], pl.DataFrame]) -> Piece:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import ArchiveError, Superseded
 from archiver_pipeline.files import COLUMNS, OnProgress
+from archiver_pipeline.frames import packed
+from archiver_pipeline.hours import Hour
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.parquet import Ranges, frame_schema
 from archiver_pipeline.plan import TopicPartition, life_of
@@ -70,6 +73,31 @@ class Selected:
         self.places = sorted(chosen, key=lambda at: (self._rank(at), at))
         self.ranges = {at: (self.ledger.committed[at].lowest, self.ledger.committed[at].next) for at in self.places}
 
+    @property
+    def partitions(self) -> list[tuple[Hour, str, int]]:
+        """The hours and types that may have any of it, in order, and how many messages their files have."""
+        import polars as pl
+
+        chosen = self._selection.files(self._stored.files)
+        sums = chosen.group_by("dt", "hr", "type").agg(pl.col("messages").sum()).sort("dt", "hr", "type")
+        return [(Hour(dt, hr), name, int(count)) for dt, hr, name, count in sums.iter_rows()]
+
+    @property
+    def version(self) -> int:
+        """The version of the table that is read: a later one than at first, where a file had to be looked for anew."""
+        return self._stored.ledger.version
+
+    @property
+    def types(self) -> set[str]:
+        """The types that the archive has files of, whether selected or not."""
+        return set(self._stored.files["type"])
+
+    def narrowed(self, selection: Selection) -> Selected:
+        """A part of it, of the same moment. Its offsets are the same."""
+        part = copy(self)
+        part._selection = selection
+        return part
+
     def survey(self, ranges: Ranges, on_progress: OnProgress) -> Survey:
         """Count and measure the messages of these offsets.
 
@@ -108,7 +136,7 @@ class Selected:
             stored = self._stored
             try:
                 frames = stored.frames(self._paths(stored, ranges), ranges, (*COLUMNS, "type"))
-                chosen = [frame.filter(self._selection.rows()) for frame in frames]
+                chosen = [packed(frame.filter(self._selection.rows())) for frame in frames]
                 return Stretch(ranges, self._in_order(pl.concat([_nothing(), *chosen])), stored.ledger)
             except Superseded:
                 if number == _TRIES - 1:

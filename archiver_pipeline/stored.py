@@ -11,7 +11,7 @@ from archiver_pipeline.archive import Archive
 from archiver_pipeline.envelope import PARTITION_COLUMNS
 from archiver_pipeline.errors import ArchiveDamaged, Superseded
 from archiver_pipeline.files import RESTORE, Fault, check_file, listed_files
-from archiver_pipeline.frames import compact
+from archiver_pipeline.frames import packed
 from archiver_pipeline.holdings import Holdings
 from archiver_pipeline.hours import Hour, MiB
 from archiver_pipeline.parquet import Ranges, frames_of, offsets_in
@@ -88,7 +88,7 @@ class Stored:
                     .select(list(columns))
                 )
                 if mine.height < frame.height:
-                    mine = compact(mine)
+                    mine = packed(mine)
                 held.append(mine)
                 rows, size = rows + mine.height, size + mine.estimated_size()
                 if rows >= _FRAME_ROWS or size >= _FRAME_BYTES:

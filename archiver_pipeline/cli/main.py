@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from archiver_pipeline.cli import backfill, generate, replay, sql, status, tail, verify
+from archiver_pipeline.cli import backfill, export, generate, replay, sql, status, tail, verify
 from archiver_pipeline.cli.shell import SqlError
 from archiver_pipeline.errors import ArchiverError, SettingsError
 
@@ -110,6 +110,7 @@ app.command("status")(status.command)
 app.command("verify")(verify.command)
 app.command("backfill")(backfill.command)
 app.command("replay")(replay.command)
+app.command("export")(export.command)
 app.command("generate")(generate.command)
 app.command("sql")(sql.command)
 app.command("tail")(tail.command)

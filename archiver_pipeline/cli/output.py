@@ -7,11 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-import typer
-
+from archiver_pipeline.errors import SettingsError
 from archiver_pipeline.files import OnProgress
 
 PLAIN_SECONDS = 10.0
@@ -32,22 +31,30 @@ def times(start: str, end: str, *, every: bool) -> tuple[datetime | None, dateti
     """Read `--from` and `--to`, of which one may be open, or neither is given with `--all`.
 
     Raises:
-        typer.BadParameter: they make no sense.
+        SettingsError: they make no sense; one line with the option, its value and what is allowed.
     """
+    if every and (start or end):
+        raise SettingsError("--all is given with a time: allowed is --all alone, or --from, --to or both")
+    if not every and not start and not end:
+        raise SettingsError("no time is given: allowed is --from, --to or both, or --all")
+    first, last = _time("--from", start), _time("--to", end)
+    if first is not None and last is not None and last <= first:
+        raise SettingsError(f"--to is {end!r}: it has to be after --from, {start!r}")
+    return first, last
+
+
+def _time(option: str, text: str) -> datetime | None:
     from archiver_pipeline.setting_types import parse_time
 
-    if every == bool(start or end):
-        raise typer.BadParameter("give --from and --to, one of them, or --all alone", param_hint="--from --to")
-    found: list[datetime | None] = []
-    for option, text in (("--from", start), ("--to", end)):
-        try:
-            found.append(parse_time(text) if text else None)
-        except (ValueError, OverflowError):
-            raise typer.BadParameter(f"{text!r} is no ISO time such as 2019-08-01T03:00", param_hint=option) from None
-    first, last = found
-    if first is not None and last is not None and last <= first:
-        raise typer.BadParameter(f"the end has to be after the start: {start} to {end}", param_hint="--from --to")
-    return first, last
+    if not text:
+        return None
+    try:
+        moment = parse_time(text)
+    except (ValueError, OverflowError):
+        raise SettingsError(f"{option} is {text!r}: allowed is an ISO time such as 2019-08-01T03:00") from None
+    if option == "--to" and moment == datetime.min.replace(tzinfo=UTC):
+        raise SettingsError(f"{option} is {text!r}: there is no time before it")
+    return moment
 
 
 def size(count: float) -> str:
