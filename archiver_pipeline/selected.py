@@ -136,7 +136,7 @@ class Selected:
             stored = self._stored
             try:
                 frames = stored.frames(self._paths(stored, ranges), ranges, (*COLUMNS, "type"))
-                chosen = [packed(frame.filter(self._selection.rows())) for frame in frames]
+                chosen = [_kept(frame, self._selection) for frame in frames]
                 return Stretch(ranges, self._in_order(pl.concat([_nothing(), *chosen])), stored.ledger)
             except Superseded:
                 if number == _TRIES - 1:
@@ -197,6 +197,11 @@ def ranks(archive: Archive, ledger: Ledger) -> Callable[[TopicPartition], int]:
 def erasures(ledger: Ledger) -> dict[str, int]:
     """The erasures that a ledger has, and how many messages each took."""
     return {name: number for name, number in ledger.numbers.items() if name.startswith("erased/")}
+
+
+def _kept(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    kept = frame.filter(selection.rows())
+    return kept if kept.height == frame.height else packed(kept)
 
 
 def _messages(stored: Stored, paths: Iterable[str]) -> int:

@@ -30,6 +30,11 @@ def split(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def is_topic(name: str) -> bool:
+    """Whether a topic may have such a name."""
+    return _TOPIC_NAME.fullmatch(name) is not None
+
+
 def check_topic(pattern: str) -> str:
     """Check a topic name or regex. Raises ValueError."""
     if pattern.startswith("^"):
@@ -37,7 +42,7 @@ def check_topic(pattern: str) -> str:
             re.compile(pattern)
         except re.error as error:
             raise ValueError(f"{pattern!r} is no regex: {error}") from None
-    elif not _TOPIC_NAME.fullmatch(pattern):
+    elif not is_topic(pattern):
         raise ValueError(f"{pattern!r} is neither")
     return pattern
 

@@ -113,7 +113,7 @@ class Survey:
                 if held and (messages + count * share > STRETCH_MESSAGES or size + weight * share > STRETCH_BYTES):
                     yield held
                     held, messages, size = {}, 0, 0
-                held[at] = (held[at][0] if at in held else reached.get(at, 0), end)
+                held[at] = (held[at][0] if at in held else reached.get(at, start), end)
                 reached[at] = end
                 messages, size = messages + int(count * share), size + int(weight * share)
         if held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import KafkaError, RangeRefused
 from archiver_pipeline.replay.replayer import Replayer
 from archiver_pipeline.replay.wanted import Wanted
@@ -101,6 +103,26 @@ def test_it_is_sent_once(bootstrap_servers: str, topic_name: str, tmp_path: Path
     assert third.sent == first.sent
     found = plain(read_all(bootstrap_servers, f"{topic_name}-2"))
     assert found == {n: every * 2 for n, every in plain(archived.messages(topic_name)).items()}
+
+
+def test_a_topic_that_is_lost_again(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
+    """What was sent to a topic that was then deleted is sent once more, and what other topics have is not."""
+    archived = filled(bootstrap_servers, topic_name, tmp_path, 60)
+    other = f"{topic_name}-other"
+    create_topic(bootstrap_servers, other)
+    produce(bootstrap_servers, other, [Sent(b"{}", timestamp_ms=FIRST_MS)])
+    archived.settings = archived.settings.model_copy(update={"topics": (topic_name, other)})
+    archived.run()
+    wanted = plain(archived.messages(topic_name))
+    replay(archived)
+    delete_topic(bootstrap_servers, topic_name)
+    done = replay(archived, create_topics=True)
+    assert done.sent == sum(map(len, wanted.values()))
+    assert plain(read_all(bootstrap_servers, topic_name)) == wanted
+    assert len(read_all(bootstrap_servers, other)[0]) == 2
+    assert replay(archived).sent == 0
+    assert all(item.equal for item in checked(archived))
+    assert_not_archived_again(archived, topic_name, other)
 
 
 def test_every_payload_comes_back(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
@@ -212,20 +234,29 @@ def test_a_topic_that_is_missing(bootstrap_servers: str, topic_name: str, tmp_pa
 
 def test_others_write_between_its_messages(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
     """Messages of other producers among those of a replay are archived, each of them, and those of the replay not."""
-    archived = filled(bootstrap_servers, topic_name, tmp_path, 60)
-    steps = []
+    archived = filled(bootstrap_servers, topic_name, tmp_path, 5_000)
+    kafka = {**archived.settings.kafka, "batch.num.messages": SecretStr("5")}
+    archived.settings = archived.settings.model_copy(update={"kafka": kafka})
+    written, over = 0, threading.Event()
 
-    def meddle(step: str) -> None:
-        steps.append(step)
-        if step == "flush" and steps.count("flush") < 3:
+    def meddle() -> None:
+        nonlocal written
+        while not over.is_set():
             produce(bootstrap_servers, topic_name, [Sent(b'{"type": "new"}', partition=n) for n in range(PARTITIONS)])
+            written += PARTITIONS
 
-    done = Replayer(archived.settings, Wanted(Selection()), on_step=meddle).run()
+    meddler = threading.Thread(target=meddle)
+    meddler.start()
+    wait_for("others to write", lambda: written > 0)
+    done = replay(archived)
+    over.set()
+    meddler.join()
     assert done.sent == done.messages
+    assert len(Archive(archived.settings.archive_uri).ledger().replayed) > PARTITIONS, "others wrote in between"
     wait_until_stable(bootstrap_servers, topic_name)
     archived.run()
-    assert archived.sql("SELECT count(*) FROM messages WHERE type = 'new'") == [(2 * PARTITIONS,)]
-    assert archived.sql("SELECT count(*) FROM messages") == [(done.messages + 2 * PARTITIONS,)]
+    assert archived.sql("SELECT count(*) FROM messages WHERE type = 'new'") == [(written,)]
+    assert archived.sql("SELECT count(*) FROM messages") == [(done.messages + written,)]
     assert verify(archived.settings, against_kafka=True).good
 
 

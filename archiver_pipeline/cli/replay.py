@@ -69,14 +69,18 @@ def command(
         archiver replay --from 2019-08-01 --to 2019-08-02 --types object.one --to-topic demo --original-pace
     """
     from archiver_pipeline.cli.output import names, print_json, progress, times
+    from archiver_pipeline.errors import SettingsError
     from archiver_pipeline.replay import check as checks
     from archiver_pipeline.replay.replayer import Replayer
     from archiver_pipeline.replay.wanted import Wanted
     from archiver_pipeline.selection import Selection
+    from archiver_pipeline.setting_types import is_topic
     from archiver_pipeline.settings import load
 
     if rate and original_pace:
         raise typer.BadParameter("give one of --rate and --original-pace", param_hint="--rate")
+    if to_topic and not is_topic(to_topic):
+        raise SettingsError(f"--to-topic is {to_topic!r}: allowed is a topic's name")
     selection = Selection(*times(start, end, every=every), names(topics), names(types))
     settings = load()
     if not bootstrap_servers:
@@ -94,7 +98,11 @@ def command(
     )
     with progress(_STEPS) as on_progress:
         replayer = Replayer(settings, wanted, bootstrap_servers, on_progress)
-        done = replayer.run()
+        try:
+            done = replayer.run()
+        except KeyboardInterrupt:
+            print(f"stopped after {replayer.sent:,} messages: the same command goes on behind them", file=sys.stderr)
+            raise
         compared = checks.check(replayer, done.position, on_progress) if check else []
     good = all(item.equal for item in compared)
     if as_json:

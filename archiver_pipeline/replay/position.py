@@ -1,15 +1,16 @@
 """How far a replay has come: records of a compacted topic, written in the transaction of the messages themselves.
 
-{id}                                  the run, how many messages it has, and whether it is done
+{id}                                  the run, how many messages it has, whether it is done, and the topics' ids
 {id}/{topic}/{topic_id}/{partition}   of the archive: the next offset to send, the end, and how many were sent
-{id}>{topic}/{partition}              of the target: the offset of the first message, and the one past the last
+{id}>{topic}/{partition}              of the target: its id, the offset of the first message, the one past the last
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from archiver_pipeline.compacted import SMALL, committed_records, make_topics
 from archiver_pipeline.kafka import Cluster
@@ -32,6 +33,7 @@ class Position:
         ranges: the offsets `[next, end)` of the archive that are still to be sent.
         sent: how many messages of each topic partition of the archive were sent.
         reached: the first offset and the one past the last of each partition that they were sent to.
+        topics: the topics that they are sent to, and Kafka's id of each.
     """
 
     run: int = 0
@@ -40,6 +42,7 @@ class Position:
     ranges: Ranges = field(default_factory=dict)
     sent: Mapping[TopicPartition, int] = field(default_factory=dict)
     reached: Mapping[Place, tuple[int, int]] = field(default_factory=dict)
+    topics: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -65,11 +68,29 @@ class Position:
             reached={**self.reached, **spans},
         )
 
+    def without(self, lost: Collection[str], target: Callable[[str], str], whole: Ranges) -> Position:
+        """The position once topics have lost what was sent to them: they were deleted, or made again.
+
+        Args:
+            lost: those topics.
+            target: says where the messages of a topic go.
+            whole: all offsets of each topic partition of the archive.
+        """
+        again = {at for at in self.ranges if target(at.topic) in lost}
+        return replace(
+            self,
+            done=self.done and not again,
+            ranges={at: (whole[at][0] if at in again else low, end) for at, (low, end) in self.ranges.items()},
+            sent={at: 0 if at in again else count for at, count in self.sent.items()},
+            reached={place: item for place, item in self.reached.items() if place[0] not in lost},
+        )
+
 
 def records(id: str, now: Position, before: Position) -> Iterator[tuple[str, str]]:
     """Key and value of what is new in a position."""
-    if (now.run, now.messages, now.done) != (before.run, before.messages, before.done):
-        yield id, json.dumps({"run": now.run, "messages": now.messages, "done": now.done})
+    head = {name: getattr(now, name) for name in ("run", "messages", "done", "topics")}
+    if head != {name: getattr(before, name) for name in head}:
+        yield id, json.dumps(head)
     for at, (next_, end) in now.ranges.items():
         sent = now.sent.get(at, 0)
         if now.run != before.run or before.ranges.get(at) != (next_, end) or before.sent.get(at, 0) != sent:
@@ -77,7 +98,8 @@ def records(id: str, now: Position, before: Position) -> Iterator[tuple[str, str
             yield f"{id}/{at.topic}/{at.topic_id}/{at.partition}", json.dumps(value)
     for (topic, partition), (first, end) in now.reached.items():
         if before.reached.get((topic, partition)) != (first, end):
-            yield f"{id}>{topic}/{partition}", json.dumps({"run": now.run, "first": first, "end": end})
+            span = {"run": now.run, "topic_id": now.topics[topic], "first": first, "end": end}
+            yield f"{id}>{topic}/{partition}", json.dumps(span)
 
 
 def read(cluster: Cluster, id: str) -> Position:
@@ -96,7 +118,7 @@ def read(cluster: Cluster, id: str) -> Position:
     return _parsed(id, found)
 
 
-def _parsed(id: str, found: Mapping[str, Mapping[str, int]]) -> Position:
+def _parsed(id: str, found: Mapping[str, Any]) -> Position:
     whole = found.get(id)
     if whole is None:
         return Position()
@@ -106,9 +128,10 @@ def _parsed(id: str, found: Mapping[str, Mapping[str, int]]) -> Position:
             continue
         if key[len(id)] == ">":
             topic, _, partition = key[len(id) + 1 :].rpartition("/")
-            reached[topic, int(partition)] = value["first"], value["end"]
+            if value["topic_id"] == whole["topics"].get(topic):
+                reached[topic, int(partition)] = value["first"], value["end"]
         else:
             topic, topic_id, partition = key[len(id) + 1 :].split("/")
             at = TopicPartition(topic, topic_id, int(partition))
             ranges[at], sent[at] = (value["next"], value["end"]), value["sent"]
-    return Position(whole["run"], whole["messages"], bool(whole["done"]), ranges, sent, reached)
+    return Position(whole["run"], whole["messages"], whole["done"], ranges, sent, reached, whole["topics"])

@@ -66,7 +66,15 @@ class Summary:
 
 
 class Replayer:
-    """Sends the messages of a selection to Kafka, once, however often it is killed and begun again."""
+    """Sends the messages of a selection to Kafka, once, however often it is killed and begun again.
+
+    Attributes:
+        wanted: what it does.
+        archive, selected: where from.
+        cluster: where to.
+        id: its name, in the topic that keeps its position.
+        sent: how many messages were sent so far, by earlier runs, too.
+    """
 
     def __init__(
         self,
@@ -108,6 +116,7 @@ class Replayer:
         self._on_progress = on_progress
         self._on_step = on_step
         self._begun = 0.0
+        self.sent = 0
 
     def run(self) -> Summary:
         """Send what was not sent yet.
@@ -123,17 +132,20 @@ class Replayer:
         sender.begin(self._target.limit())
         # Only now is nobody else at it.
         before = positions.read(self.cluster, self.id)
-        if before.done and not self.wanted.again:
-            return self._summary(before, before, 0.0, ())
-        anew = before.done or not before.run
-        ranges = self.selected.ranges if anew else before.ranges
+        kept = self._kept(before)
+        if kept.done and not self.wanted.again:
+            return self._summary(kept, kept, 0.0, ())
+        anew = kept.done or not kept.run
+        ranges = self.selected.ranges if anew else kept.ranges
         survey = self.selected.survey({at: item for at, item in ranges.items() if item[0] < item[1]}, self._on_progress)
         states = self._target.checked(survey)
-        start = before
+        topics = {state.topic: state.topic_id for state in states}
         if anew:
             own = {at: self.selected.ranges[at] for at in survey.places}
-            start = Position(before.run + 1, survey.messages, ranges=own)
-            sender.note(before, start)
+            start = Position(before.run + 1, survey.messages, ranges=own, topics=topics)
+        else:
+            start = replace(kept, messages=kept.total + survey.messages, topics={**kept.topics, **topics})
+        sender.note(before, start)
         recorder = Recorder(self.archive, self.id, self._settings, states)
         self._begun = time.monotonic()
         self._tell(start)
@@ -142,6 +154,14 @@ class Replayer:
         done = replace(end, done=True, messages=end.total)
         sender.note(end, done)
         return self._summary(done, start, seconds, sorted(recorder.topics))
+
+    def _kept(self, before: Position) -> Position:
+        """The position, but for topics that have lost what was sent to them."""
+        present = self.cluster.topic_ids(before.topics) if before.topics else {}
+        lost = [topic for topic, topic_id in before.topics.items() if present.get(topic) != topic_id]
+        if lost:
+            log.warning("sent once more, because it was deleted or made again since: %s", ", ".join(lost))
+        return before.without(lost, self.wanted.target, self.selected.ranges)
 
     def _summary(self, now: Position, before: Position, seconds: float, recorded: Iterable[str]) -> Summary:
         topics = tuple(sorted({self.wanted.target(at.topic) for at in now.ranges}))
@@ -204,4 +224,5 @@ class Replayer:
         return now.moved(following, reached)
 
     def _tell(self, now: Position) -> None:
+        self.sent = now.total
         self._on_progress("messages", now.total, max(now.messages, now.total))
