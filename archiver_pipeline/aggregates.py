@@ -14,7 +14,7 @@ from archiver_pipeline.setting_types import OptionalRule
 EVENTS_PER_MINUTE = "events_per_minute"
 PAGE_VIEWS = "page_views"
 
-VIEWS = ("messages", "offsets", "batches", "gaps", "replays", "losses", "hours", "fields", "types")
+VIEWS = ("messages", "offsets", "batches", "gaps", "replays", "losses", "erasures", "hours", "fields", "types")
 """The views of the archive itself."""
 
 SECONDS = {"minute": 60, "hour": 3600, "day": 86_400}

@@ -122,17 +122,18 @@ def comparable(ledger: Ledger, look: Look) -> tuple[list[OffsetRange], list[str]
 def compare(cluster: Cluster, ledger: Ledger, files: Sequence[SoundFile], on_progress: OnProgress) -> Comparison:
     """Read what Kafka still has of the archived offsets, and the same offsets from the archive's files.
 
-    What retention deletes meanwhile is left out on both sides. Messages that only the archive has are no difference
-    where Kafka compacts the topic, nor are those erased from the archive on request.
+    What retention deletes meanwhile is left out on both sides, and so is what was erased from the archive on request.
+    Messages that only the archive has are no difference where Kafka compacts the topic.
 
     Raises:
         KafkaError: the broker refused or did not answer.
     """
     ranges, notes = comparable(ledger, cluster.look())
     kafka, archive = Sums(), Sums()
+    erased = _erased(files, ranges)
     read = partial(_from_kafka, cluster, ledger.copies())
-    spans = read(ranges, kafka.add, on_progress)
-    for _, frame in _from_archive(files, spans, on_progress):
+    spans = read(ranges, lambda frame: kafka.add(_without(frame, erased)), on_progress)
+    for _, frame in _from_archive((file for file in files if file.type != envelope.ERASED), spans, on_progress):
         archive.add(frame)
     theirs, ours, differing = kafka.totals(), archive.totals(), kafka.differing(archive)
     starts = {index: span.start for index, span in reversed(spans)}
@@ -176,6 +177,19 @@ def _from_kafka(
             start = gap.end
         spans.append((index, OffsetRange(item.range.at, start, item.range.end)))
     return [(index, span) for index, span in spans if len(span)]
+
+
+def _erased(files: Sequence[SoundFile], ranges: Sequence[OffsetRange]) -> pl.DataFrame:
+    """What was erased of the ranges, which neither side counts: `range` and `offset`."""
+    import polars as pl
+
+    of_files = [file for file in files if file.type == envelope.ERASED]
+    found = [frame.select("range", "offset") for _, frame in _from_archive(of_files, list(enumerate(ranges)), quietly)]
+    return pl.concat([pl.DataFrame(schema={"range": pl.UInt32, "offset": pl.Int64}), *found])
+
+
+def _without(frame: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
+    return frame.join(erased, on=["range", "offset"], how="anti") if erased.height else frame
 
 
 def _from_archive(
@@ -234,9 +248,11 @@ def _one_by_one(read: Read, part: OffsetRange, files: Sequence[SoundFile]) -> It
     for file, frame in _from_archive(files, spans, quietly):
         for offset, number in zip(frame["offset"], hashes(frame), strict=True):
             archived.add(offset)
+            if file.type == envelope.ERASED:
+                continue
             if offset not in theirs:
                 yield "extra", file.path, offset
-            elif theirs[offset] != number and file.type != envelope.ERASED:
+            elif theirs[offset] != number:
                 yield "changed", file.path, offset
     for offset in sorted(theirs.keys() - archived):
         yield "missing", None, offset

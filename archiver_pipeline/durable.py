@@ -29,15 +29,32 @@ def force(paths: Collection[Path]) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let no other process make or replace a file meanwhile, by flock(2) on `<file>.lock`; waits for its turn.
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Let no other process make or replace a file meanwhile, by flock(2) on `<file>.lock`; by default waits for its
+    turn.
 
     Raises:
+        BlockingIOError: another process holds it, and it was not to wait.
         OSError: the folder cannot be written.
     """
     handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+    finally:
+        os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a process holds a file by `locked` now; nothing is made or held."""
+    try:
+        handle = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
     finally:
         os.close(handle)

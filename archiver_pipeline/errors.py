@@ -2,6 +2,7 @@
 
 ArchiverError
 ├── SettingsError           a setting is wrong; nothing was started
+├── PredicateRefused        the condition of an erasure is no SQL condition over messages; nothing was done
 ├── KafkaError              the broker refused or failed
 │   ├── BrokerUnavailable   no broker answered in time
 │   ├── AccessDenied        authentication or authorization refused
@@ -63,6 +64,10 @@ class ArchiverError(Exception):
 
 class SettingsError(ArchiverError):
     """A setting is wrong or missing; the text is one line with its name, the value and what is allowed."""
+
+
+class PredicateRefused(ArchiverError):
+    """The condition of an erasure is not SQL, no condition, or fails on a message; nothing was done."""
 
 
 class KafkaError(ArchiverError):

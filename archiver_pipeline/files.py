@@ -40,13 +40,13 @@ class Fault:
     """Something that is not as it has to be.
 
     Attributes:
-        kind: `missing`, `changed`, `unlisted` or `doubled`.
+        kind: `missing`, `changed`, `unlisted`, `doubled`, or `unerased` for an erasure that was interrupted.
         path: the file as an absolute path, or the archive's folder where no single file is at fault.
         what: what is wrong.
         hint: what to do next.
     """
 
-    kind: Literal["missing", "changed", "unlisted", "doubled"]
+    kind: Literal["missing", "changed", "unlisted", "doubled", "unerased"]
     path: str
     what: str
     hint: str

@@ -53,7 +53,8 @@ def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.Data
 def _timed() -> pl.Expr:
     import polars as pl
 
-    return (pl.col("timestamp_type") != "none") & (pl.col("timestamp_ms") != -1)
+    # A time that no column holds is null in the archive, and its type stays.
+    return (pl.col("timestamp_type") != "none") & pl.col("timestamp_ms").ne_missing(-1)
 
 
 def hour_of_frame() -> pl.Expr:

@@ -1,12 +1,15 @@
-"""The messages of an hour that is to be sealed: read from its files, each of them checked, as tables."""
+"""The messages of an hour that is to be written anew: read from its files, each of them checked, as tables."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.attempt import Attempt
 from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.files import Fault, ListedFile, check_file
 from archiver_pipeline.hours import Hour, HourFile
@@ -25,28 +28,39 @@ class HourTables:
         version: the version of the table, for the text of faults.
         hour: the hour.
         on_table: told of each table that is read.
+        doing: what is to be done to the hour, for the text of faults.
     """
 
     archive: Path
     version: int
     hour: Hour
     on_table: Callable[[], None]
+    doing: str = "sealed"
 
     def of(self, type_name: str, files: Sequence[HourFile]) -> Iterator[pa.Table]:
         """Read the messages of one type (`parquet.tables_of_all`). ArchiveDamaged: a file is missing or changed."""
-        for table in tables_of_all(self._checked(type_name, files)):
+        for table in tables_of_all(self.checked(type_name, files)):
             self.on_table()
             yield table
 
-    def _checked(self, type_name: str, files: Sequence[HourFile]) -> Iterator[Path]:
-        """Yield files that are as they were written: sealing must not give a damaged one a good name."""
+    def checked(self, type_name: str, files: Sequence[HourFile]) -> Iterator[Path]:
+        """Yield files that are as they were written: a rewrite must not give a damaged one a good name."""
         for file in files:
             listed = ListedFile(file.path, type_name, self.hour.dt, self.hour.hr, file.messages, file.bytes)
             found = check_file(self.archive, listed, self.version)
             if isinstance(found, Fault):
                 raise ArchiveDamaged(
-                    f"hour {self.hour} cannot be sealed: {found.what}",
+                    f"hour {self.hour} cannot be {self.doing}: {found.what}",
                     path=found.path,
                     hint=f"The hour was left as it was. {found.hint}",
                 )
             yield self.archive / file.path
+
+
+def files_by_type(archive: Archive, attempt: Attempt, hour: Hour) -> dict[str, list[HourFile]]:
+    """The files of an hour in the attempt's snapshot, the oldest first: so their offsets come nearly in order."""
+    found: defaultdict[str, list[HourFile]] = defaultdict(list)
+    listed = archive.files(attempt.table, hour).sort("type", "added", "path")
+    for type_name, *file in listed.select("type", "path", "messages", "bytes", "added").iter_rows():
+        found[type_name].append(HourFile(*file))
+    return dict(found)

@@ -17,10 +17,13 @@ with the files and kept in every checkpoint for ever. The names, none of which c
     changed/{hour}                                      how often a rewrite has changed what the hour holds
     lost/{hour}                                         how many of its messages were lost with a file, and given up
     early/{hour}/{topic}/{topic_id}                     how many of its messages lie before the start of that topic
+    erased/{ms}/{sha256}                                how many messages an erasure has taken out that began then (ms
+                                                        since 1970), with a condition of that SHA-256
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +37,7 @@ from archiver_pipeline.plan import Committed, Gap, TopicPartition
 REPLAY = "replay"
 """How the scope of a replay's attempts begins, and their fence."""
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _OF_PARTITIONS = ("start", "count", "filled", "added")
 _OF_HOURS = ("changed", "lost")
 
@@ -44,6 +48,15 @@ class RecordedGap:
 
     gap: Gap
     time: datetime | None
+
+
+@dataclass(frozen=True, order=True)
+class Erasure:
+    """What an erasure has done: when it began (ms since 1970), the SHA-256 of its condition, and messages erased."""
+
+    started_ms: int
+    predicate_hash: str
+    messages: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,7 @@ class Ledger:
         lost: per hour by its name, messages that were given up.
         early: per hour by its name, and there by topic and topic id: messages that a backfill put in from before the
             topic's start.
+        erasures: every erasure that has taken out a message, in order.
         caught_up: per lane, when it last had all that Kafka had, in milliseconds since 1970.
         numbers: every transaction by its name, as the table has it.
     """
@@ -82,6 +96,7 @@ class Ledger:
     changed: Mapping[str, int] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
     early: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)
+    erasures: tuple[Erasure, ...] = ()
     caught_up: Mapping[int, int] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)
 
@@ -140,6 +155,11 @@ def caught_up_transaction(lane: int, milliseconds: int) -> Transaction:
     return Transaction(f"caught_up/{lane}", milliseconds)
 
 
+def erased_transaction(what: Erasure) -> Transaction:
+    """The transaction that records what an erasure has done so far."""
+    return Transaction(f"erased/{what.started_ms}/{what.predicate_hash}", what.messages)
+
+
 def gap_transaction(gap: Gap) -> Transaction:
     """The transaction that records a gap."""
     at = gap.at
@@ -157,6 +177,7 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
     lanes: dict[str, dict[int, int]] = {"lane": {}, "caught_up": {}}
     hours: dict[str, dict[str, int]] = {kind: {} for kind in _OF_HOURS}
     early: dict[str, dict[tuple[str, str], int]] = {}
+    erasures: list[Erasure] = []
     gaps, replayed, every = [], [], {item.app_id: item for item in transactions}
     for item in every.values():
         match item.app_id.split("/"):
@@ -166,6 +187,8 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
                 hours[kind][hour] = item.version
             case ["early", hour, topic, topic_id]:
                 early.setdefault(hour, {})[topic, topic_id] = item.version
+            case ["erased", started, digest] if _is_number(started) and _SHA256.fullmatch(digest):
+                erasures.append(Erasure(int(started), digest, item.version))
             case ["gap", topic, topic_id, partition, start, reason] if _is_number(partition) and _is_number(start):
                 at = TopicPartition(topic, topic_id, int(partition))
                 gaps.append(RecordedGap(Gap(at, int(start), item.version, reason), _time(item)))
@@ -191,6 +214,7 @@ def parse(version: int, transactions: Iterable[Transaction]) -> Ledger:
         lanes["lane"],
         **hours,
         early=early,
+        erasures=tuple(sorted(erasures)),
         caught_up=lanes["caught_up"],
         numbers=numbers,
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,18 +14,19 @@ from archiver_pipeline import envelope
 from archiver_pipeline.ahead import Ahead
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, Replaced, rewrite_of
+from archiver_pipeline.cleaner import clean
 from archiver_pipeline.errors import ArchiveError, KafkaError, Superseded
-from archiver_pipeline.hour_tables import HourTables
-from archiver_pipeline.hours import DueHour, Hour, HourFile, MiB, due, parse_hour, to_put_together
+from archiver_pipeline.hour_tables import HourTables, files_by_type
+from archiver_pipeline.hours import DueHour, Hour, HourFile, MiB, due, to_put_together
 from archiver_pipeline.in_order import OutOfOrder, in_blocks, sorted_before
 from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.ledger import Ledger, Transaction, fence_of
+from archiver_pipeline.ledger import Ledger, Transaction
 from archiver_pipeline.look import Look
 from archiver_pipeline.parquet import size_of
 from archiver_pipeline.plan import lane_of, positions_of
 from archiver_pipeline.sealed_files import Expected, SealedWriter
 from archiver_pipeline.settings import Settings
-from archiver_pipeline.staging import leftovers, remove_empty_folders, translated
+from archiver_pipeline.staging import translated
 from archiver_pipeline.steps import Clock, OnStep
 
 if TYPE_CHECKING:
@@ -118,35 +117,7 @@ class Sealer:
         The view has to be brought up to date before: one of an older version would name the files that go. Returns how
         many files went.
         """
-        if not self.archive.exists():
-            return 0
-        removed = 0
-        for hour in sorted({dead.scope.partition("-")[2] for dead in leftovers(self.archive.path, _is_rewrite)}):
-            removed += self._clean_behind(parse_hour(hour))
-        keep = math.ceil(self.settings.keep_replaced_hours)
-        names = self.archive.table().vacuum(keep, dry_run=True, enforce_retention_duration=False)
-        replaced = [self.archive.path / name for name in names]
-        for file in replaced:
-            with translated(file):
-                # Their tombstones stay in the log for a while: most have gone before.
-                if file.exists():
-                    file.unlink(missing_ok=True)
-                    removed += 1
-        for folder in sorted({file.parent for file in replaced}):
-            remove_empty_folders(self.archive.path, folder)
-        return removed
-
-    def _clean_behind(self, hour: Hour) -> int:
-        attempt = rewrite_of(self.archive, envelope.SEAL, hour.name)
-        try:
-            attempt.commit([], self._metadata(hour))
-            return attempt.clean()
-        except Superseded:
-            attempt.discard()
-            return 0
-        except BaseException:
-            attempt.discard()
-            raise
+        return clean(self.archive, self.settings.keep_replaced_hours, {"run_id": self._run_id})
 
     def caught_up_ms(self, ledger: Ledger, *, ask: bool = True, look: Look | None = None) -> int:
         """When the archive last had all that Kafka had: right now, but for lanes that are behind, or if Kafka does not
@@ -177,7 +148,7 @@ class Sealer:
         attempt = rewrite_of(self.archive, envelope.SEAL, hour.name)
         chosen = {
             type_name: together
-            for type_name, files in _files_by_type(self.archive, attempt, hour).items()
+            for type_name, files in files_by_type(self.archive, attempt, hour).items()
             if (together := to_put_together(files, whole=whole))
         }
         if not chosen:
@@ -201,7 +172,7 @@ class Sealer:
                 clock.step("write")
                 with translated(self.archive.path):
                     writer.close()
-                _check_count(hour, expected, writer.messages)
+                check_count(hour, expected, writer.messages)
             except BaseException:
                 writer.abandon()
                 raise
@@ -262,15 +233,11 @@ def finish(
     return version
 
 
-def _is_rewrite(scope: str) -> bool:
-    return fence_of(scope).startswith("rewrite/")
-
-
 def _values(hour: Hour, type_name: str) -> dict[str, str]:
     return {"type": type_name, "dt": hour.dt, "hr": hour.hr}
 
 
-def _check_count(hour: Hour, expected: Mapping[str, Expected], written: int) -> None:
+def check_count(hour: Hour, expected: Mapping[str, Expected], written: int) -> None:
     """None is lost on the way, and none comes twice."""
     messages = sum(each.messages for each in expected.values())
     if written != messages:
@@ -288,12 +255,3 @@ def _in_order(
         found = tables.of(type_name, files)
         for table in in_blocks(found) if folder is None else sorted_before(found, folder):
             yield type_name, table
-
-
-def _files_by_type(archive: Archive, attempt: Attempt, hour: Hour) -> dict[str, list[HourFile]]:
-    """The files of an hour in the attempt's snapshot, the oldest first: so their offsets come nearly in order."""
-    found: defaultdict[str, list[HourFile]] = defaultdict(list)
-    listed = archive.files(attempt.table, hour).sort("type", "added", "path")
-    for type_name, *file in listed.select("type", "path", "messages", "bytes", "added").iter_rows():
-        found[type_name].append(HourFile(*file))
-    return dict(found)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from archiver_pipeline import erasure_plan
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import KafkaError
 from archiver_pipeline.followers.lag import FollowerLag, lags
@@ -93,6 +94,7 @@ class Status:
         gaps: every gap ever found.
         messages: how many messages the archive holds.
         given_up: how many it held once that were lost with their files and given up, counted for their partitions.
+        interrupted_erasures: when erasures began (UTC) that were confirmed and then interrupted.
         followers: what follows the archive, and how far each is behind it.
         warnings: a sentence for each topic that cannot be read.
         broker_error: why the broker did not answer.
@@ -112,6 +114,7 @@ class Status:
     gaps: tuple[RecordedGap, ...]
     messages: int
     given_up: int
+    interrupted_erasures: tuple[datetime, ...]
     followers: tuple[FollowerLag, ...]
     warnings: tuple[str, ...]
     broker_error: KafkaError | None
@@ -156,6 +159,7 @@ class Status:
                 for found in self.gaps
             ],
             "given_up": self.given_up,
+            "interrupted_erasures": [_iso(moment) for moment in self.interrupted_erasures],
             "followers": [asdict(item) for item in self.followers],
             "warnings": list(self.warnings),
             "broker_error": None if self.broker_error is None else str(self.broker_error),
@@ -204,6 +208,7 @@ def status(settings: Settings) -> Status:
         gaps=ledger.gaps,
         messages=ledger.messages,
         given_up=ledger.given_up,
+        interrupted_erasures=tuple(plan.started for plan in erasure_plan.interrupted(archive.path)),
         followers=tuple(lags(settings, ledger)),
         warnings=warnings,
         broker_error=error,

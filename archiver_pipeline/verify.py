@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archiver_pipeline import comparison
+from archiver_pipeline import comparison, erasure_plan
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.comparison import Comparison, Difference
 from archiver_pipeline.digest import BUCKET
+from archiver_pipeline.erasure_plan import ErasurePlan
 from archiver_pipeline.errors import ArchiveError, KafkaError
 from archiver_pipeline.files import (
     RESTORE,
@@ -150,7 +151,11 @@ def _verified(archive: Archive, against: Settings | None, on_progress: OnProgres
         (faults if isinstance(outcome, Fault) else sound).append(outcome)  # type: ignore[arg-type]
     if any(fault.kind == "missing" for fault in faults) and _replaced(archive, listed):
         return None
-    faults += _unlisted(archive, listed)
+    faults += (
+        Fault("unlisted", str(file), "neither the table's log nor a run in flight knows it", _MOVE)
+        for file in unlisted(archive, (item.path for item in listed))
+    )
+    faults += map(_interrupted, erasure_plan.interrupted(archive.path.absolute()))
     unread = sum(file.messages for file in listed) - sum(file.messages for file in sound)
     faults += check_rows(path, sound, unread, ledger, on_progress)
     compared, error = None, None
@@ -188,20 +193,25 @@ def _replaced(archive: Archive, listed: list[ListedFile]) -> bool:
     return not {file.path for file in listed} <= set(archive.files()["path"])
 
 
-def _unlisted(archive: Archive, listed: list[ListedFile]) -> Iterator[Fault]:
-    """Name the Parquet files that nothing accounts for.
+def unlisted(archive: Archive, listed: Iterable[str]) -> Iterator[Path]:
+    """Yield the Parquet files that nothing accounts for: neither those `listed` nor the log nor a run in flight.
 
     The order matters: a file on its way is first named by a manifest, then by the log, so they are read in that order.
     """
     root = archive.path.absolute()
     there = {str(path.relative_to(root)) for path in root.glob("type=*/**/*.parquet")}
-    there -= {file.path for file in listed}
+    there -= set(listed)
     there -= in_flight(root)
     if there:
         there -= set(archive.files()["path"]) | archive.removed()
     for name in sorted(there):
         if (root / name).exists():
-            yield Fault("unlisted", str(root / name), "neither the table's log nor a run in flight knows it", _MOVE)
+            yield root / name
+
+
+def _interrupted(plan: ErasurePlan) -> Fault:
+    what = f"an erasure of {plan.started:%Y-%m-%d %H:%M:%S} UTC was interrupted: what was to go may still be there"
+    return Fault("unerased", str(plan.folder), what, "`archiver erase --resume` finishes it")
 
 
 def _fault(archive: Path, difference: Difference) -> Fault:

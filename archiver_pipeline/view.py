@@ -27,6 +27,7 @@ from archiver_pipeline.view_tables import (
     LAYOUT,
     add_batches,
     add_files,
+    replace_erasures,
     replace_fields,
     replace_files,
     replace_gaps,
@@ -44,11 +45,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 7
+_FORMAT = 8
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
 
-def refresh(path: Path, archive: Archive, look: Look | None = None, look_seconds: float = LOOK_SECONDS) -> int:
+def refresh(
+    path: Path,
+    archive: Archive,
+    look: Look | None = None,
+    look_seconds: float = LOOK_SECONDS,
+    *,
+    anew: bool = False,
+) -> int:
     """Bring the DuckDB file up to the table's newest version and return that version.
 
     The new file takes the old one's place by a rename: whoever has the old one open goes on reading it. It is never
@@ -62,6 +70,7 @@ def refresh(path: Path, archive: Archive, look: Look | None = None, look_seconds
         look: the end offsets for the view `offsets`; without it those of the last time are kept.
         look_seconds: how often all files of the archive are looked for; otherwise it costs the same however many there
             are.
+        anew: carry nothing on that the file has, not even names of fields.
 
     Raises:
         StorageError: the file cannot be written.
@@ -74,7 +83,7 @@ def refresh(path: Path, archive: Archive, look: Look | None = None, look_seconds
         with locked(path):
             try:
                 try:
-                    return _refresh(path, working, archive, look, look_seconds, anew=not path.exists())
+                    return _refresh(path, working, archive, look, look_seconds, anew=anew or not path.exists())
                 except duckdb.Error as error:
                     log.warning("%s cannot be carried on and is made anew: %s", path, error)
                     return _refresh(path, working, archive, look, look_seconds, anew=True)
@@ -227,6 +236,7 @@ def _finish(connection: duckdb.DuckDBPyConnection, archive: Archive, standing: S
     replace_gaps(connection, standing.ledger)
     replace_losses(connection, standing.ledger)
     replace_replays(connection, standing.ledger)
+    replace_erasures(connection, standing.ledger)
     add_batches(connection, archive.path / delta_log.FOLDER, before, version, standing.log.oldest)
     connection.execute("UPDATE meta.state SET version = ?, mark = ?", [version, standing.log.mark])
     connection.execute("COMMIT")

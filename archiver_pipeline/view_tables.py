@@ -1,4 +1,4 @@
-"""The tables of the DuckDB file: its files, offsets, gaps, losses, batches, and the fields of sealed hours."""
+"""The tables of the DuckDB file: files, offsets, gaps, losses, erasures, batches, and the fields of sealed hours."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ CREATE TABLE gaps ("time" TIMESTAMPTZ, topic VARCHAR, topic_id VARCHAR, "partiti
 CREATE TABLE replays ("time" TIMESTAMPTZ, topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "start" BIGINT,
                       "end" BIGINT);
 CREATE TABLE losses (dt VARCHAR, hr VARCHAR, messages BIGINT);
+CREATE TABLE erasures ("time" TIMESTAMPTZ, predicate_hash VARCHAR, messages BIGINT);
 CREATE TABLE batches (version BIGINT, "time" TIMESTAMPTZ, run_id VARCHAR, lane INTEGER,
                       ranges STRUCT(topic VARCHAR, topic_id VARCHAR, "partition" INTEGER,
                                     "start" BIGINT, "end" BIGINT)[],
@@ -238,6 +239,14 @@ def replace_losses(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> Non
         if messages:
             hour = parse_hour(name)
             connection.execute("INSERT INTO losses VALUES (?, ?, ?)", [hour.dt, hour.hr, messages])
+
+
+def replace_erasures(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> None:
+    """Store what was erased, and when."""
+    connection.execute("DELETE FROM erasures")
+    for item in ledger.erasures:
+        row = [item.started_ms, item.predicate_hash, item.messages]
+        connection.execute("INSERT INTO erasures VALUES (to_timestamp(? / 1000.0), ?, ?)", row)
 
 
 def add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before: int, after: int, oldest: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ class Sealable:
         """Archive a batch of messages of some types, `hour` hours after three o'clock."""
         payloads = [event(name, number=number, **fields) for number in range(count) for name in names]
         archive(self.target, payloads, milliseconds=AUGUST_FIRST_AT_THREE + hour * HOUR_MS)
+
+    def write(self, payloads: Sequence[bytes | None]) -> None:
+        """Archive a batch of these payloads at three o'clock."""
+        archive(self.target, payloads)
 
     def sealer(self, **options: Any) -> Sealer:
         """A fresh sealer, as every run has one."""

@@ -175,7 +175,7 @@ def test_status_as_lines_and_as_json(archiver: Run, archived: Archived, topic_na
     assert list(found) == [
         *("archive", "time", "version", "messages", "files", "bytes", "types", "hours", "sealed_hours", "lag"),
         *("partitions", "last_batch"),
-        *("age_seconds", "rates", "gaps", "given_up", "followers", "warnings", "broker_error"),
+        *("age_seconds", "rates", "gaps", "given_up", "interrupted_erasures", "followers", "warnings", "broker_error"),
     ]
     assert list(found["partitions"][0]) == ["topic", "topic_id", "partition", "first", "next", "end", "lag", "messages"]
     assert set(found["last_batch"]) == {

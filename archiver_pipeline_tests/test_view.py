@@ -52,6 +52,7 @@ COLUMNS = {
     "batches": ["version", "time", "run_id", "lane", "ranges", "messages", "bytes", "files", "seconds"],
     "gaps": ["time", "topic", "topic_id", "partition", "start", "end", "reason"],
     "losses": ["dt", "hr", "messages"],
+    "erasures": ["time", "predicate_hash", "messages"],
     "hours": ["type", "dt", "hr", "files", "messages", "bytes", "sealed"],
     "fields": [
         *("type", "dt", "hr", "field", "types", "messages", "present", "share", "first_seen", "last_seen"),

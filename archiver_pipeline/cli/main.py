@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from archiver_pipeline.cli import backfill, export, generate, replay, sql, status, tail, verify
+from archiver_pipeline.cli import backfill, erase, export, generate, replay, sql, status, tail, verify
 from archiver_pipeline.cli.shell import SqlError
-from archiver_pipeline.errors import ArchiverError, SettingsError
+from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError
 
 GOOD, FAULT, WRONG_USAGE = 0, 1, 2
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -31,7 +31,7 @@ class Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except SettingsError as error:
+        except (PredicateRefused, SettingsError) as error:
             code = _say(error, WRONG_USAGE)
         except ArchiverError as error:
             code = _say(error, FAULT)
@@ -111,6 +111,7 @@ app.command("verify")(verify.command)
 app.command("backfill")(backfill.command)
 app.command("replay")(replay.command)
 app.command("export")(export.command)
+app.command("erase")(erase.command)
 app.command("generate")(generate.command)
 app.command("sql")(sql.command)
 app.command("tail")(tail.command)

@@ -14,7 +14,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON, an array of objects.")] = False,
 ) -> None:
     """Query the archive with DuckDB: messages and a view for each type (types names them), offsets, batches, gaps,
-    losses, hours and fields.
+    losses, erasures, hours and fields.
 
     With SQL as the argument or on standard input its results are printed. On a terminal a shell opens: statements end
     with ;, the tab key completes names, .help tells more. The file is opened read-only, and new batches are there from

@@ -26,8 +26,8 @@ def command(
     **JSON**: archive, time, version, messages, files, bytes, types, hours, sealed_hours, lag, partitions (topic,
     topic_id, partition, first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds,
     run_id, messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps
-    (time, topic, topic_id, partition, start, end, reason), given_up, followers (name, lag, hours, error), warnings,
-    broker_error. What is not known is null.
+    (time, topic, topic_id, partition, start, end, reason), given_up, interrupted_erasures, followers (name, lag, hours,
+    error), warnings, broker_error. What is not known is null.
 
     **Examples**
 
@@ -86,6 +86,8 @@ def _print(found: Status) -> None:
     for follower in found.followers:
         hours = f", {follower.hours:,} changed hours" if follower.hours else ""
         print(f"follower {follower.name}: {follower.error or f'lag {follower.lag:,}{hours}'}")
+    for moment in found.interrupted_erasures:
+        print(f"an erasure of {moment:%Y-%m-%d %H:%M:%S} UTC was interrupted: `archiver erase --resume` finishes it")
     if found.given_up:
         print(f"{found.given_up:,} messages were lost with their files and given up: the view losses has their hours")
 

@@ -27,12 +27,12 @@ def command(
     """Check the archive: every file there and unchanged, every message once, none too few.
 
     Each fault is a line on standard output, and the exit code is then 1: **missing**, **changed**,
-    **unlisted** or **doubled**, the whole path, and what is wrong. Files of a run in flight and files waiting
-    for their removal are no fault. Nothing is changed, and batches may go on meanwhile.
+    **unlisted**, **doubled** or **unerased**, the whole path, and what is wrong. Files of a run in flight and files
+    waiting for their removal are no fault. Nothing is changed, and batches may go on meanwhile.
 
     With --against-kafka, the messages that the broker still has are compared with the archive: their number, and a
     digest over partition, offset, key, headers, timestamp and original bytes. Where they differ, offsets and files are
-    named. What a backfill put in from before the start of archiving is not compared.
+    named. What a backfill put in from before the start of archiving is not compared, nor what was erased.
 
     **JSON**: good, archive, version, files, bytes, messages, partitions, given_up, seconds, faults (kind, path, what,
     hint), kafka (null, or partitions (topic, topic_id, partition, start, end, equal, kafka and archive with messages

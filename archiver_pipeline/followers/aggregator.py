@@ -16,6 +16,7 @@ from archiver_pipeline.followers.store import Store
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.staging import translated
 from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:
@@ -91,6 +92,16 @@ class Aggregator(Follower):
                 self.store.forget(self.store.newest())
         else:
             self._topic.send(on_step)
+
+    def scrub(self) -> None:
+        """Forget groups of which nothing is left, and what the state's file still has of what was removed."""
+        with self.store.transaction(), translated(self.folder):
+            for working in self.folder.glob("dt=*/hr=*/.*.new"):  # A kill has left it.
+                working.unlink(missing_ok=True)
+            # Whoever reads the results topic goes by revisions, which would begin at 1 again.
+            if self._topic is None:
+                self.store.forget_empty()
+        self.store.scrub()
 
     def close(self) -> None:
         """Close the state."""

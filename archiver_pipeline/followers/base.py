@@ -104,6 +104,13 @@ class Follower(ABC):
             on_step: told before each part of a long work: a run that says nothing for minutes is taken for dead.
         """
 
+    def scrub(self) -> None:  # noqa: B027, most have nothing to do
+        """Leave no trace of what was taken out; called after an erasure, behind `replace` and `settle`.
+
+        Raises:
+            FollowerError: it cannot be done now.
+        """
+
     def close(self) -> None:  # noqa: B027, most have nothing to do
         """Let go of connections."""
 

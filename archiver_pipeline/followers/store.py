@@ -7,17 +7,18 @@ import sqlite3
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.durable import locked
-from archiver_pipeline.errors import FollowerError, FollowerUnavailable
+from archiver_pipeline.errors import FollowerError
 from archiver_pipeline.followers.base import FollowerPosition
 from archiver_pipeline.followers.extract import Partial, estimate
 from archiver_pipeline.followers.peek import position_in
+from archiver_pipeline.followers.store_disk import cut_log, refused, set_up
 from archiver_pipeline.followers.store_sql import StoreSql
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.staging import translated
@@ -64,9 +65,7 @@ class Store:
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         # Two that open a new file at once would not wait for each other: SQLite refuses the second one at once.
         with self._translated(), translated(path), locked(path):
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA temp_store = MEMORY")
+            set_up(self._db)
             self._prepare()
             self.id = self._meta("id")
             self._definition = self._meta("definition")
@@ -192,6 +191,22 @@ class Store:
         """Drop versions up to a `seq`, which nobody needs any more."""
         self._db.execute("DELETE FROM results WHERE seq <= ?", [seq])
 
+    def forget_empty(self) -> None:
+        """Drop groups whose messages are all gone, once no version of them is waiting: their names may tell of them."""
+        self._db.execute(self._sql.forget_empty())
+
+    def scrub(self) -> None:
+        """Leave nothing on the disk of what was deleted.
+
+        Raises:
+            FollowerUnavailable: a reader holds the file.
+        """
+        with self._translated():
+            if not self._meta("scrubbed"):
+                self._db.execute("VACUUM")  # What was deleted before `set_up` made it certain may still be there.
+                self._set({"scrubbed": "1"})
+            cut_log(self._db, self._aggregate.name, self.path)
+
     def renumber(self, after: int) -> None:
         """Put the waiting versions behind a `seq` that was reached before this state was put back from a copy."""
         self._db.execute("UPDATE results SET seq = -seq - ?", [after])
@@ -278,23 +293,5 @@ class Store:
     def _set(self, values: dict[str, str]) -> None:
         self._db.executemany("REPLACE INTO meta VALUES (?, ?)", values.items())
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                raise FollowerUnavailable(
-                    f"another run has held the state of {self._aggregate.name} for {_BUSY_SECONDS:.0f} s",
-                    path=str(self.path),
-                    hint="Nothing was lost: the next run goes on",
-                ) from error
-            raise self._refused(error) from error
-
-    def _refused(self, error: sqlite3.Error) -> FollowerError:
-        return FollowerError(
-            f"the state of {self._aggregate.name} cannot be read or written: {error}",
-            path=str(self.path),
-            hint="Free space or make the folder writable; if the file is damaged remove it, and all is counted again "
-            "from the archive",
-        )
+    def _translated(self) -> AbstractContextManager[None]:
+        return refused(self._aggregate.name, self.path, _BUSY_SECONDS)

@@ -118,6 +118,13 @@ class StoreSql:
         marks = ", ".join("?" * (len(self.kinds) + 2))
         return f"INSERT INTO results ({self.values[2:]}, revision, id) VALUES ({marks})"
 
+    def forget_empty(self) -> str:
+        """Delete the groups that have no part, but for those with a version that waits to be made or sent."""
+        return (
+            "DELETE FROM groups WHERE id NOT IN (SELECT id FROM parts) AND id NOT IN (SELECT id FROM results) "
+            "AND (revision = 0 OR (dirty = 0 AND total = 0))"
+        )
+
     def hour(self) -> str:
         """Start, groups, newest version and revision between two times; those whose messages are all gone left out."""
         return (

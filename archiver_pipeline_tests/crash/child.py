@@ -5,8 +5,9 @@ in seconds: the steps of a batch or rewrite, then `view` and `shown` around the 
 rewrites `remove` and `removed` around the removal of old files. Arguments: `WORK LANE [SIGNAL STEP NUMBER DELAY]`.
 
 WORK is `archive`, `replay:TOPIC`, or `seal` or `backfill` with hours behind it: `seal:2019-08-01T03,2019-08-01T04`;
-without hours it is done to all that there are. The process sends itself the signal (`KILL` or `STOP`) when that step
-begins for the NUMBER-th time, or DELAY seconds later. The exit code is 1 where an hour could not be mended.
+without hours it is done to all that there are. `erase` has a condition behind it, and finishes what was interrupted
+first. The process sends itself the signal (`KILL` or `STOP`) when that step begins for the NUMBER-th time, or DELAY
+seconds later. The exit code is 1 where an hour could not be mended.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from collections import Counter
 from archiver_pipeline import view
 from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.batch import Archiver
+from archiver_pipeline.erasure import begun
 from archiver_pipeline.follow import drain
 from archiver_pipeline.hours import Hour, parse_hour
+from archiver_pipeline.predicate import Predicate
 from archiver_pipeline.replay.replayer import Replayer
 from archiver_pipeline.replay.wanted import Wanted
 from archiver_pipeline.seal import Sealer
@@ -66,6 +69,8 @@ def main(work: str, lane: str, *trap: str) -> None:
         archive(settings, int(lane), steps)
     elif kind == "replay":
         replay(settings, names, steps)
+    elif kind == "erase":
+        erase(settings, names, steps)
     else:
         rewrite(settings, kind, [parse_hour(name) for name in names.split(",") if name], steps)
 
@@ -89,6 +94,17 @@ def replay(settings: Settings, to_topic: str, steps: Steps) -> None:
     """Send all that the archive has to a topic."""
     Replayer(settings, Wanted(Selection(), to_topic), on_step=steps).run()
     steps("sent")
+
+
+def erase(settings: Settings, where: str, steps: Steps) -> None:
+    """Finish erasures that were interrupted, then erase what matches."""
+    with begun(settings, f"child-{os.getpid()}", steps) as erasure:
+        for plan in erasure.interrupted():
+            erasure.do(plan)
+        predicate = Predicate(where)
+        found = erasure.look(predicate)
+        if found.matches.messages:
+            erasure.do(erasure.confirm(predicate, found))
 
 
 def rewrite(settings: Settings, kind: str, hours: list[Hour], steps: Steps) -> None:
