@@ -51,6 +51,7 @@ COLUMNS = {
     "offsets": ["topic", "topic_id", "partition", "first", "next", "messages", "end", "lag"],
     "batches": ["version", "time", "run_id", "lane", "ranges", "messages", "bytes", "files", "seconds"],
     "gaps": ["time", "topic", "topic_id", "partition", "start", "end", "reason"],
+    "replays": ["time", "topic", "topic_id", "partition", "start", "end"],
     "losses": ["dt", "hr", "messages"],
     "erasures": ["time", "predicate_hash", "messages"],
     "hours": ["type", "dt", "hr", "files", "messages", "bytes", "sealed"],
