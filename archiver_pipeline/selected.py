@@ -147,7 +147,7 @@ class Selected:
     def is_current(self, stretch: Stretch) -> bool:
         """Whether no message was erased since a stretch was read."""
         now = self._archive.ledger()
-        return now.version == stretch.ledger.version or erasures(now) == erasures(stretch.ledger)
+        return now.version == stretch.ledger.version or now.erasures == stretch.ledger.erasures
 
     def again(self, stretch: Stretch) -> Stretch:
         """Read a stretch again, from the newest version."""
@@ -192,11 +192,6 @@ def ranks(archive: Archive, ledger: Ledger) -> Callable[[TopicPartition], int]:
         lives.setdefault(topic, []).append((when, life_of(topic_id), topic_id))
     order = {(topic, life[-1]): number for topic, every in lives.items() for number, life in enumerate(sorted(every))}
     return lambda at: order[at.topic, at.topic_id]
-
-
-def erasures(ledger: Ledger) -> dict[str, int]:
-    """The erasures that a ledger has, and how many messages each took."""
-    return {name: number for name, number in ledger.numbers.items() if name.startswith("erased/")}
 
 
 def _kept(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:

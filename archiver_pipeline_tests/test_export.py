@@ -310,7 +310,7 @@ def test_erased_messages_do_not_go_out(export: Export, sealable: Sealable) -> No
     def erase(*_: object) -> None:
         attempt = batch_of(sealable.target, 0)
         info = BatchInfo("run", 0, (), 0, 0, 0, 0.1)
-        attempt.commit([deltalake.Transaction("erased/1", 3, 1)], info.metadata())  # type: ignore[list-item]
+        attempt.commit([deltalake.Transaction(f"erased/1/{'0' * 64}", 3, 1)], info.metadata())  # type: ignore[list-item]
         attempt.clean()
 
     with pytest.raises(ExportError, match="erased while they were exported"):

@@ -22,7 +22,7 @@ from archiver_pipeline.export.out import translated, whole
 from archiver_pipeline.export.target import STANDARD_OUTPUT, Target
 from archiver_pipeline.files import OnProgress, quietly
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.selected import Selected, erasures
+from archiver_pipeline.selected import Selected
 from archiver_pipeline.selection import Selection
 from archiver_pipeline.staging import remove_empty_folders
 from archiver_pipeline.survey import Survey
@@ -223,7 +223,7 @@ class Exporter:
                 f"be a line: {reasons(refused)}",
                 hint="--leave-out leaves them out; without --payloads all go out",
             )
-        if erasures(self._archive.ledger()) != erasures(self._selected.ledger):
+        if self._archive.ledger().erasures != self._selected.ledger.erasures:
             raise ExportError("messages were erased while they were exported", hint="Run again")
 
 
