@@ -7,10 +7,11 @@ import logging
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -119,6 +120,13 @@ class Settings(BaseSettings):
     ) -> tuple[Source, ...]:
         """Take the environment before what `load` read from the file."""
         return _Environment(settings_cls), init_settings
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, and nothing that was worked out from those before."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - Settings.model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
     @cached_property
     def kafka_properties(self) -> dict[str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from pydantic import SecretStr
 
 from archiver_pipeline.archive import Archive
@@ -28,7 +30,7 @@ from archiver_pipeline_tests.kafka.produce import (
     read_all,
 )
 from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
-from archiver_pipeline_tests.kafka.topics import wait_for
+from archiver_pipeline_tests.kafka.topics import LIMIT_SECONDS, wait_for
 from archiver_pipeline_tests.replays import assert_not_archived_again, assert_sent, checked, plain, replay
 from archiver_pipeline_tests.samples import FIRST_MS
 from archiver_pipeline_tests.server import running
@@ -37,9 +39,11 @@ from archiver_pipeline_tests.ugly import PAYLOADS, TIMES
 PARTITIONS = 3
 
 
-def filled(bootstrap_servers: str, topic: str, folder: Path, count: int = 600) -> Archived:
+def filled(
+    bootstrap_servers: str, topic: str, folder: Path, count: int = 600, config: Mapping[str, int] | None = None
+) -> Archived:
     """An archive of a topic of transactions, a third of which are aborted."""
-    create_topic(bootstrap_servers, topic, PARTITIONS)
+    create_topic(bootstrap_servers, topic, PARTITIONS, config)
     produce_transactions(bootstrap_servers, [topic], count, abort_share=0.3)
     wait_until_stable(bootstrap_servers, topic)
     archived = Archived(folder, bootstrap_servers, topic)
@@ -234,15 +238,17 @@ def test_a_topic_that_is_missing(bootstrap_servers: str, topic_name: str, tmp_pa
 
 def test_others_write_between_its_messages(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
     """Messages of other producers among those of a replay are archived, each of them, and those of the replay not."""
-    archived = filled(bootstrap_servers, topic_name, tmp_path, 5_000)
-    kafka = {**archived.settings.kafka, "batch.num.messages": SecretStr("5")}
-    archived.settings = archived.settings.model_copy(update={"kafka": kafka})
+    # Small batches, of which others can come in between.
+    archived = filled(bootstrap_servers, topic_name, tmp_path, 5_000, {"max.message.bytes": 1000})
     written, over = 0, threading.Event()
+    other = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 0, "log_level": 0})
 
     def meddle() -> None:
         nonlocal written
         while not over.is_set():
-            produce(bootstrap_servers, topic_name, [Sent(b'{"type": "new"}', partition=n) for n in range(PARTITIONS)])
+            for partition in range(PARTITIONS):
+                other.produce(topic_name, b'{"type": "new"}', partition=partition)
+            assert other.flush(LIMIT_SECONDS) == 0
             written += PARTITIONS
 
     meddler = threading.Thread(target=meddle)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.envelope import TypeRule
@@ -492,3 +493,12 @@ def test_the_archive_lies_in_the_base_folder_unless_it_has_an_address(
     assert load().archive_uri == str(tmp_path / "elsewhere")
     monkeypatch.setenv("ARCHIVER_URI", "s3://bucket/archive")
     assert load().archive_uri == "s3://bucket/archive"
+
+
+def test_a_copy_with_another_broker_asks_that_one() -> None:
+    """What was worked out from the settings before is worked out anew in a copy of them."""
+    before = Settings(kafka={"bootstrap.servers": SecretStr("one:9092")})
+    assert before.kafka_properties == {"bootstrap.servers": "one:9092"}
+    after = before.model_copy(update={"kafka": {"bootstrap.servers": SecretStr("two:9092")}})
+    assert after.kafka_properties == {"bootstrap.servers": "two:9092"}
+    assert before.kafka_properties == {"bootstrap.servers": "one:9092"}

@@ -54,7 +54,8 @@ def main() -> None:
         servers = broker.bootstrap_servers
         environment = {"BASE_DIR": folder, "KAFKA_BOOTSTRAP_SERVERS": servers, "ARCHIVER_TOPICS": TOPIC}
         create_topic(servers, TOPIC, PARTITIONS)
-        fill(servers, TOPIC, messages(given.messages, given.bytes))
+        # By a process of its own: what that takes in memory would be counted for every child that comes after it.
+        measure(__spec__.name, "--bare", servers, TOPIC, str(given.messages), str(given.bytes))
         before = chains(servers, TOPIC)
         archive(environment)
         figures = drill(servers, environment, given.messages)

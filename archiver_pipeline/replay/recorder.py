@@ -47,13 +47,14 @@ class Recorder:
             if topic not in self._life:
                 continue
             at = TopicPartition(topic, self._life[topic], partition)
-            last = self._own.get(at)
+            before = self._own.get(at)
             for start, end in every:
-                # Between two transactions of one producer lies the first one's marker, and nothing else if it is one
-                # offset (KIP-98). So what follows on is recorded as one.
-                begin = last[0] if last is not None and start <= last[1] + 1 else start
+                # Behind a transaction lies its marker (KIP-98): if that is all there is before the next one, both are
+                # recorded as one. Between messages of one transaction a single offset is a message of somebody else.
+                follows = before is not None and start == every[0][0] <= before[1] + 1
+                begin = before[0] if before is not None and follows else start
                 transactions.append(replayed_transaction(at, begin, end))
-                last = self._tried[at] = (begin, end)
+                self._tried[at] = (begin, end)
         if not transactions:
             return
         scope = f"{REPLAY}-{self._id}"
