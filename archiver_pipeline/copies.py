@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.plan import OffsetRange, TopicPartition
 
 if TYPE_CHECKING:
     import polars as pl
@@ -14,6 +14,11 @@ Stretches = Sequence[tuple[int, int]]
 """Offsets `[start, end)`, in order."""
 
 Copies = Mapping[TopicPartition, Stretches]
+
+
+def within(copies: Stretches, of: OffsetRange) -> Stretches:
+    """Those that have offsets of a range."""
+    return [(start, end) for start, end in copies if start < of.end and end > of.start]
 
 
 def without(

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.collector import uncollected
-from archiver_pipeline.copies import Copies, without
+from archiver_pipeline.copies import Copies, within, without
 from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
 from archiver_pipeline.frames import bounds, header_bytes, header_series, headers_of, timestamp_types
 from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, said_by, same_topic, translate
@@ -86,7 +86,7 @@ class RangeReader:
         self.halted = False
         self._cluster = cluster
         self._max_bytes = max_bytes
-        self._copies = [(copies or {}).get(item.range.at, ()) for item in self.progress]
+        self._copies = [within((copies or {}).get(item.range.at, ()), item.range) for item in self.progress]
         self._stall_seconds = stall_seconds
         self._index: dict[tuple[str | None, int | None], int] = {
             (item.range.at.topic, item.range.at.partition): n for n, item in enumerate(self.progress)
