@@ -11,7 +11,7 @@ from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, batch_of, rewrite_of
 from archiver_pipeline.errors import Superseded
 from archiver_pipeline.ledger import fence_of
-from archiver_pipeline.staging import leftovers, remove_empty_folders, translated
+from archiver_pipeline.staging import leftovers, living, remove_empty_folders, translated
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,11 @@ def clean_all(archive: Archive, names: Iterable[str], metadata: Mapping[str, str
         if not leftovers(archive.path, _has_messages):
             break
     return removed + _remove(archive, names)
+
+
+def rewrites(archive: Archive) -> set[str]:
+    """The rewrites of hours that are at work."""
+    return living(archive.path, _is_rewrite)
 
 
 def _is_rewrite(scope: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope, erasure_plan, view
 from archiver_pipeline.archive import Archive
-from archiver_pipeline.cleaner import clean_all, replaced
+from archiver_pipeline.cleaner import clean_all, replaced, rewrites
 from archiver_pipeline.eraser import ErasedHour, Eraser
 from archiver_pipeline.erasure_plan import ErasurePlan
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, ArchiverError, KafkaError, SettingsError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TRIES = 5
+_PATIENCE_SECONDS = 60.0
 _NAMED = 5
 _BROKER_SECONDS = 5.0
 """How long each question to the broker may take: an erasure does not depend on the answer."""
@@ -55,6 +56,7 @@ class Erased:
         messages: messages erased in all, by this run and those before it that were killed.
         hours: what was done to each hour.
         removed: files that were removed from the disk.
+        busy: seals and backfills that began before and are still at work, with such messages in their hands.
         unknown: files below the archive that nobody knows, and that may hold such messages still.
         followers: what became of each follower.
         seconds: how long it took.
@@ -64,6 +66,7 @@ class Erased:
     messages: int
     hours: tuple[ErasedHour, ...]
     removed: int
+    busy: tuple[str, ...]
     unknown: tuple[Path, ...]
     followers: tuple[Reached, ...]
     seconds: float
@@ -72,7 +75,7 @@ class Erased:
     def good(self) -> bool:
         """Whether nothing is left to be done."""
         failed = [each for each in self.followers if each.error]
-        return not (self.unknown or failed or any(hour.fault for hour in self.hours))
+        return not (self.busy or self.unknown or failed or any(hour.fault for hour in self.hours))
 
     @property
     def files(self) -> int:
@@ -90,6 +93,7 @@ class Erasure:
 
     Attributes:
         archive: the archive.
+        patience_seconds: for how long seals and backfills that are at work are waited for.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Erasure:
             on_step: told of each step.
         """
         self.archive = Archive(settings.archive_uri, settings.lanes)
+        self.patience_seconds = _PATIENCE_SECONDS
         self._settings = settings
         self._working = working
         self._run_id = run_id
@@ -178,15 +183,25 @@ class Erasure:
             with suppress(ArchiverError):
                 self._remove()
             raise
+        busy = self._wait()
         removed = self._remove()
         unknown = tuple(unlisted(self.archive, self.archive.files()["path"]))
         self._on_step("follow")
         followers = tuple(reach(self._settings, plan.hours, self._on_step))
         self._on_step("forget")
-        if not any(hour.fault for hour in hours):
+        if not busy and not any(hour.fault for hour in hours):
             plan.remove()
         seconds = time.monotonic() - began
-        return Erased(plan, self._messages(plan), tuple(hours), removed, unknown, followers, seconds)
+        return Erased(plan, self._messages(plan), tuple(hours), removed, busy, unknown, followers, seconds)
+
+    def _wait(self) -> tuple[str, ...]:
+        """Wait for the rewrites that may have read what is erased now, and name those that do not come to an end."""
+        began, busy = time.monotonic(), rewrites(self.archive)
+        while busy and time.monotonic() - began < self.patience_seconds:
+            self._on_step("wait")
+            time.sleep(0.1)
+            busy &= rewrites(self.archive)
+        return tuple(sorted(busy))
 
     def kafka_has(self) -> bool | None:
         """Whether Kafka still has any message that is archived; None where it does not tell."""

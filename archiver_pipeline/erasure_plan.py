@@ -102,6 +102,9 @@ def erasing(archive: Path) -> Iterator[Path]:
     working = root / _WORKING
     with translated(root), _held(archive):
         shutil.rmtree(working, ignore_errors=True)
+        for folder in root.glob("*-*"):
+            with suppress(OSError):
+                folder.rmdir()
         target(working).parent.mkdir(parents=True)
         try:
             yield working
@@ -146,7 +149,8 @@ def plans(archive: Path) -> list[ErasurePlan]:
     """The plans that are not done, the oldest first; of the last one a process may be at work."""
     root = archive / FOLDER
     names = sorted(os.listdir(root)) if root.is_dir() else []
-    found = [(match, root / name) for name in names if (match := _NAME.fullmatch(name))]
+    # A kill may leave the folder of one that is done.
+    found = [(match, root / name) for name in names if (match := _NAME.fullmatch(name)) and os.listdir(root / name)]
     return sorted(ErasurePlan(int(match[1]), match[2], folder) for match, folder in found)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
 from archiver_pipeline.classifier import Classifier
+from archiver_pipeline.copies import Copies
 from archiver_pipeline.files import COLUMNS, OnProgress
 from archiver_pipeline.frames import hour_of_frame
 from archiver_pipeline.hours import Hour
@@ -108,6 +109,15 @@ def ranges_of(cluster: Cluster, places: Sequence[Readable], hours: Sequence[Hour
     return found
 
 
+def _copies(ledger: Ledger, inherited: Sequence[Readable]) -> Copies:
+    """The offsets that replays wrote; those of an earlier life under the one that has inherited them."""
+    found = ledger.copies()
+    for item in inherited:
+        assert item.before is not None
+        found[item.at] = [*found.get(item.before, ()), *found.get(item.at, ())]
+    return found
+
+
 class HoursRead:
     """The messages of some hours as Kafka has them: for each hour its runs, with the columns of the archive, `type` by
     the present rules, and `was` (null).
@@ -154,7 +164,7 @@ class HoursRead:
         if not ranges:
             return
         self._inherited = [item for item in places if item.before is not None]
-        reader = RangeReader(cluster, ranges, sys.maxsize, copies=ledger.copies())
+        reader = RangeReader(cluster, ranges, sys.maxsize, copies=_copies(ledger, self._inherited))
         settings = cluster.settings
         classifier = Classifier([item.at for item in ranges], settings.type_rule, self.types, settings.max_types)
         total = sum(map(len, ranges))

@@ -94,28 +94,45 @@ class Predicate:
         with self._database(scratch) as connection:
             connection.execute(f"CREATE VIEW messages AS {_select(list(paths))}")
             self._check(connection)
+            bytes_ = "value_bytes IS NOT NULL AS undecoded"
             names = ", ".join(f'"{name}"' for name in (*IDENTITY, "timestamp", *envelope.PARTITION_COLUMNS))
             live = f"messages WHERE type <> {literal(envelope.ERASED)}"
             # On lines of its own: a comment in it must not swallow the rest.
-            tried = f"SELECT {names}, TRY({{'hit': (\n{self.text}\n)}}) AS hit FROM {live}"
-            plain = f"SELECT {names}, {{'hit': (\n{self.text}\n)}} AS hit FROM {live}"
-            wanted = f"SELECT {names}, hit IS NULL AS failed FROM ({{}}) WHERE hit IS NULL OR hit.hit"
+            tried = f"SELECT {names}, {bytes_}, TRY({{'hit': (\n{self.text}\n)}}) AS hit FROM {live}"
+            plain = f"SELECT {names}, {bytes_}, {{'hit': (\n{self.text}\n)}} AS hit FROM {live}"
+            # Of bytes that are no text a condition on the text is neither true nor false.
+            unjudged = "(hit IS NULL OR (hit.hit IS NULL AND undecoded))"
+            wanted = f"SELECT {names}, {unjudged} AS failed FROM ({{}}) WHERE {unjudged} OR hit.hit"
             try:
                 connection.execute("CREATE TABLE found AS " + wanted.format(tried))
             except Exception as error:
                 if not any(text in str(error) for text in _NO_TRY):
                     raise
                 connection.execute("CREATE TABLE found AS " + wanted.format(plain))
+            self._refuse_what_always_fails(connection, f"SELECT count(hit) FROM ({plain})")
             connection.execute(
                 f"COPY (SELECT {names} FROM found WHERE NOT failed ORDER BY dt, hr, type, {', '.join(IDENTITY[:2])}, "
                 f'"partition", "offset") TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)'
             )
             return _summed_up(connection)
 
+    def _refuse_what_always_fails(self, connection: duckdb.DuckDBPyConnection, query: str) -> None:
+        """Let the database say why, where the predicate could be put to no message at all."""
+        ((failed, matched),) = connection.execute(
+            "SELECT count(*) FILTER (failed), count(*) FILTER (NOT failed) FROM found"
+        ).fetchall()
+        live = f"SELECT count(*) FROM messages WHERE type <> {literal(envelope.ERASED)}"
+        if failed and not matched and connection.execute(live).fetchall() == [(failed,)]:
+            connection.execute(query).fetchall()
+
     def _check(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Raise PredicateRefused unless it is true or false of a message."""
+        statements = connection.extract_statements(f"SELECT\n{self.text}\nAS hit FROM messages")
+        if len(statements) != 1 or statements[0].named_parameters:
+            raise PredicateRefused(f"--where is no single condition, {_EXAMPLES}")
         (_, kind, *_), *others = connection.execute(
-            f"DESCRIBE SELECT (\n{self.text}\n) AS hit FROM messages"
+            # Without brackets around it, or one too many in it would go unnoticed.
+            f"DESCRIBE SELECT\n{self.text}\nAS hit FROM messages"
         ).fetchall()
         if kind != "BOOLEAN" or others:
             raise PredicateRefused(f"--where is no condition that is true or false of a message, {_EXAMPLES}")

@@ -186,6 +186,12 @@ def leftovers(archive: Path, mine: Callable[[str], bool]) -> list[Leftover]:
     return found
 
 
+def living(archive: Path, mine: Callable[[str], bool]) -> set[str]:
+    """The attempts of the scopes that are `mine` whose process lives."""
+    root = archive / envelope.STAGING
+    return {name for scope, name in _attempts(archive) if mine(scope) and not _is_dead(root / f"{name}.lock")}
+
+
 def in_flight(archive: Path) -> set[str]:
     """Return the places below the archive that any attempt, dead or alive, may have moved files to."""
     return {path for _, attempt in _attempts(archive) for path in manifest(archive, attempt)}

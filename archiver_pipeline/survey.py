@@ -72,6 +72,13 @@ class Survey:
         """The topic partitions that have any, in order."""
         return [TopicPartition(*row) for row in self._buckets.select(PLACE).unique().sort(PLACE).iter_rows()]
 
+    def last(self, at: TopicPartition) -> int:
+        """The offset past the last one of a topic partition that has any."""
+        import polars as pl
+
+        own = [pl.col(name) == getattr(at, name) for name in PLACE]
+        return int(self._buckets.filter(own)["past"].max())  # type: ignore[arg-type]
+
     def measures(self, topic: str) -> Measures:
         """What the messages of a topic come to."""
         import polars as pl
@@ -99,23 +106,25 @@ class Survey:
             .sort("n", "bucket")
             .with_columns(time=pl.col("first_ms").fill_null(strategy="forward").fill_null(0).cum_max().over("n"))
             .sort("rank", "time", "n", "bucket")
-            .select("n", "first", "past", "messages", "bytes")
+            .select("n", "first", "past", "messages", "bytes", "largest")
         )
         reached = dict[TopicPartition, int]()
         held: dict[TopicPartition, tuple[int, int]] = {}
         messages = size = 0
-        for number, first, past, count, weight in rows.iter_rows():
+        for number, first, past, count, weight, largest in rows.iter_rows():
             at = every[number]
-            parts = min(past - first, max(1, -(-weight // STRETCH_BYTES)))
+            # Large ones may lie close together: no part may be too large if it has nothing but those.
+            parts = 1 if weight <= STRETCH_BYTES else min(past - first, -(-(past - first) * largest // STRETCH_BYTES))
             cuts = [first + (past - first) * part // parts for part in range(parts + 1)]
             for start, end in pairwise(cuts):
-                share = (end - start) / (past - first)
-                if held and (messages + count * share > STRETCH_MESSAGES or size + weight * share > STRETCH_BYTES):
+                more = count * (end - start) // (past - first)
+                weighs = min(weight, (end - start) * largest)
+                if held and (messages + more > STRETCH_MESSAGES or size + weighs > STRETCH_BYTES):
                     yield held
                     held, messages, size = {}, 0, 0
                 held[at] = (held[at][0] if at in held else reached.get(at, start), end)
                 reached[at] = end
-                messages, size = messages + int(count * share), size + int(weight * share)
+                messages, size = messages + more, size + weighs
         if held:
             yield held
 

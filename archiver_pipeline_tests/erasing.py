@@ -48,11 +48,20 @@ def users(bootstrap_servers: str, topic_name: str, folder: Path, hours: int = 2,
     return archive
 
 
-def erase(settings: Settings, where: str = OF_SECRET, on_step: OnStep = lambda _: None) -> Erased:
+def erase(
+    settings: Settings, where: str = OF_SECRET, on_step: OnStep = lambda _: None, patience_seconds: float = 60
+) -> Erased:
     """Erase without asking."""
     with begun(settings, "test", on_step) as erasure:
+        erasure.patience_seconds = patience_seconds
         predicate = Predicate(where)
         return erasure.do(erasure.confirm(predicate, erasure.look(predicate)))
+
+
+def resume(settings: Settings) -> list[Erased]:
+    """Finish what was left."""
+    with begun(settings, "test") as erasure:
+        return [erasure.do(plan) for plan in erasure.interrupted()]
 
 
 def rows(path: Path) -> pl.DataFrame:

@@ -19,7 +19,7 @@ from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.batches import place
 from archiver_pipeline_tests.disk import Disk, mounted
-from archiver_pipeline_tests.erasing import OF_SECRET, SECRET, assert_erased, erase, events, rows, traces, users
+from archiver_pipeline_tests.erasing import OF_SECRET, SECRET, assert_erased, erase, events, resume, rows, traces, users
 from archiver_pipeline_tests.kafka.produce import produce
 from archiver_pipeline_tests.mended import HOURS
 from archiver_pipeline_tests.samples import at_step
@@ -61,7 +61,9 @@ def test_beside_a_rewrite(archived: Archived, step: str, other: Callable[[Archiv
 def test_a_seal_beside_it(archived: Archived, step: str) -> None:
     """A seal that began before gives way, and puts no old message back."""
     before = rows(archived.path)
-    Sealer(archived.settings, on_step=at_step(step, lambda: erase(archived.settings))).seal(HOURS[0], whole=True)
+    impatient = at_step(step, lambda: erase(archived.settings, patience_seconds=0))
+    Sealer(archived.settings, on_step=impatient).seal(HOURS[0], whole=True)
+    assert all(done.good for done in resume(archived.settings))
     archived.run()
     Sealer(archived.settings).clean()
     assert_erased(archived, before)
@@ -76,10 +78,11 @@ def test_a_backfill_beside_it(archived: Archived, step: str) -> None:
 
     def meanwhile() -> None:
         lost.write_bytes(content)
-        erase(archived.settings)
+        assert erase(archived.settings, patience_seconds=0).busy, "it has such messages in its hands"
 
     lost.unlink()
     list(Backfiller(archived.settings, on_step=at_step(step, meanwhile)).run(HOURS[:1]))
+    assert [done.good for done in resume(archived.settings)] == [True]
     archived.run()
     Sealer(archived.settings).clean()
     assert_erased(archived, before)

@@ -113,3 +113,19 @@ def test_the_hash_tells_conditions_apart() -> None:
     """Spaces around it do not matter, anything else does."""
     assert Predicate(" type = 'x'\n").digest == Predicate("type = 'x'").digest
     assert Predicate("type = 'x'").digest != Predicate("type = 'y'").digest
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "true) OR (true",
+        "true AS hit FROM messages; COPY (SELECT 42) TO '{folder}/leak.csv'; SELECT true",
+        "true) AS hit FROM messages; COPY (SELECT 42) TO '{folder}/leak.csv'; SELECT (true",
+        "key = ?",
+    ],
+)
+def test_more_than_a_condition_is_refused(tmp_path: Path, text: str) -> None:
+    """Brackets that do not match, other statements and parameters are refused before anything is executed."""
+    with pytest.raises(PredicateRefused):
+        Predicate(text.format(folder=tmp_path)).find([], tmp_path / "found.parquet", tmp_path / "spilled")
+    assert not (tmp_path / "leak.csv").exists()

@@ -19,6 +19,7 @@ from archiver_pipeline.replay.wanted import Wanted
 from archiver_pipeline.selection import Selection
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived, wait_until_stable
+from archiver_pipeline_tests.erasing import erase
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import (
     FAR_TIMESTAMPS,
@@ -32,7 +33,7 @@ from archiver_pipeline_tests.kafka.produce import (
 from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
 from archiver_pipeline_tests.kafka.topics import LIMIT_SECONDS, wait_for
 from archiver_pipeline_tests.replays import assert_not_archived_again, assert_sent, checked, plain, replay
-from archiver_pipeline_tests.samples import FIRST_MS
+from archiver_pipeline_tests.samples import FIRST_MS, at_step
 from archiver_pipeline_tests.server import running
 from archiver_pipeline_tests.ugly import PAYLOADS, TIMES
 
@@ -127,6 +128,83 @@ def test_a_topic_that_is_lost_again(bootstrap_servers: str, topic_name: str, tmp
     assert replay(archived).sent == 0
     assert all(item.equal for item in checked(archived))
     assert_not_archived_again(archived, topic_name, other)
+
+
+def test_the_second_disaster(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
+    """A topic that is lost after it was brought back has all again: what it had at first, and what came since."""
+    archived = filled(bootstrap_servers, topic_name, tmp_path, 60)
+    first = plain(archived.messages(topic_name))
+    delete_topic(bootstrap_servers, topic_name)
+    replay(archived, create_topics=True)
+    produce(bootstrap_servers, topic_name, [Sent(b"new", timestamp_ms=FIRST_MS, partition=0)] * 3)
+    archived.run()
+    delete_topic(bootstrap_servers, topic_name)
+    done = replay(archived, create_topics=True)
+    assert done.sent == sum(map(len, first.values())) + 3
+    found = plain(read_all(bootstrap_servers, topic_name))
+    assert found == {**first, 0: [*first[0], *[(None, b"new", (), FIRST_MS)] * 3]}
+    assert_not_archived_again(archived, topic_name)
+    assert verify(archived.settings, against_kafka=True).good
+
+
+@pytest.mark.parametrize("step", ["flush", "record", "commit"])
+def test_a_topic_made_again_meanwhile(bootstrap_servers: str, topic_name: str, tmp_path: Path, step: str) -> None:
+    """A replay whose topic is deleted and made again on the way says so, and the next one sends all to the new one."""
+    archived = filled(bootstrap_servers, topic_name, tmp_path, 120)
+    wanted = plain(archived.messages(topic_name))
+    delete_topic(bootstrap_servers, topic_name)
+    create_topic(bootstrap_servers, topic_name, PARTITIONS)
+    seen = []
+
+    def meddle(name: str) -> None:
+        seen.append(name)
+        if name == step and seen.count(step) == 2:
+            delete_topic(bootstrap_servers, topic_name)
+            create_topic(bootstrap_servers, topic_name, PARTITIONS)
+
+    with pytest.raises(KafkaError):
+        Replayer(archived.settings, Wanted(Selection(), rate=60), on_step=meddle).run()
+    replay(archived)
+    assert plain(read_all(bootstrap_servers, topic_name)) == wanted
+    assert_not_archived_again(archived, topic_name)
+
+
+@pytest.mark.parametrize("step", ["flush", "record", "commit"])
+def test_what_is_erased_meanwhile_is_not_sent(
+    bootstrap_servers: str, topic_name: str, tmp_path: Path, step: str
+) -> None:
+    """Messages that are erased while a replay has them in its hands are not sent."""
+    archived = filled(bootstrap_servers, topic_name, tmp_path, 60)
+    archived.settings = archived.settings.model_copy(update={"results_topic": ""})
+    create_topic(bootstrap_servers, f"{topic_name}-2", PARTITIONS)
+    replayer = Replayer(
+        archived.settings,
+        Wanted(Selection(), f"{topic_name}-2"),
+        on_step=at_step(step, lambda: erase(archived.settings, "type = 'object.one'")),
+    )
+    replayer.run()
+    found = [message for every in read_all(bootstrap_servers, f"{topic_name}-2").values() for message in every]
+    assert found
+    assert not any(b"object.one" in (message.value or b"") for message in found)
+
+
+def test_another_cluster_without_topic_ids(
+    own_kafka: KafkaBroker, bootstrap_servers: str, topic_name: str, tmp_path: Path
+) -> None:
+    """Where topics have no ids, what is sent to another cluster hides nothing of the one that is archived."""
+    for servers in (bootstrap_servers, own_kafka.bootstrap_servers):
+        create_topic(servers, topic_name)
+    produce(bootstrap_servers, topic_name, [Sent(b"old", timestamp_ms=FIRST_MS)] * 5)
+    archived = Archived(tmp_path / "data", bootstrap_servers, topic_name, topic_ids="none")
+    archived.run()
+    produce(own_kafka.bootstrap_servers, topic_name, [Sent(b"other", timestamp_ms=FIRST_MS)] * 5)
+    wanted = Wanted(Selection())
+    done = Replayer(archived.settings, wanted, own_kafka.bootstrap_servers).run()
+    assert (done.sent, done.recorded) == (5, ())
+    assert [len(every) for every in read_all(own_kafka.bootstrap_servers, topic_name).values()] == [10]
+    produce(bootstrap_servers, topic_name, [Sent(b"new", timestamp_ms=FIRST_MS)] * 9)
+    archived.run()
+    assert archived.sql("SELECT count(*) FROM messages") == [(14,)]
 
 
 def test_every_payload_comes_back(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:

@@ -61,6 +61,16 @@ def test_large_messages_come_few_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     assert max(stretch.frame.height for stretch in found) <= 12
 
 
+def test_large_messages_between_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do large ones come all at once that lie close together among many small ones."""
+    monkeypatch.setattr(surveys, "STRETCH_BYTES", 1_000_000)
+    target = Archive(str(tmp_path / "archive"))
+    archive(target, [event(fill="x" * (100_000 if 100 <= n < 130 else 10)) for n in range(250)])
+    found = stretches(target)
+    assert offsets(found) == {FIRST: list(range(250))}
+    assert max(stretch.frame["value"].str.len_bytes().sum() for stretch in found) <= 1_200_000
+
+
 def test_what_is_selected_comes(tmp_path: Path) -> None:
     """Times, topics and types choose messages; the end of a time is not included, whatever hour it lies in."""
     target = Archive(str(tmp_path / "archive"))

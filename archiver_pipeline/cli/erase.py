@@ -150,8 +150,8 @@ def _print_found(found: Found) -> None:
 def _say_unjudged(found: Found) -> None:
     if found.matches.unjudged:
         _say(
-            f"{_count(found.matches.unjudged, 'message')} could not be judged, such as one that is no JSON, and will "
-            "stay; a condition on the text finds them, too: value LIKE '%u4711%'"
+            f"{_count(found.matches.unjudged, 'message')} could not be judged, such as one that is no JSON or no "
+            "UTF-8, and will stay; this finds them, too: value LIKE '%u4711%' OR value_bytes::VARCHAR LIKE '%u4711%'"
         )
 
 
@@ -176,6 +176,11 @@ def _faults(done: Erased) -> list[str]:
     faults = [hour.fault for hour in done.hours if hour.fault]
     if faults:
         faults.append("some hours are left: mend them, then `archiver erase --resume`")
+    if done.busy:
+        faults.append(
+            f"{', '.join(done.busy)} began before and still has such messages in its hands: `archiver erase --resume` "
+            "when it is over"
+        )
     faults += [
         f"{path} is known to nobody and may hold such messages: look at it and remove it" for path in done.unknown
     ]

@@ -22,11 +22,6 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Names that commas part."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def times(start: str, end: str, *, every: bool) -> tuple[datetime | None, datetime | None]:
     """Read `--from` and `--to`, of which one may be open, or neither is given with `--all`.
 

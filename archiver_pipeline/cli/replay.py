@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from archiver_pipeline.replay.check import Checked
-    from archiver_pipeline.replay.replayer import Summary
+    from archiver_pipeline.replay.replayer import Replayer, Summary
 
 _STEPS = {"survey": "messages looked at", "messages": "messages sent", "check": "messages compared"}
 
@@ -21,8 +21,12 @@ def command(
     every: Annotated[
         bool, typer.Option("--all", help="All of the archive, also messages without a usable time.")
     ] = False,
-    topics: Annotated[str, typer.Option(metavar="NAMES", help="Comma-separated topics; by default all.")] = "",
-    types: Annotated[str, typer.Option(metavar="NAMES", help="Comma-separated types; by default all.")] = "",
+    topics: Annotated[
+        str | None, typer.Option("--topics", metavar="NAMES", help="Of these topics, comma-separated; all by default.")
+    ] = None,
+    types: Annotated[
+        str | None, typer.Option("--types", metavar="NAMES", help='Of these types; one with a comma in "quotes".')
+    ] = None,
     to_topic: Annotated[
         str, typer.Option(metavar="NAME", help="Send all there, instead of to the topics that they came from.")
     ] = "",
@@ -45,6 +49,9 @@ def command(
     without_times: Annotated[
         bool, typer.Option("--without-times", help="Send messages whose time no client can send without one.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be sent, and what of the topics is in the way.")
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Send once more what was sent whole before.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Afterwards read all back and compare it with the archive, in order.")
@@ -58,7 +65,10 @@ def command(
     message is said before the first one is sent. What goes to a topic that is archived is recorded as archived: it is
     not archived a second time. Erased messages are never sent. Consumers have to read `read_committed`.
 
-    **JSON**: good, id, messages, before, sent, seconds, rate, topics, recorded, partitions (with --check: topic,
+    The pace is no part of the command: another run may have another one. At the original pace late messages go at once,
+    for they are behind those around them.
+
+    **JSON**: good, id, messages, before, sent, seconds, rate, topics, recorded, newer, partitions (with --check: topic,
     partition, equal, and messages and digest of archive and kafka).
 
     **Examples**
@@ -68,21 +78,32 @@ def command(
         archiver replay --from 2019-08-01 --to 2019-08-02 --bootstrap-servers staging:9092 --rate 500
         archiver replay --from 2019-08-01 --to 2019-08-02 --types object.one --to-topic demo --original-pace
     """
-    from archiver_pipeline.cli.output import names, print_json, progress, times
+    from archiver_pipeline.archive import Archive
+    from archiver_pipeline.cli.output import print_json, progress, times
+    from archiver_pipeline.envelope import ERASED
     from archiver_pipeline.errors import SettingsError
+    from archiver_pipeline.export.target import names
     from archiver_pipeline.replay import check as checks
     from archiver_pipeline.replay.replayer import Replayer
     from archiver_pipeline.replay.wanted import Wanted
+    from archiver_pipeline.selected import Selected
     from archiver_pipeline.selection import Selection
     from archiver_pipeline.setting_types import is_topic
     from archiver_pipeline.settings import load
 
     if rate and original_pace:
-        raise typer.BadParameter("give one of --rate and --original-pace", param_hint="--rate")
+        raise SettingsError("--original-pace is given with --rate: allowed is one of --rate and --original-pace")
     if to_topic and not is_topic(to_topic):
         raise SettingsError(f"--to-topic is {to_topic!r}: allowed is a topic's name")
-    selection = Selection(*times(start, end, every=every), names(topics), names(types))
+    first, last = times(start, end, every=every)
     settings = load()
+    moment = Selected(Archive(settings.archive_uri, settings.lanes), Selection())
+    selection = Selection(
+        first,
+        last,
+        names("--topics", topics, {at.topic for at in moment.places}, "topic"),
+        names("--types", types, moment.types - {ERASED}, "type"),
+    )
     if not bootstrap_servers:
         settings.require_broker()
     wanted = Wanted(
@@ -98,19 +119,39 @@ def command(
     )
     with progress(_STEPS) as on_progress:
         replayer = Replayer(settings, wanted, bootstrap_servers, on_progress)
+        if dry_run:
+            _print_look(replayer, as_json=as_json)
+            return
         try:
             done = replayer.run()
         except KeyboardInterrupt:
             print(f"stopped after {replayer.sent:,} messages: the same command goes on behind them", file=sys.stderr)
             raise
+        if not as_json:
+            _print(done)
         compared = checks.check(replayer, done.position, on_progress) if check else []
     good = all(item.equal for item in compared)
     if as_json:
         print_json(_document(done, compared, good))
     else:
-        _print(done, compared)
+        _print_compared(compared)
     if not good:
         raise typer.Exit(1)
+
+
+def _print_look(replayer: Replayer, *, as_json: bool) -> None:
+    from archiver_pipeline.cli.output import print_json
+
+    survey = replayer.look()
+    rows = []
+    for topic in sorted({at.topic for at in survey.places}):
+        target, found = replayer.wanted.target(topic), survey.measures(topic)
+        rows.append({"topic": topic, "to_topic": target, "messages": found.messages, "bytes": found.bytes})
+        if not as_json:
+            print(f"{found.messages:,} messages of topic {topic} would go to topic {target}")
+    if as_json:
+        print_json({"good": True, "dry_run": True, "topics": rows})
+    print("nothing was sent", file=sys.stderr)
 
 
 def _document(done: Summary, compared: list[Checked], good: bool) -> dict[str, Any]:
@@ -120,21 +161,23 @@ def _document(done: Summary, compared: list[Checked], good: bool) -> dict[str, A
     return {"good": good, **fields, "seconds": round(done.seconds, 3), "rate": rate, "partitions": rows}
 
 
-def _print(done: Summary, compared: list[Checked]) -> None:
+def _print(done: Summary) -> None:
     topics = ", ".join(done.topics) or "no topic"
     if not done.messages:
         print("nothing was sent: the archive has no such messages")
     elif not done.sent:
-        print(
-            f"nothing was sent: all {done.messages:,} messages have been sent to {topics} before; --again sends them "
-            "once more"
-        )
+        newer = "all of it once more, and what was archived since" if done.newer else "it once more"
+        print(f"nothing was sent: all {done.messages:,} messages were sent to {topics} before; --again sends {newer}")
     else:
         before = f" after {done.before:,} that were sent before" if done.before else ""
         rate = done.sent / done.seconds if done.seconds else 0
         print(f"{done.sent:,} messages sent to {topics}{before}, in {done.seconds:.1f} s, {rate:,.0f} a second")
     if done.recorded:
         print(f"recorded as archived already: {', '.join(done.recorded)}")
+    sys.stdout.flush()
+
+
+def _print_compared(compared: list[Checked]) -> None:
     for item in compared:
         place = f"topic {item.topic}" + ("" if item.partition is None else f", partition {item.partition}")
         order = " in any order" if item.partition is None else ""

@@ -137,17 +137,20 @@ class Exporter:
         """Write a file for each hour and type, one after the other."""
         every = self._selected.partitions
         total, past = sum(count for *_, count in every), 0
-        selected = self._selected
-        for hour, parts in groupby(every, key=lambda part: part[0]):
-            selected = self._hour(selected, hour, folder)
+        selected, version = self._selected, self._selected.version
+        for hour, group in groupby(every, key=lambda part: part[0]):
+            parts = list(group)
+            known = [name for _, name, _ in parts] if selected.version == version else None
+            selected = self._hour(selected, hour, known, folder)
             past += sum(count for *_, count in parts)
             self._on_progress("export", past, total)
 
-    def _hour(self, selected: Selected, hour: Hour, folder: Path) -> Selected:
-        """Write the files of an hour, and return the snapshot that they were read from."""
+    def _hour(self, selected: Selected, hour: Hour, types: list[str] | None, folder: Path) -> Selected:
+        """Write the files of an hour and its types, and return the snapshot that they were read from."""
         for _ in range(_TRIES):
             before = replace(self._done, refused=Counter(self._done.refused))
-            types = [name for each, name, _ in selected.partitions if each == hour]
+            if types is None:  # They are those of a new snapshot.
+                types = [name for each, name, _ in selected.partitions if each == hour]
             same = [self._partition(selected, hour, name, folder) for name in types]
             if all(same):
                 return selected
@@ -157,7 +160,7 @@ class Exporter:
                 place = folder / envelope.folder(_values(hour, name))
                 shutil.rmtree(place, ignore_errors=True)
                 remove_empty_folders(folder, place)
-            selected = Selected(self._archive, self._selection)
+            selected, types = Selected(self._archive, self._selection), None
         raise Superseded(f"hour {hour} was rewritten again and again while it was read", hint="Run again")
 
     def _partition(self, selected: Selected, hour: Hour, name: str, folder: Path) -> bool:

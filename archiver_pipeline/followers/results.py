@@ -126,8 +126,6 @@ class ResultsTopic:
 
     def _make_topics(self) -> None:
         """Make the topics that are missing."""
-        if self._settings.topic_ids == "none":
-            return  # Such a broker, the demo's own, makes topics as they are used.
         results, positions = self._settings.results_topic, self._settings.positions_topic
         make_topics(self._admin, {results: (-1, COMPACTED), positions: (1, SMALL)})
 

@@ -54,15 +54,15 @@ def _times(topic: str, config: Mapping[str, str], what: Measures, now_ms: int) -
     before = int(config.get("message.timestamp.before.max.ms", both))
     after = int(config.get("message.timestamp.after.max.ms", both))
     if what.first_ms is not None and now_ms - what.first_ms > before:
-        age = (now_ms - what.first_ms) / DAY_MS
+        age = now_ms - what.first_ms
         yield (
-            f"topic {topic} takes messages of the last {before / DAY_MS:,.1f} days, and the oldest is {age:,.1f} days "
-            f"old: set message.timestamp.before.max.ms={_LONG} on the topic"
+            f"topic {topic} takes messages of the last {_span(before)}, and the oldest is {_span(age)} old: set "
+            f"message.timestamp.before.max.ms={_LONG} on the topic"
         )
     if what.last_ms is not None and what.last_ms - now_ms > after:
         yield (
-            f"topic {topic} takes messages of up to {after / 1000:,.0f} s from the future, and the newest is "
-            f"{(what.last_ms - now_ms) / 1000:,.0f} s from it: set message.timestamp.after.max.ms={_LONG} on the topic"
+            f"topic {topic} takes messages of up to {_span(after)} from the future, and the newest is "
+            f"{_span(what.last_ms - now_ms)} from it: set message.timestamp.after.max.ms={_LONG} on the topic"
         )
 
 
@@ -76,7 +76,7 @@ def _kept(topic: str, config: Mapping[str, str], what: Measures, wanted: Wanted,
     milliseconds, size = int(config.get("retention.ms", -1)), int(config.get("retention.bytes", -1))
     if 0 <= milliseconds < now_ms - (now_ms if what.first_ms is None else what.first_ms):
         yield (
-            f"topic {topic} keeps messages for {milliseconds / DAY_MS:,.1f} days by their own time, so Kafka would "
+            f"topic {topic} keeps messages for {_span(milliseconds)} by their own time, so Kafka would "
             "delete the older ones within minutes: set retention.ms=-1 on the topic, or give --despite-retention"
         )
     if 0 <= size < what.bytes:
@@ -84,6 +84,14 @@ def _kept(topic: str, config: Mapping[str, str], what: Measures, wanted: Wanted,
             f"topic {topic} keeps {size:,} bytes a partition, and there are {what.bytes:,} bytes of messages: set "
             "retention.bytes=-1 on the topic, or give --despite-retention"
         )
+
+
+def _span(milliseconds: int) -> str:
+    """A span of time for people."""
+    for unit, size in (("days", DAY_MS), ("hours", 3_600_000), ("minutes", 60_000)):
+        if milliseconds >= size:
+            return f"{milliseconds / size:,.1f} {unit}"
+    return f"{milliseconds / 1000:,.1f} seconds"
 
 
 def needed(what: Measures) -> dict[str, str]:

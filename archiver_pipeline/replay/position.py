@@ -76,11 +76,12 @@ class Position:
             target: says where the messages of a topic go.
             whole: all offsets of each topic partition of the archive.
         """
-        again = {at for at in self.ranges if target(at.topic) in lost}
+        again = {at: item for at, item in whole.items() if target(at.topic) in lost}
         return replace(
             self,
             done=self.done and not again,
-            ranges={at: (whole[at][0] if at in again else low, end) for at, (low, end) in self.ranges.items()},
+            # All that the archive has of them now, which may be more than it had then.
+            ranges={**self.ranges, **again},
             sent={at: 0 if at in again else count for at, count in self.sent.items()},
             reached={place: item for place, item in self.reached.items() if place[0] not in lost},
         )
@@ -109,8 +110,7 @@ def read(cluster: Cluster, id: str) -> Position:
         KafkaError: the broker failed, or another's transaction stays open.
     """
     with cluster.translated("the position of a replay was read", REPLAYS_TOPIC):
-        if cluster.settings.topic_ids != "none":
-            make_topics(cluster.admin, {REPLAYS_TOPIC: (1, SMALL)})
+        make_topics(cluster.admin, {REPLAYS_TOPIC: (1, SMALL)})
         why = "how far the replay has come"
         every = committed_records(cluster.settings, cluster.admin, REPLAYS_TOPIC, why)
         own = ((key.decode(), value) for key, value in every if key is not None and value is not None)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt
 from archiver_pipeline.ledger import REPLAY, Ledger, replayed_transaction
-from archiver_pipeline.plan import TopicPartition, TopicState, life_of
+from archiver_pipeline.plan import TopicPartition, TopicState, life_of, positions_of
 from archiver_pipeline.replay.position import Place
 from archiver_pipeline.settings import Settings
 
@@ -24,16 +24,14 @@ class Recorder:
         self._archive = archive
         self._id = id
         ledger = archive.ledger()
-        self._life = {
-            state.topic: _present_life(ledger, state) for state in targets if is_archived(settings, ledger, state)
-        }
+        self._lives = {state.topic: _lives(ledger, state) for state in targets if is_archived(settings, ledger, state)}
         self._own: dict[TopicPartition, tuple[int, int]] = {}
         self._tried: dict[TopicPartition, tuple[int, int]] = {}
 
     @property
     def topics(self) -> set[str]:
         """The topics that are archived."""
-        return set(self._life)
+        return set(self._lives)
 
     def record(self, runs: Runs) -> None:
         """Record offsets; the transaction that wrote them is to be committed after it.
@@ -43,10 +41,12 @@ class Recorder:
             StorageError: the log cannot be written.
         """
         self._tried, transactions = {}, []
-        for (topic, partition), every in runs.items():
-            if topic not in self._life:
-                continue
-            at = TopicPartition(topic, self._life[topic], partition)
+        places = [
+            (TopicPartition(topic, life, partition), every)
+            for (topic, partition), every in runs.items()
+            for life in self._lives.get(topic, ())
+        ]
+        for at, every in places:
             before = self._own.get(at)
             for start, end in every:
                 # Behind a transaction lies its marker (KIP-98): if that is all there is before the next one, both are
@@ -81,6 +81,10 @@ def is_archived(settings: Settings, ledger: Ledger, state: TopicState) -> bool:
     )
 
 
-def _present_life(ledger: Ledger, state: TopicState) -> str:
+def _lives(ledger: Ledger, state: TopicState) -> set[str]:
+    """The lives under which the archiver may read what is written now: the one that it knows, and the one that it would
+    begin if it looked at the topic as it was before."""
     lives = {at.topic_id for at in ledger.committed if at.topic == state.topic}
-    return max((each for each in lives if life_of(each)[0] == state.topic_id), key=life_of, default=state.topic_id)
+    known = max((each for each in lives if life_of(each)[0] == state.topic_id), key=life_of, default=state.topic_id)
+    begun = positions_of(state, ledger.committed, lambda _, marks: marks.earliest)
+    return {known, *(position.at.topic_id for position in begun)}

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from archiver_pipeline.ahead import Ahead
 from archiver_pipeline.archive import Archive
-from archiver_pipeline.errors import RangeRefused
+from archiver_pipeline.errors import RangeRefused, TopicChanged
 from archiver_pipeline.files import OnProgress, quietly
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.plan import TopicPartition
@@ -52,6 +54,7 @@ class Summary:
         seconds: how long that took, from the first to the last.
         topics: the topics that it sent to.
         recorded: those of them that are archived, and do not archive it a second time.
+        newer: whether more has been archived since the replay began; `again` sends that, too.
         position: where it is.
     """
 
@@ -62,6 +65,7 @@ class Summary:
     seconds: float
     topics: tuple[str, ...]
     recorded: tuple[str, ...]
+    newer: bool
     position: Position
 
 
@@ -110,7 +114,7 @@ class Replayer:
         topics = tuple(sorted({wanted.target(at.topic) for at in self.selected.places}))
         kafka = dict(settings.kafka)
         if bootstrap_servers:
-            kafka["bootstrap.servers"] = type(next(iter(kafka.values())))(bootstrap_servers)
+            kafka["bootstrap.servers"] = SecretStr(bootstrap_servers)
         self.cluster = Cluster(settings.model_copy(update={"topics": topics, "kafka": kafka}))
         self._target = Target(self.cluster, wanted, self.selected.places)
         self._on_progress = on_progress
@@ -141,12 +145,11 @@ class Replayer:
         states = self._target.checked(survey)
         topics = {state.topic: state.topic_id for state in states}
         if anew:
-            own = {at: self.selected.ranges[at] for at in survey.places}
-            start = Position(before.run + 1, survey.messages, ranges=own, topics=topics)
+            start = Position(before.run + 1, survey.messages, ranges=self.selected.ranges, topics=topics)
         else:
             start = replace(kept, messages=kept.total + survey.messages, topics={**kept.topics, **topics})
         sender.note(before, start)
-        recorder = Recorder(self.archive, self.id, self._settings, states)
+        recorder = Recorder(self.archive, self.id, self._settings, states if self._is_told_apart() else ())
         self._begun = time.monotonic()
         self._tell(start)
         end = self._send(sender, recorder, survey, start)
@@ -154,6 +157,16 @@ class Replayer:
         done = replace(end, done=True, messages=end.total)
         sender.note(end, done)
         return self._summary(done, start, seconds, sorted(recorder.topics))
+
+    def look(self) -> Survey:
+        """Look at what would be sent if nothing was before, and at the topics; nothing is sent, and none is made.
+
+        Raises:
+            RangeRefused: a topic would not take or keep the messages.
+        """
+        survey = self.selected.survey(self.selected.ranges, self._on_progress)
+        self._target.checked(survey, make=False)
+        return survey
 
     def _kept(self, before: Position) -> Position:
         """The position, but for topics that have lost what was sent to them."""
@@ -163,10 +176,16 @@ class Replayer:
             log.warning("sent once more, because it was deleted or made again since: %s", ", ".join(lost))
         return before.without(lost, self.wanted.target, self.selected.ranges)
 
+    def _is_told_apart(self) -> bool:
+        """Whether the topics that are sent to cannot be mistaken for those of another cluster."""
+        here, there = (each.kafka.get("bootstrap.servers") for each in (self._settings, self.cluster.settings))
+        return self._settings.topic_ids != "none" or here == there
+
     def _summary(self, now: Position, before: Position, seconds: float, recorded: Iterable[str]) -> Summary:
         topics = tuple(sorted({self.wanted.target(at.topic) for at in now.ranges}))
         sent = now.total - before.total
-        return Summary(self.id, now.messages, before.total, sent, seconds, topics, tuple(recorded), now)
+        newer = any(now.ranges.get(at, (0, 0))[1] < end for at, (_, end) in self.selected.ranges.items())
+        return Summary(self.id, now.messages, before.total, sent, seconds, topics, tuple(recorded), newer, now)
 
     def _send(self, sender: Sender, recorder: Recorder, survey: Survey, start: Position) -> Position:
         """Send stretch after stretch, while a thread reads the next one."""
@@ -184,9 +203,9 @@ class Replayer:
         while left.rows:
             count = self._wait(pace, left.frame)
             part = left.first(count)
-            behind, is_current = partial(self._behind, part.frame, now), partial(self.selected.is_current, left.stretch)
+            behind, check = partial(self._behind, part.frame, now), partial(self._check, left.stretch, now)
             try:
-                now = sender.send(part, now, behind, recorder, is_current)
+                now = sender.send(part, now, behind, recorder, check)
             except Stale:
                 log.info("messages were erased meanwhile: the rest is read again")
                 left = self._outgoing(self.selected.again(left.stretch), now)
@@ -195,6 +214,18 @@ class Replayer:
             left = left.after(count)
             self._tell(now)
         return now
+
+    def _check(self, stretch: Stretch, now: Position) -> None:
+        """Raise Stale where messages were erased since they were read, TopicChanged where a topic was made again."""
+        if not self.selected.is_current(stretch):
+            raise Stale
+        if self.cluster.settings.topic_ids == "none":
+            return
+        present = self.cluster.topic_ids(now.topics)
+        for topic, topic_id in now.topics.items():
+            if present.get(topic) != topic_id:
+                hint = "Run the same command again: what this topic had is sent once more"
+                raise TopicChanged("the topic was deleted or made again meanwhile", topic=topic, hint=hint)
 
     def _wait(self, pace: Pace, left: pl.DataFrame) -> int:
         """Wait until messages are due, and return how many."""

@@ -90,7 +90,7 @@ class Sender:
         before: Position,
         after: Callable[[Mapping[Place, tuple[int, int]]], Position],
         recorder: Recorder,
-        is_current: Callable[[], bool],
+        check: Callable[[], None],
     ) -> Position:
         """Send messages in one transaction, whose offsets are recorded first, and return the position behind them.
 
@@ -99,10 +99,10 @@ class Sender:
             before: the position that the transaction begins at.
             after: makes the position behind them of the first offset and the one past the last of each partition.
             recorder: records the offsets.
-            is_current: asked before the commit.
+            check: asked before they are recorded, and before the commit; it raises what keeps them from being sent.
 
         Raises:
-            Stale: they are not current any more.
+            Stale, TopicChanged: as `check` raises them; nothing of them was sent.
             Superseded: another run of this replay goes on.
             KafkaError: the broker failed; nothing of them was sent.
             StorageError: the archive's log cannot be written.
@@ -111,7 +111,7 @@ class Sender:
 
         for attempt in range(_TRIES):
             try:
-                return self._try(messages, before, after, recorder, is_current)
+                return self._try(messages, before, after, recorder, check)
             except KafkaException as error:
                 self._abort()
                 if not error.args[0].txn_requires_abort() or attempt == _TRIES - 1:
@@ -123,8 +123,10 @@ class Sender:
                     raise KafkaError("the broker did not tell the offsets of messages", hint=_AGAIN) from None
                 log.info("others write to the same partitions: each message's offset is asked for")
                 self._each = True
-            except BaseException:
+            except BaseException as error:
                 self._abort()
+                if isinstance(error, TimeoutError):
+                    raise self._error(error) from error
                 raise
         raise AssertionError("unreachable")
 
@@ -141,18 +143,18 @@ class Sender:
         before: Position,
         after: Callable[[Mapping[Place, tuple[int, int]]], Position],
         recorder: Recorder,
-        is_current: Callable[[], bool],
+        check: Callable[[], None],
     ) -> Position:
         self._on_step("send")
         self._producer.begin_transaction()
         runs = self._runs(messages, self._produce(messages))
-        if not is_current():
-            raise Stale
+        check()
         self._on_step("record")
         recorder.record(runs)
         self._on_step("commit")
         following = after({place: (every[0][0], every[-1][1]) for place, every in runs.items()})
         self._write(before, following)
+        check()
         self._commit()
         self._on_step("committed")
         recorder.committed()
@@ -178,10 +180,15 @@ class Sender:
 
     def _produce(self, messages: Outgoing) -> dict[Place, list[int]]:
         """Hand all messages to the client, wait until they are written, and return the offsets that it told."""
+        from confluent_kafka import KafkaException
+
         told: dict[Place, list[int]] = {}
+        failed: list[Any] = []
 
         def on_delivery(error: Any, message: Message) -> None:
-            if error is None:
+            if error is not None:
+                failed.append(error)
+            else:
                 place = message.topic() or "", message.partition() or 0
                 told.setdefault(place, []).append(-1 if message.offset() is None else int(message.offset() or 0))
 
@@ -195,6 +202,8 @@ class Sender:
                 begin = index + 1
         self._on_step("flush")
         self._flush()
+        if failed:
+            raise KafkaException(failed[0])
         return told
 
     def _hand_over(self, rows: Iterable[tuple[Any, ...]], on_delivery: Callable[..., None] | None) -> None:

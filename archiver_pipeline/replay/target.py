@@ -10,7 +10,7 @@ from functools import cached_property
 from archiver_pipeline.compacted import make_topics
 from archiver_pipeline.errors import AccessDenied, KafkaError, RangeRefused
 from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.plan import TopicPartition, TopicState
+from archiver_pipeline.plan import TopicPartition, TopicState, life_of
 from archiver_pipeline.replay.limits import needed, obstacles
 from archiver_pipeline.replay.wanted import Wanted
 from archiver_pipeline.survey import Survey
@@ -35,8 +35,8 @@ class Target:
         limits = (int(config.get("max.message.bytes", _DEFAULT_LIMIT)) for config in self._configs.values())
         return min(limits, default=_DEFAULT_LIMIT)
 
-    def checked(self, survey: Survey) -> list[TopicState]:
-        """The topics that messages go to, made if that is wanted.
+    def checked(self, survey: Survey, *, make: bool = True) -> list[TopicState]:
+        """The topics that messages go to, made if that is wanted and `make` is true.
 
         Raises:
             RangeRefused: one is missing, or would not take or keep the messages; nothing was sent.
@@ -50,12 +50,28 @@ class Target:
                     f"there is no topic {', '.join(missing)} to send to",
                     hint="Make it with as many partitions as it had, or give --create-topics; nothing was sent",
                 )
-            self._make(missing, survey)
-            states = self._states()
-        every = [self._obstacles(states[self._wanted.target(topic)], topic, survey) for topic in sources]
+            if make:
+                self._make(missing, survey)
+                states = self._states()
+        there = [topic for topic in sources if self._wanted.target(topic) in states]
+        every = [self._obstacles(states[self._wanted.target(topic)], topic, survey) for topic in there]
         if found := [text for some in every for text in some]:
             raise RangeRefused("; ".join(dict.fromkeys(found)), hint="Nothing was sent")
-        return [states[topic] for topic in wanted]
+        self._warn_of_originals(survey, states)
+        return [states[topic] for topic in wanted if topic in states]
+
+    def _warn_of_originals(self, survey: Survey, states: Mapping[str, TopicState]) -> None:
+        """Say which topics still have what they are sent."""
+        twice = {
+            at.topic
+            for at in survey.places
+            if (state := states.get(self._wanted.target(at.topic))) is not None
+            and (state.topic, state.topic_id) == (at.topic, life_of(at.topic_id)[0])
+            and at.partition in state.partitions
+            and state.partitions[at.partition].earliest < survey.last(at)
+        }
+        for topic in sorted(twice):
+            log.warning("topic %s still has some of the messages that it is sent: its readers get them twice", topic)
 
     def _states(self) -> dict[str, TopicState]:
         return {state.topic: state for state in self._cluster.look().topics}

@@ -15,7 +15,7 @@ from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.crash.rewriting import backfill, clean, copy_of, environment, seal
 from archiver_pipeline_tests.crash.run import Run, Trap
-from archiver_pipeline_tests.erasing import OF_SECRET, assert_erased, erase, events, rows, traces, users
+from archiver_pipeline_tests.erasing import OF_SECRET, assert_erased, erase, events, resume, rows, traces, users
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import produce
 from archiver_pipeline_tests.mended import HOURS
@@ -112,3 +112,18 @@ def test_an_erasure_in_process_finishes_it(original: Archived, runs: list[Run], 
     assert archived.sql("SELECT messages FROM erasures ORDER BY 1") == [(24,), (24,)]
     assert traces(archived.settings.base_dir) == []
     assert verify(archived.settings, against_kafka=True).good
+
+
+def test_a_seal_that_is_killed_after_it(original: Archived, runs: list[Run], tmp_path: Path) -> None:
+    """An erasure is not done as long as a seal that began before is at work, and what that leaves when killed goes."""
+    archived = copy_of(original, tmp_path / "killed", results_topic="")
+    before = rows(archived.path)
+    runs.append(Run(environment(archived), trap=Trap("STOP", "commit"), work=f"seal:{HOURS[0]}"))
+    runs[-1].wait_until_stopped()
+    done = erase(archived.settings, patience_seconds=0)
+    assert (len(done.busy), done.good) == (1, False)
+    runs[-1].kill()
+    assert [item.good for item in resume(archived.settings)] == [True]
+    archived.run()
+    clean(archived)
+    assert_erased(archived, before)
