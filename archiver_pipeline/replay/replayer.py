@@ -184,7 +184,9 @@ class Replayer:
     def _summary(self, now: Position, before: Position, seconds: float, recorded: Iterable[str]) -> Summary:
         topics = tuple(sorted({self.wanted.target(at.topic) for at in now.ranges}))
         sent = now.total - before.total
-        newer = any(now.ranges.get(at, (0, 0))[1] < end for at, (_, end) in self.selected.ranges.items())
+        committed = self.selected.ledger.committed
+        ends = {at: end for at, (_, end) in self.selected.ranges.items() if committed[at].total}
+        newer = any(now.ranges.get(at, (0, 0))[1] < end for at, end in ends.items())
         return Summary(self.id, now.messages, before.total, sent, seconds, topics, tuple(recorded), newer, now)
 
     def _send(self, sender: Sender, recorder: Recorder, survey: Survey, start: Position) -> Position:

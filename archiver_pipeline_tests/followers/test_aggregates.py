@@ -249,14 +249,16 @@ def test_json_that_takes_much_memory_stops_nothing(counted: Counted, count: int,
 
 
 def test_to_ask_how_far_it_is_changes_nothing(counted: Counted) -> None:
-    """Status with other settings than those of the runs tells the lag and leaves the state as it is."""
+    """Status with other settings than those of the runs tells what they would count anew, and leaves the state as it
+    is."""
     counted.add({"uid": 1})
     for aggregate in counted.settings.every_aggregate:
         with closing(Aggregator(aggregate, counted.settings)) as follower:
             catch_up(follower, counted.settings)
     other = counted.settings.model_copy(update={"users": "approximate", "user_path": "$.who"})
     for _ in range(2):
-        assert {item.lag for item in lags(other, counted.target.ledger())} == {0}
+        assert {item.lag for item in lags(other, counted.target.ledger())} == {1}
+        assert {item.lag for item in lags(counted.settings, counted.target.ledger())} == {0}
 
 
 def test_a_run_with_the_old_definition_does_not_fill_the_new_state(counted: Counted) -> None:
