@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt
 from archiver_pipeline.ledger import REPLAY, Ledger, replayed_transaction
-from archiver_pipeline.plan import TopicPartition, TopicState, life_of, positions_of
+from archiver_pipeline.lives import present_topic_id
+from archiver_pipeline.plan import TopicPartition, TopicState, positions_of
 from archiver_pipeline.replay.position import Place
 from archiver_pipeline.settings import Settings
 
@@ -73,7 +74,7 @@ class Recorder:
 
 def is_archived(settings: Settings, ledger: Ledger, state: TopicState) -> bool:
     """Whether a topic is one that is archived, now or by its name as soon as the archiver meets it."""
-    if any(at.topic == state.topic and life_of(at.topic_id)[0] == state.topic_id for at in ledger.committed):
+    if present_topic_id(ledger, state) is not None:
         return True
     return any(
         re.match(name, state.topic) is not None if name.startswith("^") else name == state.topic
@@ -84,7 +85,6 @@ def is_archived(settings: Settings, ledger: Ledger, state: TopicState) -> bool:
 def _lives(ledger: Ledger, state: TopicState) -> set[str]:
     """The lives under which the archiver may read what is written now: the one that it knows, and the one that it would
     begin if it looked at the topic as it was before."""
-    lives = {at.topic_id for at in ledger.committed if at.topic == state.topic}
-    known = max((each for each in lives if life_of(each)[0] == state.topic_id), key=life_of, default=state.topic_id)
+    known = present_topic_id(ledger, state) or state.topic_id
     begun = positions_of(state, ledger.committed, lambda _, marks: marks.earliest)
     return {known, *(position.at.topic_id for position in begun)}

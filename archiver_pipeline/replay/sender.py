@@ -29,7 +29,6 @@ _TRIES = 3
 _AGAIN = "Run the same command again: it goes on where this one stopped, and sends nothing twice"
 _QUEUE_MESSAGES, _QUEUE_KBYTES = 1_000_000, 256 * 1024
 _BATCH_BYTES, _MOST_BYTES = 1_000_000, 1_000_000_000
-_NO_TIME = -1
 
 
 class Stale(Exception):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,6 @@ from archiver_pipeline_tests.crash.run import Run, Trap
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce, produce_transactions
 
 STEPS = ("plan", "read", "frame", "write", "sync", "place", "check", "commit", "clean", "done", "view", "shown")
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """The runs of a test, which are killed at its end if they are not over."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        if run.alive():
-            run.kill()
 
 
 @pytest.fixture

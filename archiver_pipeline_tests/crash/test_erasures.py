@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -35,16 +34,6 @@ def original(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Ar
     """An archive of two hours, which each test copies."""
     name = f"erasures-{uuid.uuid4().hex[:8]}"
     return users(kafka.bootstrap_servers, name, tmp_path_factory.mktemp("original"))
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """The runs of a test, which are killed at its end if they are not over."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        if run.alive():
-            run.kill()
 
 
 @pytest.mark.parametrize(

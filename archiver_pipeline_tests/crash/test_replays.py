@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,16 +24,6 @@ STEPS = ("plan", "send", "flush", "record", "commit", "committed", "sent")
 def original(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Archived:
     """An archive of a topic, which each test copies."""
     return new_archive(tmp_path_factory.mktemp("original"), kafka.bootstrap_servers, f"replays-{uuid.uuid4().hex[:8]}")
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """The runs of a test, which are killed at its end if they are not over."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        if run.alive():
-            run.kill()
 
 
 @pytest.mark.parametrize("step", STEPS)

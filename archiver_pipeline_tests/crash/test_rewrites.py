@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,16 +35,6 @@ BACKFILL_STEPS = ("read", "plan", "compare", "frame", "write", "sync", "place", 
 def original(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Archived:
     """An archive of one hour in three batches, which each test copies."""
     return new_archive(tmp_path_factory.mktemp("original"), kafka.bootstrap_servers, f"rewrites-{uuid.uuid4().hex[:8]}")
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """The runs of a test, which are killed at its end if they are not over."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        if run.alive():
-            run.kill()
 
 
 def killed(runs: list[Run], archived: Archived, work: str, trap: Trap) -> Run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,16 +36,6 @@ def original(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Ar
     archived = new_archive(tmp_path_factory.mktemp("original"), kafka.bootstrap_servers, topic)
     fill(kafka.bootstrap_servers, topic, seed=77)
     return archived
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """The runs of a test, which are killed at its end if they are not over."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        if run.alive():
-            run.kill()
 
 
 def frozen(archived: Archived, work: str, step: str) -> Run:
