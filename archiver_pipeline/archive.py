@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from archiver_pipeline import delta_log, envelope, ledger
 from archiver_pipeline.delta_log import LogState
-from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, StorageError
+from archiver_pipeline.errors import ArchiveDamaged, ArchiveError
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.schema import delta_schema
+from archiver_pipeline.settings import Settings
+from archiver_pipeline.staging import storage_error
+from archiver_pipeline.storages import storage_at
 
 if TYPE_CHECKING:
     import deltalake
@@ -36,17 +42,32 @@ _STYLE = re.compile(r"\s*(?:\x1b\[\d*m|↳|\n)\s*")
 
 
 class Archive:
-    """The archive in one folder."""
+    """The archive in one folder, or below one prefix of a bucket.
 
-    def __init__(self, uri: str, lanes: int = 1) -> None:
-        self.path = Path(uri)
+    Attributes:
+        storage: its files.
+        uri: its address.
+        lanes: how many lanes there are.
+    """
+
+    def __init__(self, uri: str, lanes: int = 1, scratch: Path | None = None) -> None:
+        """Open nothing yet.
+
+        Args:
+            uri: a folder, or an address such as `s3://bucket/archive`.
+            lanes: how many lanes there are.
+            scratch: a local folder for files on their way to a bucket or from it; one of the system's by default.
+        """
+        self.storage = storage_at(uri, scratch or Path(tempfile.gettempdir()) / "archiver")
+        self.uri = self.storage.uri
         self.lanes = lanes
         self._lock = threading.Lock()
         self._known: tuple[LogState, Ledger] = (LogState(), Ledger(-1))
 
     def exists(self) -> bool:
         """Tell whether the table has been made; a kill at the wrong moment leaves its log's folder without a commit."""
-        return any((self.path / delta_log.FOLDER).glob("*.json"))
+        with self.reached():
+            return self.storage.first(delta_log.FOLDER) is not None
 
     def standing(self) -> tuple[LogState, Ledger]:
         """What the log and the ledger say now, of one and the same version; only new commits are read.
@@ -56,7 +77,8 @@ class Archive:
         """
         with self._lock:
             before, what = self._known
-            state = delta_log.read(self.path, before)
+            with self.reached():
+                state = delta_log.read(self.storage, before)
             same = state.transactions is before.transactions and state.version == before.version
             self._known = state, what if same else ledger.of_log(state)
             return self._known
@@ -107,9 +129,10 @@ class Archive:
         try:
             if not self.exists():
                 self._create()
-            return deltalake.DeltaTable(self.path, version=version)
+            return deltalake.DeltaTable(self.uri, version=version, storage_options=self.storage.options())
         except (deltalake.exceptions.DeltaError, OSError) as error:
-            ledger.read(self.path)  # It names the very file, where it is one that it reads.
+            with self.reached():
+                ledger.read(self.storage)  # It names the very file, where it is one that it reads.
             raise self.translated(error) from error
 
     def snapshot(self) -> tuple[deltalake.DeltaTable, Ledger]:
@@ -135,7 +158,7 @@ class Archive:
                 return
             table = self.table(state.version)
             table.create_checkpoint()
-            delta_log.make_durable(self.path, state.version)
+            delta_log.make_durable(self.storage, state.version)
             table.cleanup_metadata()
             self._listed_anew()
         except (ArchiveError, deltalake.exceptions.DeltaError, OSError) as error:
@@ -173,18 +196,17 @@ class Archive:
 
     def removed(self) -> set[str]:
         """The files that the log has removed and that wait for their deletion (Delta protocol, "Remove File")."""
-        import polars as pl
-
         found: set[str] = set()
-        commits, checkpoints = delta_log.listed(self.path)
-        newest = max(checkpoints, default=-1)
-        if checkpoints:
-            path = delta_log.checkpoint_path(self.path, newest)
-            removed = pl.read_parquet(path, columns=["remove"], glob=False, hive_partitioning=False)["remove"]
-            found.update(removed.drop_nulls().struct.field("path").drop_nulls())
-        for version in commits:
-            if version > newest:
-                with open(delta_log.commit_path(self.path, version), "rb") as lines:
+        with self.reached():
+            state = self.standing()[0]
+            there = delta_log.listed(self.storage, state.checkpoint)
+            newest = max(there.checkpoints, default=-1)
+            if there.checkpoints:
+                removed = delta_log.checkpoint_column(self.storage, newest, "remove").drop_nulls()
+                found.update(removed.struct.field("path").drop_nulls())
+            for version in there.commits:
+                if version > newest:
+                    lines = delta_log.commit(self.storage, version).splitlines()
                     found.update(json.loads(line)["remove"]["path"] for line in lines if line.startswith(b'{"remove"'))
         return {unquote(path) for path in found}
 
@@ -192,39 +214,49 @@ class Archive:
         from deltalake import DeltaTable
 
         # A log comes before any file: files without one have lost it, and a new one would archive everything again.
-        if any(self.path.glob("type=*")) and not self.exists():
+        there = self.storage.names("")
+        if any(name.startswith("type=") for name in there) and not self.exists():
             raise ArchiveDamaged(
                 "the archive has files but its log is gone",
-                path=str(self.path / delta_log.FOLDER),
+                path=self.storage.address(delta_log.FOLDER),
                 hint="Restore the log's folder from a copy, or move the files away to begin a new archive",
             )
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.storage.make()
             DeltaTable.create(
-                self.path,
+                self.uri,
                 schema=delta_schema(),
                 partition_by=list(envelope.PARTITION_COLUMNS),
                 mode="error",
                 configuration=_CONFIGURATION,
+                storage_options=self.storage.options(),
             )
-            delta_log.make_durable(self.path, 0)
+            delta_log.make_durable(self.storage, 0)
         except Exception:
             # Another process may have made it at the same moment.
             if not self.exists():
                 raise
 
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Turn what the storage raises into an ArchiveError; what is one already stays as it is."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise  # Whoever asked for it knows what that means.
+        except OSError as error:
+            raise self.translated(error) from error
+
     def translated(self, error: Exception) -> ArchiveError:
-        """Say what a Delta or operating system error means for the archive."""
+        """Say what an error of Delta, the disk or the object store means for the archive."""
+        if isinstance(error, OSError) and error.strerror:
+            return storage_error(error, self.uri)
         text = one_line(error)
         if isinstance(error, OSError) or STORAGE.search(text):
-            return StorageError(
-                f"the archive cannot be written: {text}",
-                path=str(self.path),
-                hint="Free space, or make the folder writable, and run again: what is archived is untouched",
-            )
+            return storage_error(OSError(text), self.uri)
         return ArchiveDamaged(
             f"the table's log cannot be read: {text}",
-            path=str(self.path / delta_log.FOLDER),
+            path=self.storage.address(delta_log.FOLDER),
             hint="Restore the damaged file of the log from a copy; nothing was changed",
         )
 
@@ -238,3 +270,8 @@ def _checkpoint_interval(state: LogState) -> int:
     """After how many commits a checkpoint is due; another program may have written anything there."""
     given = str(state.metadata.get("configuration", {}).get("delta.checkpointInterval", ""))
     return max(1, int(given)) if given.isdecimal() else _CHECKPOINT_INTERVAL
+
+
+def archive_of(settings: Settings) -> Archive:
+    """The archive that the settings name."""
+    return Archive(settings.archive_uri, settings.lanes, settings.base_dir.absolute() / "scratch")

@@ -35,14 +35,14 @@ class ArchivedHour:
 
     def __init__(self, archive: Archive, attempt: Attempt, hour: Hour) -> None:
         """Check the files of the hour, content and all."""
-        self._path = archive.path
+        self._storage = archive.storage
         self._places = sorted(attempt.ledger.committed)
         listed = archive.files(attempt.table, hour).sort("type", "added", "path")  # Nearly in the order of offsets.
         columns = listed.select("path", "type", "dt", "hr", "messages", "bytes")
         self.files = [ListedFile(*row) for row in columns.iter_rows()]
         self._added = dict(listed.group_by("type").agg(added=listed["added"].min()).iter_rows()) if self.files else {}
         version = attempt.table.version()
-        self.bad = [file for file in self.files if isinstance(check_file(archive.path, file, version), Fault)]
+        self.bad = [file for file in self.files if isinstance(check_file(archive.storage, file, version), Fault)]
 
     def read(self, folder: Path, settings: Settings, types: set[str], on_frame: Callable[[], None]) -> Runs:
         """Read the messages of the sound files: the archive's columns, `type` by the present rules, and `was`, the
@@ -77,9 +77,10 @@ class ArchivedHour:
 
         def frames() -> Iterator[tuple[ListedFile, pl.DataFrame]]:
             for file in files:
-                for frame in frames_of(self._path / file.path):
-                    on_frame()
-                    yield file, frame
+                with self._storage.local(file.path) as path:
+                    for frame in frames_of(path):
+                        on_frame()
+                        yield file, frame
 
         if was == envelope.ERASED:
             for _, frame in frames():
@@ -95,7 +96,7 @@ class ArchivedHour:
         if raw["range"].null_count():
             raise ArchiveError(
                 "a file holds messages of a partition that the archive does not know",
-                path=str(self._path / file.path),
+                path=self._storage.address(file.path),
                 hint="Only the archiver may write to the archive: the table's history tells what else did",
             )
         return raw
@@ -114,7 +115,7 @@ class ArchivedHour:
             unread: what of Kafka could not be asked, a sentence each.
             accept_loss: whether to give up what Kafka has no more.
         """
-        names = ", ".join(str(self._path / file.path) for file in self.bad)
+        names = ", ".join(self._storage.address(file.path) for file in self.bad)
         messages = f"{lost:,} of the {self.damaged:,} messages of damaged or missing files"
         if any(file.type == envelope.ERASED for file in self.bad):
             return (

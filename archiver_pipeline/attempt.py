@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline import delta_log, envelope
+from archiver_pipeline import actions, delta_log, envelope
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.errors import ArchiveError, Superseded
 from archiver_pipeline.ledger import Transaction, fence_of
-from archiver_pipeline.staging import Staging, leftovers, remove
+from archiver_pipeline.staging import Staging
 
 if TYPE_CHECKING:
     import deltalake
@@ -84,7 +84,7 @@ class Attempt:
         # Of one version: what is committed after it is refused as a conflict, never overlooked.
         self._log, self.ledger = archive.made()
         self.scope = scope
-        self.leftovers = leftovers(archive.path, mine)
+        self.leftovers = archive.storage.leftovers(mine)
         self.files: list[StagedFile] = []
         self._staging: Staging | None = None
         self._name = ""
@@ -94,7 +94,7 @@ class Attempt:
     def staging(self) -> Staging:
         """The staging folder, made when it is first needed."""
         if self._staging is None:
-            self._staging = Staging(self._archive.path, self.scope)
+            self._staging = self._archive.storage.stage(self.scope)
             self._name = self._staging.attempt
         return self._staging
 
@@ -144,13 +144,13 @@ class Attempt:
         now = int(time.time() * 1000)
         fences = sorted({fence_of(self.scope), *(fence_of(leftover.scope) for leftover in self.leftovers)})
         wanted = [*transactions, *(Transaction(fence, self.ledger.epoch(fence) + 1, now) for fence in fences)]
-        actions = self._actions(wanted, {**metadata, "attempt": self.staging.attempt}, replaced, now, data_change)
+        lines = self._actions(wanted, {**metadata, "attempt": self.staging.attempt}, replaced, now, data_change)
         self._commit_tried = True
         for attempt in range(_COMMIT_TRIES):
             state, _ = self._archive.standing()
             self._check_not_superseded(state, wanted, replaced)
             try:
-                done = delta_log.put(self._archive.path, state.version + 1, actions, self.staging.commit_file)
+                done = delta_log.put(self._archive.storage, state.version + 1, lines, self.staging.commit_file)
             except OSError as error:
                 done = self._is_committed(state.version + 1)
                 if not done:
@@ -163,7 +163,7 @@ class Attempt:
             time.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))
         raise ArchiveError(
             f"the commit was refused {_COMMIT_TRIES} times because others kept committing",
-            path=str(self._archive.path),
+            path=self._archive.uri,
             hint="Run again, or use fewer lanes",
         )
 
@@ -186,9 +186,9 @@ class Attempt:
         return [
             {"commitInfo": {**said, **metadata}},
             *({"txn": {"appId": each.app_id, "version": each.version, "lastUpdated": now}} for each in wanted),
-            *(delta_log.remove_action(file.path, file.values, file.size, now, data_change) for file in replaced),
+            *(actions.remove_action(file.path, file.values, file.size, now, data_change) for file in replaced),
             *(
-                delta_log.add_action(file.path, file.values, file.size, file.added or now, data_change, file.stats)
+                actions.add_action(file.path, file.values, file.size, file.added or now, data_change, file.stats)
                 for file in self.files
             ),
         ]
@@ -217,7 +217,7 @@ class Attempt:
             # A killed run's committed file may have been replaced since: it stays as long as any other replaced file.
             # Listed ones first: one that is replaced between the two looks is found among the removed ones.
             known = set(self._archive.files()["path"]) | self._archive.removed()
-            removed = sum(remove(self._archive.path, leftover, known) for leftover in self.leftovers)
+            removed = sum(self._archive.storage.clear(leftover, known) for leftover in self.leftovers)
             log.info("removed %d files that %d killed runs left behind", removed, len(self.leftovers))
         if self._staging is not None:
             self._staging.finish()
@@ -245,7 +245,7 @@ class Attempt:
         if state.writer > delta_log.WRITER_VERSION:
             raise ArchiveError(
                 f"another program gave the table features of writer version {state.writer}",
-                path=str(self._archive.path),
+                path=self._archive.uri,
                 hint="Remove these features: the archiver writes tables of version 2",
             )
         if state is self._log:
@@ -262,15 +262,15 @@ class Attempt:
     def _superseded(self) -> Superseded:
         return Superseded(
             f"another run of {fence_of(self.scope).replace('/', ' ')} committed first",
-            path=str(self._archive.path),
+            path=self._archive.uri,
             hint="Nothing is lost: the next run goes on from what it committed",
         )
 
     def _is_committed(self, version: int) -> bool:
         """Whether the commit of a version is this attempt's, by its name."""
         wanted = f'"attempt":"{self._name}"'.encode()
-        with suppress(FileNotFoundError):
-            return wanted in delta_log.commit_path(self._archive.path, version).read_bytes()
+        with suppress(FileNotFoundError), self._archive.reached():
+            return wanted in delta_log.commit(self._archive.storage, version)
         return False
 
 

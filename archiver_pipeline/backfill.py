@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import archive_of
 from archiver_pipeline.backfilled import Backfilled
 from archiver_pipeline.errors import ArchiveError, RangeRefused, TopicChanged
 from archiver_pipeline.files import OnProgress, quietly
@@ -18,7 +18,7 @@ from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.mender import MEND, Mender
 from archiver_pipeline.seal import Sealer
 from archiver_pipeline.settings import Settings
-from archiver_pipeline.staging import Staging, translated
+from archiver_pipeline.staging import translated
 from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Backfiller:
             from_kafka: False leaves Kafka alone, and applies the present type rules to what the archive has.
         """
         self.settings = settings
-        self.archive = Archive(settings.archive_uri, settings.lanes)
+        self.archive = archive_of(settings)
         self._run_id = run_id
         self._on_step = on_step
         self._on_progress = on_progress
@@ -74,7 +74,7 @@ class Backfiller:
         if not self.archive.exists() or not self.archive.ledger().committed:
             raise RangeRefused(
                 "there is nothing archived yet, and so no offset up to which an hour could be filled",
-                path=str(self.archive.path),
+                path=self.archive.uri,
                 hint="Archive something first: `dagster job execute -m archiver_pipeline.definitions -j archive`",
             )
         for group in self._groups(sorted(set(hours))):
@@ -104,7 +104,7 @@ class Backfiller:
     def _group(self, hours: Sequence[Hour]) -> Iterator[Backfilled]:
         import polars as pl
 
-        staging = Staging(self.archive.path, f"{MEND}-{hours[0].name}")
+        staging = self.archive.storage.stage(f"{MEND}-{hours[0].name}")
         try:
             table, ledger = self.archive.snapshot()
             files = self.archive.files(table)
@@ -154,7 +154,7 @@ class Backfiller:
         topics = tuple(sorted({at.topic for at in ledger.committed}))
         cluster = Cluster(settings.model_copy(update={"topics": topics}))
         highest = files["last"].max()
-        with translated(self.archive.path):
+        with translated(self.archive.uri):
             read.read(cluster, ledger, highest if isinstance(highest, int) else -1, self._tell)
 
     def _tell(self, what: str, done: int, total: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import archive_of
 from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.batch_info import BatchInfo
 from archiver_pipeline.errors import ArchiveError, ArchiverError, Superseded, TopicChanged
@@ -77,7 +77,7 @@ class Archiver:
         self.settings = settings
         self.lane = lane
         self.cluster = cluster or Cluster(settings)
-        self.archive = Archive(settings.archive_uri, settings.lanes)
+        self.archive = archive_of(settings)
         self._run_id = run_id
         self._on_step = on_step
         self._planner = Planner(settings, lane, self.cluster)
@@ -223,7 +223,7 @@ class Archiver:
         if messages != sum(writer.types.values()):
             raise ArchiveError(
                 f"{messages:,} messages were read, but {sum(writer.types.values()):,} written; nothing was committed",
-                path=str(self.archive.path),
+                path=self.archive.uri,
                 hint="This is a defect of the archiver: please report it; the next run reads them again",
             )
         info = BatchInfo(

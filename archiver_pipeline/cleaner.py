@@ -11,7 +11,7 @@ from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, batch_of, rewrite_of
 from archiver_pipeline.errors import Superseded
 from archiver_pipeline.ledger import fence_of
-from archiver_pipeline.staging import leftovers, living, remove_empty_folders, translated
+from archiver_pipeline.staging import translated
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,14 @@ def clean_all(archive: Archive, names: Iterable[str], metadata: Mapping[str, str
     for _ in range(_TRIES):
         removed += _clean_behind(archive, _has_messages, metadata)
         # A live run of the lane may have been faster, and then have died.
-        if not leftovers(archive.path, _has_messages):
+        if not archive.storage.leftovers(_has_messages):
             break
     return removed + _remove(archive, names)
 
 
 def rewrites(archive: Archive) -> set[str]:
     """The rewrites of hours that are at work."""
-    return living(archive.path, _is_rewrite)
+    return archive.storage.living(_is_rewrite)
 
 
 def _is_rewrite(scope: str) -> bool:
@@ -79,7 +79,7 @@ def _has_messages(scope: str) -> bool:
 def _clean_behind(archive: Archive, mine: Callable[[str], bool], metadata: Mapping[str, str]) -> int:
     """Fence the dead runs of these scopes by a commit each, and remove what they left."""
     removed = 0
-    dead = {leftover.scope for leftover in leftovers(archive.path, mine)}
+    dead = {leftover.scope for leftover in archive.storage.leftovers(mine)}
     for hour in sorted({scope.partition("-")[2] for scope in dead if _is_rewrite(scope)}):
         attempt = rewrite_of(archive, envelope.SEAL, hour)
         removed += _fence(attempt, {**metadata, "rewrite": envelope.SEAL, "hour": hour})
@@ -102,14 +102,8 @@ def _fence(attempt: Attempt, metadata: Mapping[str, str]) -> int:
 
 def _remove(archive: Archive, names: Iterable[str]) -> int:
     """Remove files that the log has taken off its list, and the folders that are empty then."""
-    replaced = [archive.path / name for name in names]
-    removed = 0
-    for file in replaced:
-        with translated(file):
-            # Their tombstones stay in the log for a while: most have gone before.
-            if file.exists():
-                file.unlink(missing_ok=True)
-                removed += 1
-    for folder in sorted({file.parent for file in replaced}):
-        remove_empty_folders(archive.path, folder)
-    return removed
+    with translated(archive.uri):
+        # Their tombstones stay in the log for a while: most have gone before.
+        there = archive.storage.there(sorted(names))
+        archive.storage.remove(sorted(there))
+    return len(there)

@@ -21,6 +21,7 @@ from archiver_pipeline.lives import present_life
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import OffsetRange, TopicPartition
 from archiver_pipeline.reader import RangeReader
+from archiver_pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import polars as pl
@@ -95,6 +96,9 @@ Spans = Sequence[tuple[int, OffsetRange]]
 Read = Callable[[Sequence[OffsetRange], "Callable[[pl.DataFrame], None]", OnProgress], Spans]
 """Reads ranges from Kafka."""
 
+Archived = Callable[[Iterable[SoundFile], Spans, OnProgress], "Iterator[tuple[SoundFile, pl.DataFrame]]"]
+"""Reads the messages of spans from files."""
+
 
 def comparable(ledger: Ledger, look: Look) -> tuple[list[OffsetRange], list[str]]:
     """What archive and broker both have: a range for each partition in the present life of its topic.
@@ -119,7 +123,9 @@ def comparable(ledger: Ledger, look: Look) -> tuple[list[OffsetRange], list[str]
     return ranges, notes
 
 
-def compare(cluster: Cluster, ledger: Ledger, files: Sequence[SoundFile], on_progress: OnProgress) -> Comparison:
+def compare(
+    cluster: Cluster, ledger: Ledger, storage: Storage, files: Sequence[SoundFile], on_progress: OnProgress
+) -> Comparison:
     """Read what Kafka still has of the archived offsets, and the same offsets from the archive's files.
 
     What retention deletes meanwhile is left out on both sides, and so is what was erased from the archive on request.
@@ -130,10 +136,11 @@ def compare(cluster: Cluster, ledger: Ledger, files: Sequence[SoundFile], on_pro
     """
     ranges, notes = comparable(ledger, cluster.look())
     kafka, archive = Sums(), Sums()
-    erased = _erased(files, ranges)
+    archived = partial(_from_archive, storage)
+    erased = _erased(archived, files, ranges)
     read = partial(_from_kafka, cluster, ledger.copies())
     spans = read(ranges, lambda frame: kafka.add(_without(frame, erased)), on_progress)
-    for _, frame in _from_archive((file for file in files if file.type != envelope.ERASED), spans, on_progress):
+    for _, frame in archived((file for file in files if file.type != envelope.ERASED), spans, on_progress):
         archive.add(frame)
     theirs, ours, differing = kafka.totals(), archive.totals(), kafka.differing(archive)
     starts = {index: span.start for index, span in reversed(spans)}
@@ -150,7 +157,7 @@ def compare(cluster: Cluster, ledger: Ledger, files: Sequence[SoundFile], on_pro
     differences = [
         difference
         for index, buckets in differing.items()
-        for difference in _narrowed(read, still[index], buckets, files, still[index].at.topic in compacted)
+        for difference in _narrowed(read, archived, still[index], buckets, files, still[index].at.topic in compacted)
     ]
     return Comparison(tuple(partitions), tuple(differences), tuple(notes))
 
@@ -179,12 +186,12 @@ def _from_kafka(
     return [(index, span) for index, span in spans if len(span)]
 
 
-def _erased(files: Sequence[SoundFile], ranges: Sequence[OffsetRange]) -> pl.DataFrame:
+def _erased(archived: Archived, files: Sequence[SoundFile], ranges: Sequence[OffsetRange]) -> pl.DataFrame:
     """What was erased of the ranges, which neither side counts: `range` and `offset`."""
     import polars as pl
 
     of_files = [file for file in files if file.type == envelope.ERASED]
-    found = [frame.select("range", "offset") for _, frame in _from_archive(of_files, list(enumerate(ranges)), quietly)]
+    found = [frame.select("range", "offset") for _, frame in archived(of_files, list(enumerate(ranges)), quietly)]
     return pl.concat([pl.DataFrame(schema={"range": pl.UInt32, "offset": pl.Int64}), *found])
 
 
@@ -193,7 +200,7 @@ def _without(frame: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
 
 
 def _from_archive(
-    files: Iterable[SoundFile], spans: Spans, on_progress: OnProgress
+    storage: Storage, files: Iterable[SoundFile], spans: Spans, on_progress: OnProgress
 ) -> Iterator[tuple[SoundFile, pl.DataFrame]]:
     """Yield the archived messages of the spans, file by file: the archive's columns and `range`."""
     import polars as pl
@@ -207,7 +214,7 @@ def _from_archive(
     chosen = [file for file in files if file.first < high and file.last >= low]
     done, total = 0, sum(file.messages for file in chosen)
     for file in chosen:
-        with pyarrow.parquet.ParquetFile(file.path) as parquet:
+        with storage.local(file.path) as path, pyarrow.parquet.ParquetFile(path) as parquet:
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=list(COLUMNS)):
                 frame = pl.DataFrame(batch).join(wanted, on=["topic", "topic_id", "partition"])
                 frame = frame.filter((pl.col("offset") >= pl.col("start")) & (pl.col("offset") < pl.col("end")))
@@ -218,7 +225,12 @@ def _from_archive(
 
 
 def _narrowed(
-    read: Read, item: OffsetRange, buckets: Sequence[int], files: Sequence[SoundFile], compacted: bool
+    read: Read,
+    archived: Archived,
+    item: OffsetRange,
+    buckets: Sequence[int],
+    files: Sequence[SoundFile],
+    compacted: bool,
 ) -> Iterator[Difference]:
     """Compare the buckets of a partition message by message, until enough of them are found to differ."""
     found: defaultdict[tuple[Kind, str | None], list[int]] = defaultdict(list)
@@ -227,7 +239,7 @@ def _narrowed(
         window = [bucket for bucket in left if bucket < left[0] + _WINDOW]
         left = left[len(window) :]
         part = OffsetRange(item.at, max(item.start, window[0] * BUCKET), min(item.end, (window[-1] + 1) * BUCKET))
-        for kind, path, offset in _one_by_one(read, part, files):
+        for kind, path, offset in _one_by_one(read, archived, part, files):
             if kind != "extra" or not compacted:
                 found[kind, path].append(offset)
     if left:
@@ -236,7 +248,9 @@ def _narrowed(
         yield Difference(kind, item.at, tuple(sorted(offsets)[:NAMED_OFFSETS]), len(offsets), path)
 
 
-def _one_by_one(read: Read, part: OffsetRange, files: Sequence[SoundFile]) -> Iterator[tuple[Kind, str | None, int]]:
+def _one_by_one(
+    read: Read, archived: Archived, part: OffsetRange, files: Sequence[SoundFile]
+) -> Iterator[tuple[Kind, str | None, int]]:
     """Yield what differs in a part of a partition: the kind, the archive's file that holds it, and the offset."""
     theirs: dict[int, bytes] = {}
 
@@ -244,15 +258,15 @@ def _one_by_one(read: Read, part: OffsetRange, files: Sequence[SoundFile]) -> It
         theirs.update(zip(frame["offset"], hashes(frame), strict=True))
 
     spans = read([part], take, quietly)
-    archived = set()
-    for file, frame in _from_archive(files, spans, quietly):
+    seen = set()
+    for file, frame in archived(files, spans, quietly):
         for offset, number in zip(frame["offset"], hashes(frame), strict=True):
-            archived.add(offset)
+            seen.add(offset)
             if file.type == envelope.ERASED:
                 continue
             if offset not in theirs:
-                yield "extra", file.path, offset
+                yield "extra", file.address, offset
             elif theirs[offset] != number:
-                yield "changed", file.path, offset
-    for offset in sorted(theirs.keys() - archived):
+                yield "changed", file.address, offset
+    for offset in sorted(theirs.keys() - seen):
         yield "missing", None, offset

@@ -7,19 +7,21 @@ are. What is kept never hides a commit, of whomever: each reading goes on to the
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from archiver_pipeline.durable import force
+from archiver_pipeline.bucket_errors import StoreError
 from archiver_pipeline.envelope import RESERVED
 from archiver_pipeline.errors import ArchiveDamaged
+from archiver_pipeline.storage import Content, Storage
+
+if TYPE_CHECKING:
+    import polars as pl
 
 FOLDER = "_delta_log"
 ENGINE = "archiver"
@@ -33,6 +35,7 @@ LISTED_SECONDS = 60.0
 been cleaned up. A listing of a hundred thousand commits takes as long as a small batch."""
 
 _CHECKPOINT = ".checkpoint.parquet"
+_LAST_CHECKPOINT = f"{FOLDER}/_last_checkpoint"
 _TYPE = b'":{"path":"type='
 
 
@@ -79,133 +82,125 @@ class LogState:
         return {unquote(unquote(name)) for name, count in self._files.items() if count > 0} - RESERVED
 
 
-def read(archive: Path, known: LogState | None = None) -> LogState:
+def read(storage: Storage, known: LogState | None = None) -> LogState:
     """Read the log up to its newest commit; from `known` on where that is still what the log says.
 
     Raises:
         ArchiveDamaged: a commit or the checkpoint is missing or cannot be read.
+        OSError: the storage refused or does not answer.
     """
     now = time.monotonic()
-    state = known if known and known.mark and mark_of(archive, known.version) == known.mark else None
+    state = known if known and known.mark and storage.mark(commit_name(known.version)) == known.mark else None
     if state and state._listed and now - state._listed < LISTED_SECONDS:
-        return _carried_on(archive, state)
-    commits, checkpoints = listed(archive)
+        return _carried_on(storage, state)
+    there = listed(storage, state.checkpoint if state else _hinted(storage))
     carried_on = state is not None
-    state = _carried_on(archive, state or _from_checkpoint(archive, max(checkpoints, default=-1)))
-    if state.version < max(commits, default=-1):
+    state = _carried_on(storage, state or _from_checkpoint(storage, max(there.checkpoints, default=-1)))
+    if state.version < max(there.commits, default=-1):
         if carried_on:
-            return read(archive)
-        missing = commit_path(archive, state.version + 1)
+            return read(storage)
         raise ArchiveDamaged(
             f"the table's log has no commit {state.version + 1}",
-            path=str(missing),
+            path=storage.address(commit_name(state.version + 1)),
             hint="Restore this file from a copy; nothing was changed",
         )
     return replace(
         state,
-        oldest=min(commits, default=0),
-        checkpoint=max(checkpoints, default=-1),
+        oldest=there.oldest,
+        checkpoint=max(there.checkpoints, default=-1),
         _listed=now if state.mark else 0.0,
     )
 
 
-def commit_path(archive: Path, version: int) -> Path:
-    """Where the commit of a version lies."""
-    return archive / FOLDER / f"{version:020}.json"
+def commit_name(version: int) -> str:
+    """The commit of a version, as a file of the archive."""
+    return f"{FOLDER}/{version:020}.json"
 
 
-def put(archive: Path, version: int, actions: Iterable[Mapping[str, Any]], scratch: Path) -> bool:
-    """Put a commit in the log, forced to the disk before anyone sees it; False where the version is taken.
+def commit(storage: Storage, version: int) -> bytes:
+    """What the commit of a version says, a line each action. Raises FileNotFoundError."""
+    content = storage.fetch(commit_name(version))
+    if content is None:
+        raise FileNotFoundError(2, "there is no such commit", storage.address(commit_name(version)))
+    return content.data
+
+
+def put(storage: Storage, version: int, actions: Iterable[Mapping[str, Any]], scratch: Path) -> bool:
+    """Put a commit in the log, so that it lasts before anyone sees it; False where the version is taken.
 
     Args:
-        archive: the archive.
+        storage: the archive.
         version: the version that it makes.
         actions: a line each.
-        scratch: a file in the same file system, which is removed.
+        scratch: a local file for it, which is removed.
 
     Raises:
-        OSError: the disk refused; the commit may be in the log all the same.
+        OSError: disk or object store refused; the commit may be in the log all the same.
     """
-    path = commit_path(archive, version)
-    scratch.write_text("".join(json.dumps(action, separators=(",", ":")) + "\n" for action in actions), "utf-8")
-    force([scratch])
-    os.utime(scratch)  # Its time is that of the commit: see `view.behind`.
-    try:
-        os.link(scratch, path)
-    except FileExistsError:
-        return False
-    finally:
-        scratch.unlink(missing_ok=True)
-    force([path.parent])
-    return True
+    lines = (json.dumps(action, separators=(",", ":")) + "\n" for action in actions)
+    return storage.create(commit_name(version), "".join(lines).encode(), scratch)
 
 
-def add_action(path: str, values: Mapping[str, str], size: int, time_ms: int, change: bool, stats: Any) -> Any:
-    """An added file as a commit names it; its path is escaped once more than the disk has it."""
-    of_file = {"path": quote(path, safe="/=~"), "partitionValues": dict(values), "size": size}
-    return {"add": {**of_file, "modificationTime": time_ms, "dataChange": change, "stats": json.dumps(stats)}}
-
-
-def remove_action(path: str, values: Mapping[str, str], size: int, time_ms: int, change: bool) -> Any:
-    """A removed file as a commit names it."""
-    of_file = {"path": quote(path, safe="/=~"), "deletionTimestamp": time_ms, "dataChange": change}
-    return {"remove": {**of_file, "extendedFileMetadata": True, "partitionValues": dict(values), "size": size}}
-
-
-def make_durable(archive: Path, version: int) -> None:
+def make_durable(storage: Storage, version: int) -> None:
     """Force a commit to the disk, and the checkpoint that may have come with it; the library only writes them."""
-    log = archive / FOLDER
-    written = [commit_path(archive, version), *log.glob(f"{version:020}.checkpoint*"), log / "_last_checkpoint"]
-    for path in (*written, log, archive):
-        with suppress(FileNotFoundError):
-            force([path])
+    storage.lasting([commit_name(version), checkpoint_name(version), _LAST_CHECKPOINT])
 
 
-def listed(archive: Path) -> tuple[list[int], list[int]]:
-    """The versions of the commits and of the checkpoints that the log has."""
+@dataclass(frozen=True)
+class Listed:
+    """What a listing of the log shows: its oldest commit, and the versions of newer commits and checkpoints."""
+
+    oldest: int
+    commits: tuple[int, ...]
+    checkpoints: tuple[int, ...]
+
+
+def listed(storage: Storage, checkpoint: int = -1) -> Listed:
+    """List the log from a checkpoint on; all of it where that is not there."""
+    names = storage.names(FOLDER, f"{checkpoint:020}" if checkpoint >= 0 else "")
+    checkpoints = tuple(int(name[:20]) for name in names if name.endswith(_CHECKPOINT) and name[:20].isdigit())
+    if checkpoint >= 0 and checkpoint not in checkpoints:
+        return listed(storage)
+    commits = tuple(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
+    oldest = (storage.first(FOLDER) or "") if checkpoint >= 0 else ""
+    return Listed(int(oldest[:-5]) if oldest[:-5].isdigit() else min(commits, default=0), commits, checkpoints)
+
+
+def _hinted(storage: Storage) -> int:
+    """The newest checkpoint by the file that names it (Delta protocol, "Last Checkpoint File"), -1 without it."""
+    content = storage.fetch(_LAST_CHECKPOINT)
     try:
-        names = os.listdir(archive / FOLDER)
-    except (FileNotFoundError, NotADirectoryError):
-        return [], []
-    commits = [int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()]
-    checkpoints = [int(name[:20]) for name in names if name.endswith(_CHECKPOINT) and name[:20].isdigit()]
-    return commits, checkpoints
+        found = json.loads(content.data)["version"] if content else -1
+        return found if isinstance(found, int) else -1
+    except (ValueError, KeyError, TypeError):
+        return -1
 
 
-def mark_of(archive: Path, version: int) -> str:
-    """What tells a commit from another one in its place, as after a restore; empty where there is none."""
-    try:
-        found = os.stat(commit_path(archive, version))
-    except FileNotFoundError:
-        return ""
-    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+def checkpoint_name(version: int) -> str:
+    """The checkpoint of a version, as a file of the archive."""
+    return f"{FOLDER}/{version:020}{_CHECKPOINT}"
 
 
-def checkpoint_path(archive: Path, version: int) -> Path:
-    """Where the checkpoint of a version lies."""
-    return archive / FOLDER / f"{version:020}{_CHECKPOINT}"
-
-
-def _from_checkpoint(archive: Path, version: int) -> LogState:
+def _from_checkpoint(storage: Storage, version: int) -> LogState:
     if version < 0:
         return LogState()
-    path = checkpoint_path(archive, version)
-    rows = [row for row in _column(path, "txn").drop_nulls().to_list() if row["appId"] is not None]
-    (metadata,) = [row for row in _column(path, "metaData").drop_nulls().to_list() if row["id"] is not None][:1] or [{}]
-    writers = [row["minWriterVersion"] for row in _column(path, "protocol").drop_nulls().to_list()]
+    columns = {name: checkpoint_column(storage, version, name) for name in ("txn", "metaData", "protocol", "add")}
+    rows = [row for row in columns["txn"].drop_nulls().to_list() if row["appId"] is not None]
+    (metadata,) = [row for row in columns["metaData"].drop_nulls().to_list() if row["id"] is not None][:1] or [{}]
+    writers = [row["minWriterVersion"] for row in columns["protocol"].drop_nulls().to_list()]
     return LogState(
         version,
         checkpoint=version,
         transactions={row["appId"]: Transaction(row["appId"], row["version"], row["lastUpdated"]) for row in rows},
         metadata={**metadata, "configuration": _pairs(metadata.get("configuration"))},
         writer=max((each for each in writers if each is not None), default=0),
-        _files=_by_type(path),
+        _files=_by_type(columns["add"]),
     )
 
 
-def _by_type(checkpoint: Path) -> Counter[str]:
+def _by_type(added: Any) -> Counter[str]:
     """How many files each type has, by its name as the log writes it."""
-    paths = _column(checkpoint, "add").struct.field("path").drop_nulls()
+    paths = added.struct.field("path").drop_nulls()
     return Counter(dict(paths.str.extract("^type=([^/]*)/").drop_nulls().value_counts().iter_rows()))
 
 
@@ -216,17 +211,19 @@ def _pairs(configuration: Any) -> dict[str, str]:
     return {row["key"]: row["value"] for row in configuration or ()}
 
 
-def _column(checkpoint: Path, name: str) -> Any:
+def checkpoint_column(storage: Storage, version: int, name: str) -> pl.Series:
+    """A column of a checkpoint: `txn`, `metaData`, `protocol`, `add` or `remove`. Raises ArchiveDamaged."""
     import polars as pl
 
     try:
-        # Its path is the archive's own, whatever characters that has.
-        return pl.read_parquet(checkpoint, columns=[name], glob=False, hive_partitioning=False)[name]
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise damaged(checkpoint, error) from error
+        with storage.local(checkpoint_name(version)) as path:
+            # Its path is the archive's own, whatever characters that has.
+            return pl.read_parquet(path, columns=[name], glob=False, hive_partitioning=False)[name]
+    except (pl.exceptions.PolarsError, FileNotFoundError) as error:
+        raise damaged(storage.address(checkpoint_name(version)), error) from error
 
 
-def _carried_on(archive: Path, state: LogState) -> LogState:
+def _carried_on(storage: Storage, state: LogState) -> LogState:
     """Read the commits behind a state, one after the other by name.
 
     A listing made while others commit may hold a commit and lack the one before it.
@@ -234,9 +231,9 @@ def _carried_on(archive: Path, state: LogState) -> LogState:
     version, mark = state.version, state.mark
     transactions, files = dict(state.transactions), Counter(state._files)
     changes: dict[str, Any] = {}
-    while after := mark_of(archive, version + 1):
-        version, mark = version + 1, after
-        for kind, action in _actions(commit_path(archive, version)):
+    while content := _fetched(storage, version + 1):
+        version, mark = version + 1, content.mark
+        for kind, action in _actions(storage, version, content.data):
             match kind:
                 case "txn":
                     app_id = action["appId"]
@@ -249,19 +246,28 @@ def _carried_on(archive: Path, state: LogState) -> LogState:
                     files[action] += 1 if kind == "add" else -1
     if version == state.version:
         # A commit that a checkpoint covers may be gone: then the next reading begins there again.
-        return state if mark else replace(state, mark=mark_of(archive, version))
+        return state if mark else replace(state, mark=storage.mark(commit_name(version)))
     return replace(state, version=version, transactions=transactions, _files=files, mark=mark, **changes)
 
 
-def _actions(commit: Path) -> Sequence[tuple[str, Any]]:
+def _fetched(storage: Storage, version: int) -> Content | None:
+    """The commit of a version; None where there is none."""
+    try:
+        return storage.fetch(commit_name(version))
+    except StoreError:
+        raise  # Nobody knows what is there.
+    except OSError as error:
+        raise damaged(storage.address(commit_name(version)), error) from error
+
+
+def _actions(storage: Storage, version: int, content: bytes) -> Sequence[tuple[str, Any]]:
     """The actions of a commit; of files, of which there may be thousands, only the type."""
     try:
-        content = commit.read_bytes()
         if not content.rstrip().endswith(b"}"):
             raise ValueError("it is cut short")
         return list(_parsed(content))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise damaged(commit, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(storage.address(commit_name(version)), error) from error
 
 
 def _parsed(content: bytes) -> Iterator[tuple[str, Any]]:
@@ -284,10 +290,10 @@ def _parsed(content: bytes) -> Iterator[tuple[str, Any]]:
                     yield kind, folder.removeprefix("type=")
 
 
-def damaged(path: Path, error: Exception) -> ArchiveDamaged:
+def damaged(address: str, error: Exception) -> ArchiveDamaged:
     """The error of a file of the log that cannot be read."""
     return ArchiveDamaged(
         f"a file of the table's log cannot be read: {error}",
-        path=str(path),
+        path=address,
         hint="Restore this file from a copy; nothing was changed",
     )

@@ -111,7 +111,7 @@ class Eraser:
             clock.step("write")
             writer = SealedWriter(attempt, hour, expected)
             try:
-                with translated(self._archive.path):
+                with translated(self._archive.uri):
                     split.write(writer, attempt.staging.scratch, sort=sort)
                     writer.close()
                 check_count(hour, expected, writer.messages)

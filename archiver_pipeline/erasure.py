@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope, erasure_plan, view
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import archive_of
 from archiver_pipeline.cleaner import clean_all, replaced, rewrites
 from archiver_pipeline.eraser import ErasedHour, Eraser
 from archiver_pipeline.erasure_plan import ErasurePlan
@@ -23,7 +23,7 @@ from archiver_pipeline.look import Look
 from archiver_pipeline.predicate import Matches, Predicate
 from archiver_pipeline.settings import Settings
 from archiver_pipeline.steps import OnStep
-from archiver_pipeline.verify import unlisted
+from archiver_pipeline.verify import NO_ARCHIVE, unlisted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,7 +67,7 @@ class Erased:
     hours: tuple[ErasedHour, ...]
     removed: int
     busy: tuple[str, ...]
-    unknown: tuple[Path, ...]
+    unknown: tuple[str, ...]
     followers: tuple[Reached, ...]
     seconds: float
 
@@ -111,7 +111,7 @@ class Erasure:
             run_id: who does it, for the commits.
             on_step: told of each step.
         """
-        self.archive = Archive(settings.archive_uri, settings.lanes)
+        self.archive = archive_of(settings)
         self.patience_seconds = _PATIENCE_SECONDS
         self._settings = settings
         self._working = working
@@ -120,7 +120,7 @@ class Erasure:
 
     def interrupted(self) -> list[ErasurePlan]:
         """The erasures that were confirmed and are not done; nobody else is at work on them."""
-        return erasure_plan.plans(self.archive.path)
+        return erasure_plan.plans(self.archive.storage)
 
     def look(self, predicate: Predicate, on_progress: OnProgress = quietly) -> Found:
         """Find what matches; nothing is changed.
@@ -141,9 +141,9 @@ class Erasure:
             listed = self.archive.files(table)
             try:
                 self._check(listed, table.version(), on_progress)
-                paths = [str(self.archive.path.absolute() / path) for path in listed["path"]]
+                paths = listed["path"].to_list()
                 target = erasure_plan.target(self._working)
-                matches = predicate.find(paths, target, self._working / "spilled")
+                matches = predicate.find(self.archive.storage, paths, target, self._working / "spilled")
                 return Found(matches, listed.height, int(listed["bytes"].sum()), started_ms)
             except ArchiveError as error:
                 # A rewrite may have replaced a file, and another run removed it.
@@ -152,14 +152,14 @@ class Erasure:
                 log.info("%s; looking again", error)
         raise ArchiveError(
             f"files were replaced in each of {_TRIES} attempts to look through the archive",
-            path=str(self.archive.path),
+            path=self.archive.uri,
             hint="Raise ARCHIVER_KEEP_REPLACED_HOURS above the time that it takes; nothing was changed",
         )
 
     def confirm(self, predicate: Predicate, found: Found) -> ErasurePlan:
         """Make what was found a plan, which will be done whatever is killed. Raises StorageError."""
         self._on_step("confirm")
-        return erasure_plan.confirm(self._working, found.started_ms, predicate.digest)
+        return erasure_plan.confirm(self.archive.storage, self._working, found.started_ms, predicate.digest)
 
     def do(self, plan: ErasurePlan, on_progress: OnProgress = quietly) -> Erased:
         """Do what is left of a plan, and forget it once every hour is done.
@@ -185,7 +185,7 @@ class Erasure:
             raise
         busy = self._wait()
         removed = self._remove()
-        unknown = tuple(unlisted(self.archive, self.archive.files()["path"]))
+        unknown = tuple(map(self.archive.storage.address, unlisted(self.archive, self.archive.files()["path"])))
         self._on_step("follow")
         followers = tuple(reach(self._settings, plan.hours, self._on_step))
         self._on_step("forget")
@@ -215,7 +215,7 @@ class Erasure:
     def _check(self, listed: pl.DataFrame, version: int, on_progress: OnProgress) -> None:
         """Raise ArchiveDamaged for files with messages that are not as they were written."""
         wanted = [file for file in listed_files(listed) if file.type != envelope.ERASED]
-        found = check_files(self.archive.path.absolute(), wanted, version, on_progress)
+        found = check_files(self.archive.storage, wanted, version, on_progress)
         faults = [item for item in found if isinstance(item, Fault)]
         if faults:
             named = ", ".join(fault.path for fault in faults[:_NAMED])
@@ -255,9 +255,8 @@ def begun(settings: Settings, run_id: str = "", on_step: OnStep = lambda _: None
     Raises:
         ArchiveError: there is no archive, or another erasure is at work.
     """
-    archive = Archive(settings.archive_uri, settings.lanes)
+    archive = archive_of(settings)
     if not archive.exists():
-        path = str(archive.path.absolute())
-        raise ArchiveError("there is no archive yet", path=path, hint="Check BASE_DIR, or archive something first")
-    with erasure_plan.erasing(archive.path) as working:
+        raise ArchiveError("there is no archive yet", path=archive.uri, hint=NO_ARCHIVE)
+    with erasure_plan.erasing(archive.storage) as working:
         yield Erasure(settings, working, run_id, on_step)

@@ -1,30 +1,29 @@
-"""The plan of an erasure on the disk: which messages go, so that one that was killed is finished as it was confirmed.
+"""The plan of an erasure: which messages go, so that one that was killed is finished as it was confirmed.
 
-_erasures/working/                      what one that is not confirmed yet has found
+_erasures/working/                      what one that is not confirmed yet has found; beside a bucket, on the local disk
 _erasures/<ms>-<sha256>/plan.parquet    what was confirmed; it goes when all of it is done
 
-A plan has identities, no content. Readers of the archive pass over names that begin with `_`. Beside the archive lies
-`archive.erasure.lock`, which is held by flock(2) while an erasure is at work: one at a time.
+A plan has identities, no content. Readers of the archive pass over names that begin with `_`. One erasure is at work at
+a time (see `Storage.alone`).
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.durable import force, is_locked, locked
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.runs import ORDER
 from archiver_pipeline.staging import translated
+from archiver_pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,30 +31,42 @@ if TYPE_CHECKING:
 FOLDER = "_erasures"
 """Folder of the archive for the plans of erasures."""
 
-_PLAN, _WORKING = "plan.parquet", "working"
+_PLAN, _WORKING = "plan.parquet", f"{FOLDER}/working"
 _NAME = re.compile(r"(\d+)-([0-9a-f]{64})")
+_WORK = "erasure"
 
 
 @dataclass(frozen=True, order=True)
 class ErasurePlan:
-    """A confirmed erasure: when it began (ms since 1970), the SHA-256 of its condition, and its folder."""
+    """A confirmed erasure: when it began (ms since 1970), the SHA-256 of its condition, and where it lies."""
 
     started_ms: int
     predicate_hash: str
-    folder: Path
+    storage: Storage = field(compare=False, repr=False)
 
     @property
     def started(self) -> datetime:
         """When it began, UTC."""
         return datetime.fromtimestamp(self.started_ms / 1000, UTC)
 
+    @property
+    def name(self) -> str:
+        """Its file, below the archive."""
+        return f"{FOLDER}/{self.started_ms}-{self.predicate_hash}/{_PLAN}"
+
+    @property
+    def address(self) -> str:
+        """The address of its folder."""
+        return self.storage.address(self.name.removesuffix(f"/{_PLAN}"))
+
     @cached_property
     def hours(self) -> dict[Hour, int]:
         """Its hours in order, and how many messages are to go in each."""
         import polars as pl
 
-        rows = self._scan().group_by("dt", "hr").agg(pl.len()).sort("dt", "hr").collect().iter_rows()
-        return {Hour(dt, hr): count for dt, hr, count in rows}
+        with self._scan() as rows:
+            counts = rows.group_by("dt", "hr").agg(pl.len()).sort("dt", "hr").collect()
+        return {Hour(dt, hr): count for dt, hr, count in counts.iter_rows()}
 
     def of(self, hour: Hour) -> pl.DataFrame:
         """The messages of an hour that are to go: topic, topic_id, partition, offset, and the type that they had.
@@ -64,45 +75,45 @@ class ErasurePlan:
         """
         import polars as pl
 
-        rows = self._scan().filter(pl.col("dt") == hour.dt, pl.col("hr") == hour.hr).select(*ORDER, "type")
-        return rows.unique(ORDER).collect()
+        with self._scan() as rows:
+            mine = rows.filter(pl.col("dt") == hour.dt, pl.col("hr") == hour.hr).select(*ORDER, "type")
+            return mine.unique(ORDER).collect()
 
     def remove(self) -> None:
         """Forget it, once nothing of it is left to be done."""
-        with translated(self.folder):
-            (self.folder / _PLAN).unlink(missing_ok=True)
-            self.folder.rmdir()
-            force([self.folder.parent])
+        with translated(self.address):
+            self.storage.remove([self.name])
+            self.storage.lasting([self.name.rpartition("/")[0]])
 
-    def _scan(self) -> pl.LazyFrame:
+    @contextmanager
+    def _scan(self) -> Iterator[pl.LazyFrame]:
         import polars as pl
 
-        path = self.folder / _PLAN
         try:
-            found = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-            found.collect_schema()
-        except (OSError, pl.exceptions.PolarsError) as error:
+            with translated(self.address), self.storage.local(self.name) as path:
+                found = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+                found.collect_schema()
+                yield found
+        except (FileNotFoundError, pl.exceptions.PolarsError) as error:
             raise ArchiveDamaged(
                 f"the plan of an erasure cannot be read: {error}",
-                path=str(path),
+                path=self.storage.address(self.name),
                 hint="Remove its folder and erase anew: what is erased already stays so",
             ) from error
-        return found
 
 
 @contextmanager
-def erasing(archive: Path) -> Iterator[Path]:
-    """Let no other process erase meanwhile; gives an empty folder to work in, which goes at the end.
+def erasing(storage: Storage) -> Iterator[Path]:
+    """Let no other process erase meanwhile; gives an empty local folder to work in, which goes at the end.
 
     Raises:
         ArchiveError: another process is erasing.
         StorageError: the folder cannot be written.
     """
-    root = archive / FOLDER
-    working = root / _WORKING
-    with translated(root), _held(archive):
+    with translated(storage.address(FOLDER)), _held(storage):
+        working = storage.workroom(_WORKING)
         shutil.rmtree(working, ignore_errors=True)
-        for folder in root.glob("*-*"):
+        for folder in working.parent.glob("*-*"):
             with suppress(OSError):
                 folder.rmdir()
         target(working).parent.mkdir(parents=True)
@@ -111,22 +122,18 @@ def erasing(archive: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(working, ignore_errors=True)
             with suppress(OSError):
-                root.rmdir()
+                working.parent.rmdir()
 
 
 @contextmanager
-def _held(archive: Path) -> Iterator[None]:
+def _held(storage: Storage) -> Iterator[None]:
     try:
-        with locked(_lock(archive), wait=False):
+        with storage.alone(_WORK):
             yield
     except BlockingIOError:
         raise ArchiveError(
-            "another erasure of this archive is at work", path=str(archive), hint="Run again when it is done"
+            "another erasure of this archive is at work", path=storage.uri, hint="Run again when it is done"
         ) from None
-
-
-def _lock(archive: Path) -> Path:
-    return archive.with_name(archive.name + ".erasure")
 
 
 def target(working: Path) -> Path:
@@ -134,26 +141,24 @@ def target(working: Path) -> Path:
     return working / "found" / _PLAN
 
 
-def confirm(working: Path, started_ms: int, predicate_hash: str) -> ErasurePlan:
+def confirm(storage: Storage, working: Path, started_ms: int, predicate_hash: str) -> ErasurePlan:
     """Make what was found a plan: from now on it will be done, whatever is killed. Raises StorageError."""
-    folder = working.parent / f"{started_ms}-{predicate_hash}"
-    found = target(working)
-    with translated(folder):
-        force([found, found.parent])
-        os.rename(found.parent, folder)
-        force([folder.parent, folder.parent.parent])
-    return ErasurePlan(started_ms, predicate_hash, folder)
+    plan = ErasurePlan(started_ms, predicate_hash, storage)
+    with translated(plan.address):
+        storage.put(target(working), plan.name)
+    return plan
 
 
-def plans(archive: Path) -> list[ErasurePlan]:
+def plans(storage: Storage) -> list[ErasurePlan]:
     """The plans that are not done, the oldest first; of the last one a process may be at work."""
-    root = archive / FOLDER
-    names = sorted(os.listdir(root)) if root.is_dir() else []
-    # A kill may leave the folder of one that is done.
-    found = [(match, root / name) for name in names if (match := _NAME.fullmatch(name)) and os.listdir(root / name)]
-    return sorted(ErasurePlan(int(match[1]), match[2], folder) for match, folder in found)
+    with translated(storage.address(FOLDER)):
+        found = [match for name in storage.names(FOLDER) if (match := _NAME.fullmatch(name))]
+        every = {plan.name: plan for match in found for plan in [ErasurePlan(int(match[1]), match[2], storage)]}
+        # A kill may leave the folder of one that is done.
+        return sorted(every[name] for name in storage.there(sorted(every)))
 
 
-def interrupted(archive: Path) -> list[ErasurePlan]:
+def interrupted(storage: Storage) -> list[ErasurePlan]:
     """The plans that are not done and that no process is at work on."""
-    return [] if is_locked(_lock(archive)) else plans(archive)
+    found = plans(storage)
+    return [] if found and storage.is_busy(_WORK) else found

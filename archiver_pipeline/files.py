@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from archiver_pipeline import envelope
+from archiver_pipeline.bucket_errors import StoreError
+from archiver_pipeline.staging import storage_error
+from archiver_pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,7 +44,7 @@ class Fault:
 
     Attributes:
         kind: `missing`, `changed`, `unlisted`, `doubled`, or `unerased` for an erasure that was interrupted.
-        path: the file as an absolute path, or the archive's folder where no single file is at fault.
+        path: the whole address of the file, or that of the archive where no single file is at fault.
         what: what is wrong.
         hint: what to do next.
     """
@@ -69,8 +72,10 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class SoundFile:
-    """A file of the table without fault: its absolute path, type, rows, and its first and last offset."""
+    """A file of the table without fault: its address, its path below the archive, type, rows, and its first and last
+    offset."""
 
+    address: str
     path: str
     type: str
     messages: int
@@ -91,39 +96,46 @@ def listed_files(frame: pl.DataFrame) -> list[ListedFile]:
 
 
 def check_files(
-    archive: Path, files: Iterable[ListedFile], version: int, on_progress: OnProgress
+    storage: Storage, files: Iterable[ListedFile], version: int, on_progress: OnProgress
 ) -> Iterator[SoundFile | Fault]:
     """Check each file on its own, several at a time; content is hashed as a stream.
 
     Args:
-        archive: the archive's folder.
+        storage: the archive's files.
         files: what the table's log lists.
         version: the version of the table, for the text of faults.
         on_progress: told after each file.
     """
     wanted = list(files)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "check") as pool:
-        checked = pool.map(lambda file: check_file(archive, file, version), wanted)
+        checked = pool.map(lambda file: check_file(storage, file, version), wanted)
         for done, outcome in enumerate(checked, 1):
             on_progress("files", done, len(wanted))
             yield outcome
 
 
-def check_file(archive: Path, file: ListedFile, version: int) -> SoundFile | Fault:
-    """Check size, hash, place, readability, row count and hours of a file that version `version` of the log lists."""
-    path = archive / file.path
+def check_file(storage: Storage, file: ListedFile, version: int) -> SoundFile | Fault:
+    """Check size, hash, place, readability, row count and hours of a file that version `version` of the log lists.
+
+    Raises:
+        StorageError: the object store does not answer, and nobody knows what it has.
+    """
+    address = storage.address(file.path)
     try:
-        return _sound(path, file)
+        with storage.local(file.path) as path:
+            return _sound(address, path, file)
     except FileNotFoundError:
         what = f"listed by the table's log (version {version}) but not there"
-        return Fault("missing", str(path), what, RESTORE)
+        return Fault("missing", address, what, RESTORE)
     except _Damage as damage:
-        return Fault("changed", str(path), str(damage), RESTORE)
+        return Fault("changed", address, str(damage), RESTORE)
+    except StoreError as error:
+        raise storage_error(error, address) from error
     except OSError as error:
-        return Fault("changed", str(path), f"it cannot be read: {error.strerror or error}", RESTORE)
+        return Fault("changed", address, f"it cannot be read: {error.strerror or error}", RESTORE)
 
 
-def _sound(path: Path, file: ListedFile) -> SoundFile:
+def _sound(address: str, path: Path, file: ListedFile) -> SoundFile:
     size = path.stat().st_size
     if size != file.bytes:
         raise _Damage(f"it has {size} bytes, the table's log says {file.bytes}")
@@ -143,7 +155,9 @@ def _sound(path: Path, file: ListedFile) -> SoundFile:
         if _hour(stamp) != (file.dt, file.hr):
             raise _Damage(f"it holds messages of hour {'T'.join(_hour(stamp))}")
     offsets = _bounds(metadata, names.index("offset"))
-    return SoundFile(str(path), file.type, file.messages, min(offsets, default=0), max(offsets, default=2**63 - 1))
+    return SoundFile(
+        address, file.path, file.type, file.messages, min(offsets, default=0), max(offsets, default=2**63 - 1)
+    )
 
 
 def _hash(path: Path) -> str:

@@ -39,8 +39,8 @@ class HourSplit:
         self._hour = hour
         self._on_frame = on_frame
         self._files = files_by_type(archive, attempt, hour)
-        self._tables = HourTables(archive.path, attempt.ledger.version, hour, on_frame, "erased from")
-        self._checked: dict[str, list[Path]] = {}
+        self._tables = HourTables(archive.storage, attempt.ledger.version, hour, on_frame, "erased from")
+        self._checked: dict[str, list[str]] = {}
         self._hits = Counter[str]()
 
     def paths(self) -> list[str]:
@@ -97,13 +97,14 @@ class HourSplit:
         """
         erased = Runs(folder / "erased")
         for name in self._chosen:
-            staying = self._staying(tables_of_all(self._sound(name)), erased)
+            staying = self._staying(tables_of_all(map(self._archive.storage.local, self._sound(name))), erased)
             for table in sorted_before(staying, folder / "runs") if sort else in_blocks(staying):
                 writer.add(name, table)
         if envelope.ERASED in self._files:
-            for path in self._sound(envelope.ERASED):
-                for frame in frames_of(path):
-                    erased.add(frame)
+            for name in self._sound(envelope.ERASED):
+                with self._archive.storage.local(name) as path:
+                    for frame in frames_of(path):
+                        erased.add(frame)
         erased.close()
         for frame in merged(erased):
             self._on_frame()
@@ -121,19 +122,20 @@ class HourSplit:
     def _rewritten(self) -> list[str]:
         return [*self._chosen, *({envelope.ERASED} & self._files.keys())]
 
-    def _sound(self, name: str) -> list[Path]:
-        """The files of a type, each checked once."""
+    def _sound(self, name: str) -> list[str]:
+        """The files of a type, as paths below the archive, each checked once."""
         if name not in self._checked:
             self._checked[name] = list(self._tables.checked(name, self._files[name]))
         return self._checked[name]
 
-    def _count(self, paths: Iterable[Path]) -> int:
+    def _count(self, files: Iterable[str]) -> int:
         """How many messages of files are to be erased."""
         count = 0
-        for path in paths:
-            for frame in frames_of(path, ORDER):
-                self._on_frame()
-                count += frame.join(self._about(frame), on=ORDER, how="semi").height
+        for name in files:
+            with self._archive.storage.local(name) as path:
+                for frame in frames_of(path, ORDER):
+                    self._on_frame()
+                    count += frame.join(self._about(frame), on=ORDER, how="semi").height
         return count
 
     def _about(self, frame: pl.DataFrame) -> pl.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiver_pipeline.archive import Archive
@@ -14,6 +13,7 @@ from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.files import Fault, ListedFile, check_file
 from archiver_pipeline.hours import Hour, HourFile
 from archiver_pipeline.parquet import tables_of_all
+from archiver_pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,14 +24,14 @@ class HourTables:
     """The files of an hour, to be read type by type.
 
     Attributes:
-        archive: the archive's folder.
+        storage: the archive's files.
         version: the version of the table, for the text of faults.
         hour: the hour.
         on_table: told of each table that is read.
         doing: what is to be done to the hour, for the text of faults.
     """
 
-    archive: Path
+    storage: Storage
     version: int
     hour: Hour
     on_table: Callable[[], None]
@@ -39,22 +39,25 @@ class HourTables:
 
     def of(self, type_name: str, files: Sequence[HourFile]) -> Iterator[pa.Table]:
         """Read the messages of one type (`parquet.tables_of_all`). ArchiveDamaged: a file is missing or changed."""
-        for table in tables_of_all(self.checked(type_name, files)):
+        for table in tables_of_all(map(self.storage.local, self.checked(type_name, files))):
             self.on_table()
             yield table
 
-    def checked(self, type_name: str, files: Sequence[HourFile]) -> Iterator[Path]:
-        """Yield files that are as they were written: a rewrite must not give a damaged one a good name."""
+    def checked(self, type_name: str, files: Sequence[HourFile]) -> Iterator[str]:
+        """Yield the paths (below the archive) of files that are as they were written.
+
+        A rewrite must not give a damaged one a good name.
+        """
         for file in files:
             listed = ListedFile(file.path, type_name, self.hour.dt, self.hour.hr, file.messages, file.bytes)
-            found = check_file(self.archive, listed, self.version)
+            found = check_file(self.storage, listed, self.version)
             if isinstance(found, Fault):
                 raise ArchiveDamaged(
                     f"hour {self.hour} cannot be {self.doing}: {found.what}",
                     path=found.path,
                     hint=f"The hour was left as it was. {found.hint}",
                 )
-            yield self.archive / file.path
+            yield file.path
 
 
 def files_by_type(archive: Archive, attempt: Attempt, hour: Hour) -> dict[str, list[HourFile]]:

@@ -27,12 +27,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from archiver_pipeline import delta_log
 from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.delta_log import Transaction as Transaction
 from archiver_pipeline.plan import Committed, Gap, TopicPartition
+from archiver_pipeline.storage import Storage
 
 REPLAY = "replay"
 """How the scope of a replay's attempts begins, and their fence."""
@@ -228,7 +228,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def read(archive: Path) -> Ledger:
+def read(storage: Storage) -> Ledger:
     """Read the ledger from the newest checkpoint and the commits after it; all transactions at once, however many.
 
     An archive that does not exist yet has an empty ledger.
@@ -236,7 +236,7 @@ def read(archive: Path) -> Ledger:
     Raises:
         ArchiveDamaged: a commit or the checkpoint cannot be read.
     """
-    return of_log(delta_log.read(archive))
+    return of_log(delta_log.read(storage))
 
 
 def of_log(state: LogState) -> Ledger:

@@ -79,7 +79,7 @@ class Mender:
             attempt.check_listed(paths)
         kafka, ledger = read.of(hour), attempt.ledger
         scratch = attempt.staging.scratch / "archived"
-        with attempt.reading(paths), translated(self._archive.path):
+        with attempt.reading(paths), translated(self._archive.uri):
             rows = archived.read(scratch, self._settings, read.types, partial(clock.step, "frame"))
             frames = _each(merged(kafka, rows), partial(clock.step, "frame"))
             tally = compare(frames, {at: what.first for at, what in ledger.committed.items()})
@@ -93,14 +93,14 @@ class Mender:
             attempt.discard()
             return outcome(fault=fault, seconds=clock.elapsed())
         clock.step("write")
-        with translated(self._archive.path):
+        with translated(self._archive.uri):
             files = _write(attempt, hour, archived.expected(dirty, tally), kafka, rows, clock)
         replaced = archived.replaced(dirty)
         version = finish(
             attempt, clock, self._metadata(hour, tally), replaced, _numbers(ledger, hour, found), changes=True
         )
         return outcome(
-            mended=tuple(str(self._archive.path / file.path) for file in archived.bad),
+            mended=tuple(self._archive.storage.address(file.path) for file in archived.bad),
             files_before=len(replaced),
             files_after=files,
             seconds=clock.elapsed(),

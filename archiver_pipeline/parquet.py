@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,23 +61,28 @@ def tables_of(path: Path) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch]).select(COLUMNS).cast(table_schema())
 
 
-def tables_of_all(paths: Iterable[Path]) -> Iterator[pa.Table]:
+def tables_of_all(files: Iterable[AbstractContextManager[Path]]) -> Iterator[pa.Table]:
     """Yield the messages of files, in order, as `tables_of` does, but small ones many at a time. It raises the same."""
     import pyarrow.parquet
 
     small: list[Path] = []
     most = 0
-    for path in paths:
-        meta = pyarrow.parquet.read_metadata(path)
-        size = sum(_at_most(meta.row_group(number)) for number in range(meta.num_row_groups))
-        if small and (most + size > _SMALL_BYTES or len(small) >= _SMALL_FILES):
-            yield from _together(small)
-            small, most = [], 0
-        if size > _SMALL_BYTES:
-            yield from tables_of(path)
-        else:
-            small, most = [*small, path], most + size
-    yield from _together(small)
+    with ExitStack() as held:
+        for file in files:
+            own = ExitStack()
+            path = own.enter_context(file)
+            meta = pyarrow.parquet.read_metadata(path)
+            size = sum(_at_most(meta.row_group(number)) for number in range(meta.num_row_groups))
+            if small and (most + size > _SMALL_BYTES or len(small) >= _SMALL_FILES):
+                yield from _together(small)
+                small, most = [], 0
+                held.close()
+            held.enter_context(own)
+            if size > _SMALL_BYTES:
+                yield from tables_of(path)
+            else:
+                small, most = [*small, path], most + size
+        yield from _together(small)
 
 
 def _together(paths: list[Path]) -> Iterator[pa.Table]:

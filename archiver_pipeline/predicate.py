@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
 from archiver_pipeline.errors import ArchiveError, PredicateRefused, StorageError
-from archiver_pipeline.fields import literal, no_glob
+from archiver_pipeline.fields import literal
+from archiver_pipeline.storage import Storage
 from archiver_pipeline.view_files import COLUMNS
 
 if TYPE_CHECKING:
@@ -75,14 +76,15 @@ class Predicate:
         """The SHA-256 of its text, without spaces around it, as 64 hex digits."""
         return hashlib.sha256(self.text.strip().encode()).hexdigest()
 
-    def find(self, paths: Iterable[str], target: Path, scratch: Path) -> Matches:
+    def find(self, storage: Storage, paths: Iterable[str], target: Path, scratch: Path) -> Matches:
         """Find what matches, and write it to a Parquet file: `IDENTITY`, timestamp, type, dt and hr, in the order of
         hours.
 
         What is erased already never matches. A message on which the predicate fails does not either, and is counted.
 
         Args:
-            paths: the files of the snapshot, absolute.
+            storage: the archive's files.
+            paths: those of the snapshot, below the archive.
             target: the file to be written.
             scratch: a folder for what does not fit into memory.
 
@@ -92,7 +94,8 @@ class Predicate:
             ArchiveError: a file cannot be read.
         """
         with self._database(scratch) as connection:
-            connection.execute(f"CREATE VIEW messages AS {_select(list(paths))}")
+            storage.attach(connection)
+            connection.execute(f"CREATE VIEW messages AS {_select([storage.pattern(path) for path in paths])}")
             self._check(connection)
             bytes_ = "value_bytes IS NOT NULL AS undecoded"
             names = ", ".join(f'"{name}"' for name in (*IDENTITY, "timestamp", *envelope.PARTITION_COLUMNS))
@@ -155,11 +158,11 @@ class Predicate:
             raise _translated(error, scratch) from error
 
 
-def _select(paths: list[str]) -> str:
+def _select(patterns: list[str]) -> str:
     names = ", ".join(f'"{name}"' for name in COLUMNS)
-    if not paths:
+    if not patterns:
         return "SELECT " + ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in COLUMNS.items()) + " WHERE false"
-    listed = ", ".join(literal(no_glob(path)) for path in paths)
+    listed = ", ".join(map(literal, patterns))
     return f"SELECT {names} FROM read_parquet([{listed}], hive_partitioning = true, hive_types_autocast = false)"
 
 

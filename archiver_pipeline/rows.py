@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline.fields import no_glob
 from archiver_pipeline.files import RESTORE, Fault, OnProgress, SoundFile
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import duckdb
@@ -80,12 +79,12 @@ def windows(files: Sequence[SoundFile], messages: int = _WINDOW_MESSAGES) -> lis
 
 
 def check_rows(
-    archive: Path, files: Sequence[SoundFile], unread: int, ledger: Ledger, on_progress: OnProgress
+    storage: Storage, files: Sequence[SoundFile], unread: int, ledger: Ledger, on_progress: OnProgress
 ) -> Iterator[Fault]:
     """Check the rows of all sound files against each other and against the ledger.
 
     Args:
-        archive: the archive's folder.
+        storage: the archive's files.
         files: the files without fault.
         unread: messages in the files that have one: so many may be missing here.
         ledger: what the archive has, as of the same version.
@@ -97,9 +96,13 @@ def check_rows(
     places = sorted(ledger.committed)
     found: Counter[int] = Counter()
     done, total = 0, sum(file.messages for file in files)
-    with _database(places, ledger) as connection:
+    with _database(storage, places, ledger) as connection:
         for window in windows(files):
-            wanted = {"paths": [no_glob(file.path) for file in window.files], "low": window.low, "high": window.high}
+            wanted = {
+                "paths": [storage.pattern(file.path) for file in window.files],
+                "low": window.low,
+                "high": window.high,
+            }
             outside = doubled = False
             for n, rows, distinct, strangers in connection.execute(_COUNTS, wanted).fetchall():
                 outside |= n is None or strangers > 0
@@ -119,11 +122,13 @@ def check_rows(
     known = unread + ledger.given_up
     missing = sum(max(0, count - found[n]) for n, count in counted.items()) > known
     for n, at in enumerate(places):
-        yield from _counted(archive, at, found[n], counted[n], missing=missing)
+        yield from _counted(storage.uri, at, found[n], counted[n], missing=missing)
 
 
 @contextmanager
-def _database(places: Sequence[TopicPartition], ledger: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
+def _database(
+    storage: Storage, places: Sequence[TopicPartition], ledger: Ledger
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database in memory, bounded and with a place to spill to, with the ledger as tables."""
     import duckdb
 
@@ -136,6 +141,7 @@ def _database(places: Sequence[TopicPartition], ledger: Ledger) -> Iterator[duck
         }
         with duckdb.connect(config=settings) as connection:
             connection.execute("SET enable_progress_bar = false")  # It would be drawn on standard output.
+            storage.attach(connection)
             connection.execute(
                 'CREATE TABLE places (n INTEGER, topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "first" BIGINT, '
                 '"next" BIGINT); CREATE TABLE gaps (n INTEGER, "start" BIGINT, "end" BIGINT)'
@@ -178,10 +184,10 @@ def _messages(count: int, topic: str, partition: int, low: int, high: int) -> st
     return f"{count} message{'s' * (count != 1)} of topic {topic}, partition {partition}, {offsets}"
 
 
-def _counted(archive: Path, at: TopicPartition, found: int, counted: int, *, missing: bool) -> Iterator[Fault]:
+def _counted(archive: str, at: TopicPartition, found: int, counted: int, *, missing: bool) -> Iterator[Fault]:
     """Compare a partition's rows with the ledger's count, where more are `missing` than is known of already."""
     what = f"topic {at.topic}, partition {at.partition} has {found} messages in its files, the ledger counts {counted}"
     if missing and found < counted:
-        yield Fault("missing", str(archive), what, RESTORE)
+        yield Fault("missing", archive, what, RESTORE)
     elif found > counted:
-        yield Fault("changed", str(archive), what, _FOREIGN)
+        yield Fault("changed", archive, what, _FOREIGN)

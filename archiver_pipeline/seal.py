@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
 from archiver_pipeline.ahead import Ahead
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import archive_of
 from archiver_pipeline.attempt import Attempt, Replaced, rewrite_of
 from archiver_pipeline.cleaner import clean
 from archiver_pipeline.errors import ArchiveError, KafkaError, Superseded
@@ -68,7 +68,7 @@ class Sealer:
 
     def __init__(self, settings: Settings, run_id: str = "", on_step: OnStep = lambda _: None) -> None:
         self.settings = settings
-        self.archive = Archive(settings.archive_uri, settings.lanes)
+        self.archive = archive_of(settings)
         self._run_id = run_id
         self._on_step = on_step
 
@@ -166,11 +166,13 @@ class Sealer:
             try:
                 with attempt.reading(file.path for files in chosen.values() for file in files):
                     clock.step("read")
-                    tables = HourTables(self.archive.path, attempt.table.version(), hour, partial(clock.step, "frame"))
+                    tables = HourTables(
+                        self.archive.storage, attempt.table.version(), hour, partial(clock.step, "frame")
+                    )
                     folder = attempt.staging.scratch / "runs" if sort else None
                     self._write(writer, _in_order(tables, chosen, folder))
                 clock.step("write")
-                with translated(self.archive.path):
+                with translated(self.archive.uri):
                     writer.close()
                 check_count(hour, expected, writer.messages)
             except BaseException:
@@ -201,7 +203,7 @@ class Sealer:
         """Write messages, while a thread reads the next ones and puts them in order."""
         ahead = Ahead(messages, _AHEAD_BYTES, "read", lambda item: size_of(item[1]))
         try:
-            with translated(self.archive.path):
+            with translated(self.archive.uri):
                 for type_name, table in ahead:
                     writer.add(type_name, table)
         finally:

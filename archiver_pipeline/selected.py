@@ -63,7 +63,7 @@ class Selected:
             ArchiveError: there is no archive.
         """
         if not archive.exists():
-            raise ArchiveError("there is no archive yet", path=str(archive.path), hint="Check BASE_DIR")
+            raise ArchiveError("there is no archive yet", path=archive.uri, hint="Check BASE_DIR and ARCHIVER_URI")
         self._archive = archive
         self._selection = selection
         self._stored = Stored(archive)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from archiver_pipeline import erasure_plan
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import archive_of
 from archiver_pipeline.errors import KafkaError
 from archiver_pipeline.followers.lag import FollowerLag, lags
 from archiver_pipeline.hours import count_hours
@@ -17,6 +16,7 @@ from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger, RecordedGap
 from archiver_pipeline.plan import Position, TopicPartition, positions_of
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.storage import Storage
 from archiver_pipeline.view_tables import commit_info
 
 RATE_MINUTES = (1, 5, 15)
@@ -173,7 +173,7 @@ def status(settings: Settings) -> Status:
         ArchiveDamaged: the table's log cannot be read.
         SettingsError: no broker or topic is named.
     """
-    archive = Archive(settings.archive_uri, settings.lanes)
+    archive = archive_of(settings)
     cluster = Cluster(settings, BROKER_TIMEOUT_SECONDS)
     version, files, size, types, hours, ledger = None, 0, 0, 0, (0, 0), Ledger(-1)
     batches: list[BatchStatus] = []
@@ -183,7 +183,7 @@ def status(settings: Settings) -> Status:
         listed = archive.files(table)
         version, files, size = ledger.version, listed.height, int(listed["bytes"].sum())
         types, hours = listed["type"].n_unique(), count_hours(listed)
-        batches = list(_recent(archive.path / "_delta_log", ledger.version, now))
+        batches = list(_recent(archive.storage, ledger.version, now))
     positions: list[Position] = []
     warnings: tuple[str, ...] = ()
     error = None
@@ -194,7 +194,7 @@ def status(settings: Settings) -> Status:
     except KafkaError as refused:
         error = refused
     return Status(
-        archive=str(archive.path.absolute()),
+        archive=archive.uri,
         time=now,
         version=version,
         files=files,
@@ -208,7 +208,7 @@ def status(settings: Settings) -> Status:
         gaps=ledger.gaps,
         messages=ledger.messages,
         given_up=ledger.given_up,
-        interrupted_erasures=tuple(plan.started for plan in erasure_plan.interrupted(archive.path)),
+        interrupted_erasures=tuple(plan.started for plan in erasure_plan.interrupted(archive.storage)),
         followers=tuple(lags(settings, ledger)),
         warnings=warnings,
         broker_error=error,
@@ -230,13 +230,12 @@ def _partition(at: TopicPartition, ledger: Ledger, position: Position | None) ->
     return PartitionStatus(at.topic, at.topic_id, at.partition, first, following, end, lag, messages)
 
 
-def _recent(log_folder: Path, version: int, now: datetime) -> Iterator[BatchStatus]:
+def _recent(storage: Storage, version: int, now: datetime) -> Iterator[BatchStatus]:
     """Yield the batches of the table's log, newest first: at least one, and all that the rates are taken of."""
     found = False
     for number in range(version, -1, -1):
-        path = log_folder / f"{number:020}.json"
         try:
-            info = commit_info(path)
+            info = commit_info(storage, number)
         except FileNotFoundError:
             return
         if info is None:

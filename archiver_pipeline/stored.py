@@ -103,12 +103,13 @@ class Stored:
         import pyarrow
 
         if path not in self._sound:
-            found = check_file(self._archive.path, self._listed[path], self.ledger.version)
+            found = check_file(self._archive.storage, self._listed[path], self.ledger.version)
             if isinstance(found, Fault):
                 self._refuse(path, found.what)
             self._sound.add(path)
         try:
-            yield self._archive.path / path
+            with self._archive.storage.local(path) as file:
+                yield file
         except (OSError, pyarrow.ArrowException) as error:
             self._refuse(path, f"it cannot be read: {error}", error)
 
@@ -127,7 +128,7 @@ class Stored:
         hour = Hour(self._listed[path].dt, self._listed[path].hr)
         raise ArchiveDamaged(
             f"a file of hour {hour} is missing or damaged, and its messages can go nowhere: {what}",
-            path=str(self._archive.path / path),
+            path=self._archive.storage.address(path),
             hint=RESTORE,
         ) from error
 

@@ -6,11 +6,10 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from archiver_pipeline import comparison, erasure_plan
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import Archive, archive_of
 from archiver_pipeline.comparison import Comparison, Difference
 from archiver_pipeline.digest import BUCKET
 from archiver_pipeline.erasure_plan import ErasurePlan
@@ -29,12 +28,12 @@ from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.rows import check_rows
 from archiver_pipeline.settings import Settings
-from archiver_pipeline.staging import in_flight
 
 log = logging.getLogger(__name__)
 
 _TRIES = 3
 _MOVE = "Readers of the table pass over it, readers of plain Parquet do not: move it out of the archive"
+NO_ARCHIVE = "Check BASE_DIR and ARCHIVER_URI, or archive something first"
 _ASK = "`archiver backfill` of the hour takes these messages from Kafka again"
 
 
@@ -119,10 +118,9 @@ def verify(settings: Settings, against_kafka: bool = False, on_progress: OnProgr
     """
     import duckdb
 
-    archive = Archive(settings.archive_uri, settings.lanes)
-    path = str(archive.path.absolute())
+    archive = archive_of(settings)
     if not archive.exists():
-        raise ArchiveError("there is no archive yet", path=path, hint="Check BASE_DIR, or archive something first")
+        raise ArchiveError("there is no archive yet", path=archive.uri, hint=NO_ARCHIVE)
     for _ in range(_TRIES):
         try:
             report = _verified(archive, settings if against_kafka else None, on_progress)
@@ -133,7 +131,7 @@ def verify(settings: Settings, against_kafka: bool = False, on_progress: OnProgr
             return report
     raise ArchiveError(
         f"files of the table were removed in each of {_TRIES} attempts to read them",
-        path=path,
+        path=archive.uri,
         hint="Raise ARCHIVER_KEEP_REPLACED_HOURS above the time that a verification takes",
     )
 
@@ -143,30 +141,29 @@ def _verified(archive: Archive, against: Settings | None, on_progress: OnProgres
     began = time.monotonic()
     table, ledger = archive.snapshot()
     cluster = _cluster(against, ledger)
-    path = archive.path.absolute()
     listed = listed_files(archive.files(table))
     sound: list[SoundFile] = []
     faults: list[Fault] = []
-    for outcome in check_files(path, listed, table.version(), on_progress):
+    for outcome in check_files(archive.storage, listed, table.version(), on_progress):
         (faults if isinstance(outcome, Fault) else sound).append(outcome)  # type: ignore[arg-type]
     if any(fault.kind == "missing" for fault in faults) and _replaced(archive, listed):
         return None
     faults += (
-        Fault("unlisted", str(file), "neither the table's log nor a run in flight knows it", _MOVE)
+        Fault("unlisted", archive.storage.address(file), "neither the table's log nor a run in flight knows it", _MOVE)
         for file in unlisted(archive, (item.path for item in listed))
     )
-    faults += map(_interrupted, erasure_plan.interrupted(archive.path.absolute()))
+    faults += map(_interrupted, erasure_plan.interrupted(archive.storage))
     unread = sum(file.messages for file in listed) - sum(file.messages for file in sound)
-    faults += check_rows(path, sound, unread, ledger, on_progress)
+    faults += check_rows(archive.storage, sound, unread, ledger, on_progress)
     compared, error = None, None
     if cluster is not None:
         try:
-            compared = comparison.compare(cluster, ledger, sound, on_progress)
-            faults += (_fault(path, difference) for difference in compared.differences)
+            compared = comparison.compare(cluster, ledger, archive.storage, sound, on_progress)
+            faults += (_fault(archive.uri, difference) for difference in compared.differences)
         except KafkaError as refused:
             error = refused
     return Report(
-        archive=str(path),
+        archive=archive.uri,
         version=table.version(),
         files=len(listed),
         bytes=sum(file.bytes for file in listed),
@@ -193,34 +190,33 @@ def _replaced(archive: Archive, listed: list[ListedFile]) -> bool:
     return not {file.path for file in listed} <= set(archive.files()["path"])
 
 
-def unlisted(archive: Archive, listed: Iterable[str]) -> Iterator[Path]:
-    """Yield the Parquet files that nothing accounts for: neither those `listed` nor the log nor a run in flight.
+def unlisted(archive: Archive, listed: Iterable[str]) -> Iterator[str]:
+    """Yield the Parquet files (below the archive) that nothing accounts for: neither those `listed`, nor the log, nor a
+    run in flight.
 
     The order matters: a file on its way is first named by a manifest, then by the log, so they are read in that order.
     """
-    root = archive.path.absolute()
-    there = {str(path.relative_to(root)) for path in root.glob("type=*/**/*.parquet")}
-    there -= set(listed)
-    there -= in_flight(root)
-    if there:
-        there -= set(archive.files()["path"]) | archive.removed()
-    for name in sorted(there):
-        if (root / name).exists():
-            yield root / name
+    with archive.reached():
+        there = set(archive.storage.data_files())
+        there -= set(listed)
+        there -= archive.storage.in_flight()
+        if there:
+            there -= set(archive.files()["path"]) | archive.removed()
+        yield from sorted(archive.storage.there(sorted(there)))
 
 
 def _interrupted(plan: ErasurePlan) -> Fault:
     what = f"an erasure of {plan.started:%Y-%m-%d %H:%M:%S} UTC was interrupted: what was to go may still be there"
-    return Fault("unerased", str(plan.folder), what, "`archiver erase --resume` finishes it")
+    return Fault("unerased", plan.address, what, "`archiver erase --resume` finishes it")
 
 
-def _fault(archive: Path, difference: Difference) -> Fault:
+def _fault(archive: str, difference: Difference) -> Fault:
     """Say what a difference from Kafka means for the archive."""
     at, count = difference.at, difference.count
     place = f"topic {at.topic}, partition {at.partition}"
     offsets = ", ".join(map(str, difference.offsets)) + (", …" if count > len(difference.offsets) else "")
     messages = f"{count} message{'s' * (count != 1)}"
-    path = difference.path or str(archive)
+    path = difference.path or archive
     match difference.kind:
         case "missing":
             return Fault(

@@ -100,7 +100,8 @@ def behind(path: Path, archive: Archive, version: int, seconds: float) -> bool:
     """
     if version < 0:
         return False
-    committed = delta_log.commit_path(archive.path, version).stat().st_mtime
+    with archive.reached():
+        committed = archive.storage.modified(delta_log.commit_name(version))
     shown = path.stat().st_mtime if path.exists() else 0.0
     return shown < committed <= time.time() - seconds
 
@@ -123,7 +124,7 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, loo
             connection.execute(LAYOUT)
             connection.execute("INSERT INTO meta.state VALUES (?, ?, -1, 0, '')", [_FORMAT, state.metadata["id"]])
         before = _shown(connection, archive, state)
-        with closing(ViewFiles(connection, archive.path)) as files:
+        with closing(ViewFiles(connection, archive.storage)) as files:
             up_to_date = before == state.version and not files.mended
             if before > state.version or (up_to_date and not lacks_views(connection, aggregates)):
                 return before
@@ -153,7 +154,9 @@ def _shown(connection: duckdb.DuckDBPyConnection, archive: Archive, state: LogSt
     if found is None or found[:2] != (_FORMAT, state.metadata["id"]):
         raise duckdb.DataError("it shows another table, or was made by another release")
     ((mark,),) = connection.execute("SELECT mark FROM meta.state").fetchall()
-    if mark and delta_log.mark_of(archive.path, found[2]) not in (mark, ""):
+    with archive.reached():
+        present = archive.storage.mark(delta_log.commit_name(found[2]))
+    if mark and present not in (mark, ""):
         raise duckdb.DataError(f"version {found[2]} of the table is another one now: its log was put back")
     return int(found[2])
 
@@ -237,7 +240,7 @@ def _finish(connection: duckdb.DuckDBPyConnection, archive: Archive, standing: S
     replace_losses(connection, standing.ledger)
     replace_replays(connection, standing.ledger)
     replace_erasures(connection, standing.ledger)
-    add_batches(connection, archive.path / delta_log.FOLDER, before, version, standing.log.oldest)
+    add_batches(connection, archive.storage, before, version, standing.log.oldest)
     connection.execute("UPDATE meta.state SET version = ?, mark = ?", [version, standing.log.mark])
     connection.execute("COMMIT")
 

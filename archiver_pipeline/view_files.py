@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from archiver_pipeline import envelope, fields
+from archiver_pipeline.staging import translated
+from archiver_pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,8 +47,9 @@ class ViewFiles:
         mended: files that were so at the last refresh and can be read again.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, archive: Path) -> None:
-        self._archive = archive
+    def __init__(self, connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+        self._storage = storage
+        storage.attach(connection)
         self._cursor = connection.cursor()
         known = [path for (path,) in self._cursor.execute("SELECT path FROM meta.broken").fetchall()]
         self.broken = {path for path in known if not self._can_be_read(path)}
@@ -64,7 +65,7 @@ class ViewFiles:
 
     def select(self, paths: Iterable[str], columns: Iterable[str] = COLUMNS) -> str:
         """The SELECT over a few files, all of which can be read; over none, the same columns without rows."""
-        listed = ", ".join(fields.literal(fields.no_glob(self.absolute(path))) for path in paths)
+        listed = ", ".join(fields.literal(self._storage.pattern(path)) for path in paths)
         return _select(f"[{listed}]", columns) if listed else _nothing(columns)
 
     def select_listed(self, there: bool, type_name: str | None = None) -> str:
@@ -91,7 +92,7 @@ class ViewFiles:
 
         As one text each, which DuckDB takes as it is: parsing a hundred thousand literals takes seconds.
         """
-        folder = fields.literal(fields.no_glob(self.absolute("")))
+        folder = fields.literal(self._storage.pattern(""))
         connection.execute(f"CREATE OR REPLACE MACRO meta.folder() AS {folder}")
         for name, paths in lists.items():
             value = _list(paths.str.replace_all(r"([*?\[])", "[$1]")) if len(paths) else "[]::VARCHAR[]"
@@ -118,12 +119,13 @@ class ViewFiles:
             return query(self._cursor, self._sound(paths))
 
     def absolute(self, path: str) -> str:
-        """The whole path of a file."""
-        return f"{self._archive}/{path}"
+        """The whole address of a file."""
+        return self._storage.address(path)
 
     def look_for_missing(self, listed: pl.DataFrame) -> None:
         """Find the files that are not there."""
-        self.broken |= {path for path in listed["path"] if not os.path.isfile(self.absolute(path))}
+        with translated(self._storage.uri):
+            self.broken |= set(listed["path"]) - self._storage.there(listed["path"].to_list())
 
     def look_for_broken(self, listed: pl.DataFrame) -> bool:
         """Find the files that keep a view from being made: those missing, and the damaged ones that come first."""
@@ -161,7 +163,7 @@ class ViewFiles:
         """Whether its footer is right, and its column `value`, which is all that the views themselves read."""
         import duckdb
 
-        pattern = fields.literal(fields.no_glob(self.absolute(path)))
+        pattern = fields.literal(self._storage.pattern(path))
         try:
             self._cursor.execute(f'SELECT max(strlen("value")) FROM read_parquet([{pattern}])').fetchall()
         except duckdb.OutOfMemoryException:

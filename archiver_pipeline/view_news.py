@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from archiver_pipeline import delta_log, envelope
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.delta_log import LogState
+from archiver_pipeline.storage import Storage
 from archiver_pipeline.view_files import ViewFiles
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def only_added(
     ((before, looked, fresh),) = connection.execute(query).fetchall()
     if files.broken or files.mended or not looked <= time.time() < looked + look_seconds or before < 0:
         return None
-    actions = _added(archive.path, before, log.version)
+    actions = _added(archive.storage, before, log.version)
     if actions is None or fresh + len(actions) > _FRESH_MOST:
         return None
     text = dict.fromkeys(("path", *envelope.PARTITION_COLUMNS), pl.String)
@@ -55,12 +55,12 @@ def only_added(
     return pl.DataFrame(rows, schema={**text, **numbers}, orient="row").with_columns(pl.lit(False).alias("sealed"))
 
 
-def _added(archive: Path, after: int, until: int) -> list[dict[str, Any]] | None:
+def _added(storage: Storage, after: int, until: int) -> list[dict[str, Any]] | None:
     """The files (Delta protocol, "Add File") of some commits, or None where one is gone or took files away."""
     found = []
     for version in range(after + 1, until + 1):
         try:
-            lines = delta_log.commit_path(archive, version).read_bytes().splitlines()
+            lines = delta_log.commit(storage, version).splitlines()
         except FileNotFoundError:
             return None
         # Another program may add a file that is listed already.

@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline import envelope, fields, hour_fields
+from archiver_pipeline import delta_log, envelope, fields, hour_fields
 from archiver_pipeline.hour_fields import HourFields
 from archiver_pipeline.hours import parse_hour
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import life_of
+from archiver_pipeline.storage import Storage
 from archiver_pipeline.view_files import ViewFiles, stored_paths
 
 if TYPE_CHECKING:
@@ -249,12 +249,12 @@ def replace_erasures(connection: duckdb.DuckDBPyConnection, ledger: Ledger) -> N
         connection.execute("INSERT INTO erasures VALUES (to_timestamp(? / 1000.0), ?, ?)", row)
 
 
-def add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before: int, after: int, oldest: int) -> None:
+def add_batches(connection: duckdb.DuckDBPyConnection, storage: Storage, before: int, after: int, oldest: int) -> None:
     """Add the commits since the last time, and drop those that the log no longer has."""
     import polars as pl
 
     numbers = range(max(before + 1, oldest), after + 1)
-    infos = [(number, commit_info(log_folder / f"{number:020}.json")) for number in numbers]
+    infos = [(number, commit_info(storage, number)) for number in numbers]
     rows = [
         (
             *(number, info["timestamp"], info["run_id"], int(info["lane"]), info["ranges"]),
@@ -276,10 +276,10 @@ def add_batches(connection: duckdb.DuckDBPyConnection, log_folder: Path, before:
     connection.execute("DELETE FROM batches WHERE version < ?", [oldest])
 
 
-def commit_info(path: Path) -> dict[str, Any] | None:
+def commit_info(storage: Storage, version: int) -> dict[str, Any] | None:
     """The metadata of a commit if it is that of a batch, and still there."""
-    with suppress(FileNotFoundError), open(path, "rb") as lines:
-        for line in lines:
+    with suppress(FileNotFoundError):
+        for line in delta_log.commit(storage, version).splitlines():
             if line.startswith(b'{"commitInfo"'):
                 info: dict[str, Any] = json.loads(line)["commitInfo"]
                 return info if "ranges" in info else None

@@ -38,7 +38,7 @@ class Archived:
 
     Attributes:
         settings: those of the archiver.
-        path: the table's folder.
+        path: the table's folder; of an archive in a bucket, the one that the object store keeps it in.
         answer_seconds: how long the broker may take for an answer.
     """
 

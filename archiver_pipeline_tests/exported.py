@@ -102,7 +102,7 @@ def archive_ugly(target: Archive) -> None:
 
 def archived_messages(target: Archive) -> list[Message]:
     """What the archive has, read by Polars, in order."""
-    frame = pl.read_delta(str(target.path)).sort("topic", "topic_id", "partition", "offset")
+    frame = pl.read_delta(target.uri).sort("topic", "topic_id", "partition", "offset")
     return list(_of_rows(frame.with_columns(pl.col("timestamp").cast(pl.Int64)).iter_rows(named=True)))
 
 

@@ -39,7 +39,7 @@ class Sealable:
     def __init__(self, folder: Path, **more: Any) -> None:
         self.settings = Settings(**{"topics": ("orders",), "BASE_DIR": folder, "keep_replaced_hours": 0, **more})
         self.target = Archive(self.settings.archive_uri, self.settings.lanes)
-        self.path = self.target.path
+        self.path = Path(self.target.uri)
 
     def add(self, *names: object, count: int = 1, hour: int = 0, **fields: object) -> None:
         """Archive a batch of messages of some types, `hour` hours after three o'clock."""

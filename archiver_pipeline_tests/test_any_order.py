@@ -10,6 +10,7 @@ import pytest
 
 from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.errors import ArchiveDamaged
+from archiver_pipeline.folder import Folder
 from archiver_pipeline.ledger import read
 from archiver_pipeline.seal import Sealer
 from archiver_pipeline.verify import verify
@@ -126,5 +127,5 @@ def test_all_is_well_in_the_end(bootstrap_servers: str, topic_name: str, tmp_pat
     archived.run()
     Sealer(archived.settings).clean()
     ((rows, distinct),) = archived.sql('SELECT count(*), count(DISTINCT ("partition", "offset")) FROM messages')
-    assert rows == distinct == report.messages == read(archived.path).messages, life.steps
+    assert rows == distinct == report.messages == read(Folder(archived.path)).messages, life.steps
     assert archived.stray_files() == set(), life.steps

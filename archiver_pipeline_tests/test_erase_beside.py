@@ -12,9 +12,9 @@ from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.erasure import begun
 from archiver_pipeline.errors import StorageError
+from archiver_pipeline.folder_staging import FolderStaging
 from archiver_pipeline.predicate import Predicate
 from archiver_pipeline.seal import Sealer
-from archiver_pipeline.staging import Staging
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.batches import place
@@ -118,7 +118,7 @@ def test_what_killed_runs_left(archived: Archived) -> None:
     """Files that a killed batch has placed, or a killed rewrite staged, go as well, whosever they were."""
     before = rows(archived.path)
     for scope in ("lane0", "lane7", f"seal-{HOURS[0].name}", f"mend-{HOURS[1].name}", "seal-2001-01-01T00"):
-        killed = Staging(archived.path, scope)
+        killed = FolderStaging(archived.path, scope)
         (killed.scratch / "run.arrow").write_text(SECRET)
         killed.write("type=x/dt=2019-08-01/hr=03", SECRET.encode())
         killed.place()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from archiver_pipeline import ledger
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import ArchiveDamaged
+from archiver_pipeline.folder import Folder
 from archiver_pipeline.ledger import RecordedGap, Transaction
 from archiver_pipeline.plan import MADE_AGAIN, RETENTION, Committed, Gap, TopicPartition
 from archiver_pipeline_tests.batches import ORDERS, archive, event
@@ -88,7 +89,7 @@ def test_transactions_of_others_are_passed_over(name: str) -> None:
 
 def test_an_archive_that_is_not_there_is_empty(tmp_path: Path) -> None:
     """Before the first commit nothing is archived."""
-    assert ledger.read(tmp_path / "nothing") == ledger.Ledger(-1)
+    assert ledger.read(Folder(tmp_path / "nothing")) == ledger.Ledger(-1)
     target = Archive(str(tmp_path / "archive"))
     target.table()
     assert (target.ledger().version, target.ledger().committed) == (0, {})
@@ -166,7 +167,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:-100])
     assert target.ledger().version == 3  # It has read the commits already.
     with pytest.raises(ArchiveDamaged) as refused:
-        Archive(str(target.path)).ledger()
+        Archive(target.uri).ledger()
     assert str(broken) in str(refused.value)
 
 
@@ -191,16 +192,16 @@ def test_what_is_kept_of_the_log_hides_no_commit(tmp_path: Path) -> None:
     for number in range(9):
         archive(other, [event(f"type{number}")], ORDERS, lane=number % 2)
         if number % 3 == 2:
-            deltalake.DeltaTable(other.path).create_checkpoint()
+            deltalake.DeltaTable(other.uri).create_checkpoint()
             for version in range(number + 1):
                 (log / f"{version:020}.json").unlink(missing_ok=True)
         if number % 4 != 1:
             state, seen = target.standing()
-            fresh, read = Archive(str(other.path)).standing()
+            fresh, read = Archive(other.uri).standing()
             assert seen == read == other.ledger()
             assert state.types() == fresh.types() == set(target.files()["type"])
             assert (state.metadata["id"], state.writer) == (fresh.metadata["id"], fresh.writer)
-    shutil.rmtree(target.path)
+    shutil.rmtree(Path(target.uri))
     archive(other, [event()], SECOND)
     assert target.ledger().committed == {SECOND: Committed(1, 0, 1)}
 
@@ -209,7 +210,7 @@ def test_what_other_programs_write_is_read(tmp_path: Path) -> None:
     """JSON with spaces, files that are only like a checkpoint, and an interval that is no number stop nothing."""
     target = Archive(str(tmp_path / "archive"))
     archive(target, [event()], ORDERS)
-    log = target.path / "_delta_log"
+    log = Path(target.uri) / "_delta_log"
     (log / ".tmp.checkpoint.parquet").write_bytes(b"")
     lines = [
         {"commitInfo": {"operation": "SET TBLPROPERTIES"}},
@@ -218,7 +219,7 @@ def test_what_other_programs_write_is_read(tmp_path: Path) -> None:
     ]
     text = "".join(json.dumps(line).replace('{"', '{ "', 1) + "\n" for line in lines)
     (log / f"{target.ledger().version + 1:020}.json").write_text(text)
-    for reader in (target, Archive(str(target.path))):
+    for reader in (target, Archive(target.uri)):
         state, _ = reader.standing()
         assert state.transactions["theirs"].version == 7
         assert state.metadata["configuration"] == {"delta.checkpointInterval": "abc"}

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from archiver_pipeline.errors import PredicateRefused
+from archiver_pipeline.folder import Folder
 from archiver_pipeline.predicate import IDENTITY, Matches, Predicate
 from archiver_pipeline_tests.batches import event
 from archiver_pipeline_tests.sealable import Sealable
@@ -26,8 +27,8 @@ def filled(tmp_path: Path) -> Sealable:
 def find(filled: Sealable, text: str) -> tuple[Matches, pl.DataFrame]:
     """What a condition finds, and the plan that it writes."""
     target = filled.path.parent / "plan.parquet"
-    paths = [str(filled.path / name) for name in filled.target.files()["path"]]
-    matches = Predicate(text).find(paths, target, filled.path.parent / "spilled")
+    paths = filled.target.files()["path"].to_list()
+    matches = Predicate(text).find(filled.target.storage, paths, target, filled.path.parent / "spilled")
     return matches, pl.read_parquet(target, hive_partitioning=False)
 
 
@@ -127,5 +128,7 @@ def test_the_hash_tells_conditions_apart() -> None:
 def test_more_than_a_condition_is_refused(tmp_path: Path, text: str) -> None:
     """Brackets that do not match, other statements and parameters are refused before anything is executed."""
     with pytest.raises(PredicateRefused):
-        Predicate(text.format(folder=tmp_path)).find([], tmp_path / "found.parquet", tmp_path / "spilled")
+        Predicate(text.format(folder=tmp_path)).find(
+            Folder(tmp_path), [], tmp_path / "found.parquet", tmp_path / "spilled"
+        )
     assert not (tmp_path / "leak.csv").exists()

@@ -17,8 +17,8 @@ import pytest
 
 from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.errors import StorageError
+from archiver_pipeline.folder_staging import leftovers
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.staging import leftovers
 from archiver_pipeline_tests.batches import (
     commit,
     event,

@@ -110,7 +110,7 @@ def test_an_hour_that_is_sealed_meanwhile(tmp_path: Path) -> None:
     archive(target, [event() for _ in range(10)])
     sealable.sealer().seal(THREE)
     for path in target.removed():
-        (target.path / path).unlink()
+        (Path(target.uri) / path).unlink()
     assert offsets(list(selected.stretches(survey))) == {FIRST: list(range(300))}
 
 
@@ -119,8 +119,8 @@ def test_a_damaged_file_goes_nowhere(tmp_path: Path) -> None:
     target = Archive(str(tmp_path / "archive"))
     archive(target, [event() for _ in range(10)])
     (path,) = target.files()["path"]
-    content = bytearray((target.path / path).read_bytes())
+    content = bytearray((Path(target.uri) / path).read_bytes())
     content[20] ^= 1
-    (target.path / path).write_bytes(content)
+    (Path(target.uri) / path).write_bytes(content)
     with pytest.raises(ArchiveDamaged, match="hash of its content"):
         stretches(target)

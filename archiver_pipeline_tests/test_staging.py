@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from archiver_pipeline.errors import StorageError, Superseded
-from archiver_pipeline.staging import Leftover, Staging, in_flight, leftovers, manifest, remove
+from archiver_pipeline.folder_staging import FolderStaging, in_flight, leftovers, manifest, remove
+from archiver_pipeline.staging import Leftover
 from archiver_pipeline_tests.batches import files_in
 from archiver_pipeline_tests.remote_run import ROOT, RemoteRun
 
@@ -22,9 +23,9 @@ def everyones(_: str) -> bool:
     return True
 
 
-def placed(archive: Path, scope: str = "lane0", count: int = 2) -> Staging:
+def placed(archive: Path, scope: str = "lane0", count: int = 2) -> FolderStaging:
     """An attempt that has moved its files into place."""
-    attempt = Staging(archive, scope)
+    attempt = FolderStaging(archive, scope)
     for number in range(count):
         attempt.write(FOLDER, b"%d" % number)
     attempt.sync()
@@ -34,7 +35,7 @@ def placed(archive: Path, scope: str = "lane0", count: int = 2) -> Staging:
 
 def test_files_are_moved_when_all_are_written(tmp_path: Path) -> None:
     """Until `place` nothing lies where readers look; then every file does, under the name that was promised."""
-    attempt = Staging(tmp_path, "lane0")
+    attempt = FolderStaging(tmp_path, "lane0")
     paths = [attempt.write(FOLDER, content) for content in (b"one", b"two")]
     assert files_in(tmp_path) == set()
     attempt.sync()
@@ -57,7 +58,7 @@ def test_an_attempt_given_up_leaves_nothing(tmp_path: Path) -> None:
     """`discard` removes files, folders and lock, and only its own."""
     (tmp_path / "type=y").mkdir()
     other = placed(tmp_path)
-    attempt = Staging(tmp_path, "lane0")
+    attempt = FolderStaging(tmp_path, "lane0")
     attempt.write("type=z/dt=2019-08-01/hr=03", b"")
     attempt.place()
     attempt.discard()
@@ -100,7 +101,7 @@ def test_a_frozen_run_is_not_taken_for_dead(tmp_path: Path) -> None:
 
 _WATCHED = """
 import pathlib, sys
-from archiver_pipeline.staging import Staging, leftovers
+from archiver_pipeline.folder_staging import FolderStaging, leftovers
 root = pathlib.Path(sys.argv[1])
 
 def watch(event, arguments):
@@ -108,7 +109,7 @@ def watch(event, arguments):
         print(event, sorted(path.suffix for path in root.glob("_staging/*")))
 
 sys.addaudithook(watch)
-kept = Staging(root, "lane0")
+kept = FolderStaging(root, "lane0")
 """
 
 
@@ -145,7 +146,7 @@ class Kept(set[str]):
 
 def test_staged_files_go_first(tmp_path: Path) -> None:
     """Before a file in place is removed, nothing is left that a process which wakes up now could move there."""
-    attempt = Staging(tmp_path, "lane0")
+    attempt = FolderStaging(tmp_path, "lane0")
     attempt.write(FOLDER, b"")
     attempt.write("type=y/dt=2019-08-01/hr=03", b"")
     (tmp_path / "type=y" / "dt=2019-08-01").mkdir(parents=True)
@@ -175,7 +176,7 @@ def test_removing_may_be_interrupted(tmp_path: Path) -> None:
 
 def test_the_manifest_is_there_before_the_first_move(tmp_path: Path) -> None:
     """A run killed between two moves has written down where all of its files go."""
-    attempt = Staging(tmp_path, "lane0")
+    attempt = FolderStaging(tmp_path, "lane0")
     paths = [attempt.write(f"type={number}/dt=2019-08-01/hr=03", b"") for number in range(3)]
     (tmp_path / "type=1" / "dt=2019-08-01").mkdir(parents=True)
     (tmp_path / "type=1" / "dt=2019-08-01" / "hr=03").write_bytes(b"in the way")
@@ -190,7 +191,7 @@ def test_the_manifest_is_there_before_the_first_move(tmp_path: Path) -> None:
 
 def test_a_run_whose_files_were_removed_moves_none(tmp_path: Path) -> None:
     """A run taken for dead by mistake learns of it when it moves its files, and places nothing."""
-    attempt = Staging(tmp_path, "lane0")
+    attempt = FolderStaging(tmp_path, "lane0")
     attempt.write(FOLDER, b"")
     remove(tmp_path, Leftover("lane0", attempt.attempt, manifest(tmp_path, attempt.attempt)), keep=())
     with pytest.raises(Superseded, match="another run removed this attempt's files"):
@@ -200,7 +201,7 @@ def test_a_run_whose_files_were_removed_moves_none(tmp_path: Path) -> None:
 
 def test_files_placed_after_they_were_listed_are_removed(tmp_path: Path) -> None:
     """A run taken for dead before it moved its files leaves none behind when it moves them before it is cleaned."""
-    attempt = Staging(tmp_path, "lane0")
+    attempt = FolderStaging(tmp_path, "lane0")
     attempt.write(FOLDER, b"")
     listed = Leftover("lane0", attempt.attempt, manifest(tmp_path, attempt.attempt))
     attempt.place()
@@ -218,7 +219,7 @@ def test_a_refused_write_names_path_and_remedy(tmp_path: Path) -> None:
     """Where the folder cannot be made, the error names it and says what to do."""
     (tmp_path / "archive").write_bytes(b"a file where the folder ought to be")
     with pytest.raises(StorageError) as refused:
-        Staging(tmp_path / "archive", "lane0")
+        FolderStaging(tmp_path / "archive", "lane0")
     assert str(tmp_path / "archive") in str(refused.value)
     assert "make the folder writable" in str(refused.value)
 

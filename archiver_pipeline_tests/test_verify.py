@@ -163,7 +163,7 @@ def test_files_in_flight_are_no_fault(archived: Archived) -> None:
     attempt.write({"type": "t0", "dt": "2019-08-01", "hr": "03"}, b"not committed yet", {})
     attempt.staging.place()
     assert verify(archived.settings).good
-    placed = archived.path / attempt.staging.placed[0]
+    placed = archived.path / attempt.files[0].path
     attempt.staging.finish()
     _only_fault(verify(archived.settings), "unlisted", placed)
 
@@ -497,7 +497,7 @@ def test_kafka_without_an_address_is_a_wrong_setting(archived: Archived) -> None
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 100)), max_size=30), st.integers(1, 300))
 def test_windows_cover_every_offset_once(spans: list[tuple[int, int]], messages: int) -> None:
     """Every offset that a file may hold falls into one window, which has all files that may hold it."""
-    files = [SoundFile(str(n), "t", size + 1, low, low + size) for n, (low, size) in enumerate(spans)]
+    files = [SoundFile(str(n), str(n), "t", size + 1, low, low + size) for n, (low, size) in enumerate(spans)]
     cut = windows(files, messages)
     for file in files:
         for offset in (file.first, file.last, (file.first + file.last) // 2):

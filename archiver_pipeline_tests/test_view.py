@@ -289,7 +289,7 @@ def test_hours_count_files_and_messages(viewed: Viewed) -> None:
         ("a", "2019-08-01", "04", 1, 1, False),
         ("b", "2019-08-01", "03", 1, 1, False),
     ]
-    on_disk = sum(path.stat().st_size for path in viewed.archive.path.glob("type=*/**/*.parquet"))
+    on_disk = sum(path.stat().st_size for path in Path(viewed.archive.uri).glob("type=*/**/*.parquet"))
     assert viewed.sql("SELECT sum(bytes)::BIGINT FROM hours") == [(on_disk,)]
 
 
@@ -368,7 +368,7 @@ def test_a_file_that_lacks_a_commit_is_known_by_it(viewed: Viewed) -> None:
             return found
 
     archive(viewed.archive, [event()])
-    view.refresh(viewed.path, Late(str(viewed.archive.path)))
+    view.refresh(viewed.path, Late(viewed.archive.uri))
     assert behind(0)
     assert not behind(60)
     viewed.refresh()
@@ -424,10 +424,10 @@ def test_the_file_is_never_replaced_by_one_of_an_older_version(viewed: Viewed, t
     viewed.add(event())
     viewed.add(event())
     newest = viewed.path.read_bytes()
-    (viewed.archive.path / "_delta_log" / f"{2:020}.json").rename(tmp_path / "aside")
+    (Path(viewed.archive.uri) / "_delta_log" / f"{2:020}.json").rename(tmp_path / "aside")
     assert viewed.refresh() == 2
     assert viewed.path.read_bytes() == newest
-    (tmp_path / "aside").rename(viewed.archive.path / "_delta_log" / f"{2:020}.json")
+    (tmp_path / "aside").rename(Path(viewed.archive.uri) / "_delta_log" / f"{2:020}.json")
     assert viewed.refresh() == 2
     assert viewed.path.read_bytes() == newest
 
@@ -467,7 +467,7 @@ def test_a_file_that_was_cut_or_scribbled_on_is_made_anew(viewed: Viewed) -> Non
 def test_a_file_of_another_table_is_made_anew(viewed: Viewed, tmp_path: Path) -> None:
     """An archive that was deleted and begun again is not mixed with what the file had of the old one."""
     viewed.add(event("old"))
-    viewed.archive.path.rename(tmp_path / "archive-of-before")
+    Path(viewed.archive.uri).rename(tmp_path / "archive-of-before")
     viewed.add(event("new"))
     assert viewed.views() == {"new": "new"}
     assert len(viewed.sql("SELECT * FROM batches")) == 1
@@ -518,7 +518,7 @@ def test_a_kill_in_mid_refresh_leaves_the_old_file_whole(viewed: Viewed) -> None
     viewed.add(event(n=1))
     archive(viewed.archive, [event(n=2)])
     for step in range(50):
-        command = [sys.executable, "-c", _KILLED, str(viewed.path), str(viewed.archive.path), str(step)]
+        command = [sys.executable, "-c", _KILLED, str(viewed.path), viewed.archive.uri, str(step)]
         done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=LIMIT_SECONDS)
         assert viewed.column("n") in ([1], [1, 2])
         assert len(viewed.files()) <= 4
@@ -562,7 +562,7 @@ def two_hours(viewed: Viewed) -> dict[str, Path]:
     """A type with a file in hour 03 and one in hour 04; the files by hour."""
     hours = [AUGUST_FIRST_AT_THREE, AUGUST_FIRST_AT_THREE + HOUR_MS]
     viewed.add(event(n=3), event(n=4), milliseconds=hours)
-    return {path.parent.name.removeprefix("hr="): path for path in viewed.archive.path.glob("type=*/**/*.parquet")}
+    return {path.parent.name.removeprefix("hr="): path for path in Path(viewed.archive.uri).glob("type=*/**/*.parquet")}
 
 
 def damage(path: Path, how: str) -> None:
@@ -628,7 +628,7 @@ def test_a_new_file_that_is_lost_before_it_was_seen(
 ) -> None:
     """Its type has a view all the same, and its fields come with the file."""
     archive(viewed.archive, [event("new", f=1), event(g=2)], milliseconds=AUGUST_FIRST_AT_THREE + 2 * HOUR_MS)
-    (path,) = viewed.archive.path.glob("type=new/**/*.parquet")
+    (path,) = Path(viewed.archive.uri).glob("type=new/**/*.parquet")
     kept = path.read_bytes()
     damage(path, how)
     said = broken_by(viewed, caplog)
@@ -655,7 +655,7 @@ def test_a_file_that_is_lost_for_good_goes_with_its_commit(
     assert str(two_hours["03"]) in broken_by(viewed, caplog)
     attempt = rewrite_of(viewed.archive, "mend", "2019-08-01T03")
     values = {"type": "object.one", "dt": "2019-08-01", "hr": "03"}
-    lost = Replaced(str(two_hours["03"].relative_to(viewed.archive.path)), 1, values)
+    lost = Replaced(str(two_hours["03"].relative_to(Path(viewed.archive.uri))), 1, values)
     attempt.commit([], {}, [lost])
     attempt.clean()
     assert broken_by(viewed, caplog) == ""
@@ -666,7 +666,7 @@ def test_many_lost_files_are_said_in_one_line(viewed: Viewed, caplog: pytest.Log
     """With a few names and their number: `archiver verify` has them all."""
     stamps = [AUGUST_FIRST_AT_THREE + number * HOUR_MS for number in range(9)]
     archive(viewed.archive, [event(n=number) for number in range(9)], milliseconds=stamps)
-    for path in viewed.archive.path.glob("type=*/**/*.parquet"):
+    for path in Path(viewed.archive.uri).glob("type=*/**/*.parquet"):
         path.unlink()
     said = broken_by(viewed, caplog)
     assert said.count(".parquet") == 3
@@ -714,7 +714,7 @@ def test_two_refreshes_at_once_leave_the_newer_state(viewed: Viewed) -> None:
     """They take turns; each process reports a version and the file has the newest."""
     viewed.add(event(n=1))
     archive(viewed.archive, [event(n=2)])
-    command = [sys.executable, "-c", _KILLED, str(viewed.path), str(viewed.archive.path), "1000000"]
+    command = [sys.executable, "-c", _KILLED, str(viewed.path), viewed.archive.uri, "1000000"]
     running = [subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, env=dict(os.environ)) for _ in range(2)]
     assert [process.communicate(timeout=LIMIT_SECONDS)[0] for process in running] == [b"refreshed\n"] * 2
     assert viewed.column("n") == [1, 2]
@@ -751,7 +751,7 @@ def test_what_is_added_bit_by_bit_is_what_a_file_made_anew_shows(viewed: Viewed)
 def test_a_log_that_is_put_back_shows_what_it_has(viewed: Viewed, tmp_path: Path) -> None:
     """After a restore versions are used anew: the file shows their messages, not those that it had before."""
     viewed.add(*[event(n=1)] * 10)
-    log, copy = viewed.archive.path / "_delta_log", tmp_path / "copy"
+    log, copy = Path(viewed.archive.uri) / "_delta_log", tmp_path / "copy"
     shutil.copytree(log, copy)
     viewed.add(*[event(n=2)] * 10)
     shutil.rmtree(log)
@@ -765,7 +765,7 @@ def test_a_file_that_another_program_adds_again_is_shown_once(viewed: Viewed) ->
     """A newer add of a path takes the place of the older one (Delta protocol, "Add File")."""
     viewed.add(*[event(n=1)] * 10)
     row = viewed.archive.files().row(0, named=True)
-    table = deltalake.DeltaTable(viewed.archive.path)
+    table = deltalake.DeltaTable(Path(viewed.archive.uri))
     values = {name: row[name] for name in ("type", "dt", "hr")}
     again = AddAction(row["path"], row["bytes"], values, 0, False, '{"numRecords":10}')
     table.create_write_transaction([again], "append", table.schema(), list(values))

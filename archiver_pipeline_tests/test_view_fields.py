@@ -49,7 +49,7 @@ class Sealed:
             values = envelope.partition_values(path)
             at = parse_hour(hour)
             if (values["dt"], values["hr"]) == (at.dt, at.hr) and envelope.is_sealed(path) is sealed:
-                found.setdefault(values["type"], []).append(self.archive.path / path)
+                found.setdefault(values["type"], []).append(Path(self.archive.uri) / path)
         return found
 
     def seal(self, hour: str = THIRD, report: str | None = "") -> None:
@@ -75,7 +75,7 @@ class Sealed:
                 connection.execute(f"COPY m TO '{scratch}' ({options})")
                 ((count,),) = connection.execute("SELECT count(*) FROM m").fetchall()
             attempt.take(scratch, values, {"numRecords": count})
-            replaced += [Replaced(str(p.relative_to(self.archive.path)), p.stat().st_size, values) for p in paths]
+            replaced += [Replaced(str(p.relative_to(Path(self.archive.uri))), p.stat().st_size, values) for p in paths]
         attempt.staging.sync()
         attempt.staging.place()
         attempt.commit([], {}, replaced, data_change=False)
@@ -86,7 +86,7 @@ class Sealed:
         attempt = rewrite_of(self.archive, "seal", hour)
         at = parse_hour(hour)
         gone = [
-            Replaced(str(path.relative_to(self.archive.path)), 1, {"type": type_name, "dt": at.dt, "hr": at.hr})
+            Replaced(str(path.relative_to(Path(self.archive.uri))), 1, {"type": type_name, "dt": at.dt, "hr": at.hr})
             for type_name, paths in self.files(hour, sealed=True).items()
             for path in paths
         ]

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from archiver_pipeline import delta_log
@@ -71,7 +72,7 @@ def write_commits(count: str) -> dict[str, Any]:
         ]
         # Not forced to the disk, as `delta_log.put` does: that takes most of the time of a commit.
         lines = "".join(json.dumps(action, separators=(",", ":")) + "\n" for action in actions)
-        delta_log.commit_path(archive.path, version).write_text(lines)
+        (Path(archive.uri) / delta_log.commit_name(version)).write_text(lines)
         if version % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 50:
             archive.table().create_checkpoint()
     return {"version": archive.ledger().version}

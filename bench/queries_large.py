@@ -144,7 +144,7 @@ def _make_ideal(archive: Archive, folder: Path) -> None:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             connection.execute(
-                f"COPY (FROM read_parquet('{archive.path / path}', hive_partitioning = false)) TO '{target}.new' "
+                f"COPY (FROM read_parquet('{Path(archive.uri) / path}', hive_partitioning = false)) TO '{target}.new' "
                 "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
             )
             Path(f"{target}.new").rename(target)

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -158,7 +159,7 @@ def _messages(given: argparse.Namespace, first: int) -> pl.DataFrame:
 def _state(settings: Settings, given: argparse.Namespace) -> Report:
     """Files, bytes, and how long it takes to open the table, to list it, and to make the DuckDB file of it anew."""
     archive = Archive(settings.archive_uri)
-    sizes = [path.stat().st_size for path in archive.path.glob("type=*/**/*.parquet")]
+    sizes = [path.stat().st_size for path in Path(archive.uri).glob("type=*/**/*.parquet")]
     table = archive.table()
     other = settings.view_path.with_name("other.duckdb")
     other.unlink(missing_ok=True)
@@ -178,7 +179,7 @@ def _content(settings: Settings, given: argparse.Namespace) -> Report:
     archive = Archive(settings.archive_uri)
     listed = archive.files()
     sums = Sums()
-    paths = [archive.path / path for path in listed["path"]]
+    paths = [Path(archive.uri) / path for path in listed["path"]]
     for start in range(0, len(paths), 200):
         frame = pl.read_parquet(paths[start : start + 200], columns=list(COLUMNS), hive_partitioning=False, glob=False)
         for part in frame.iter_slices(100_000):

@@ -72,7 +72,7 @@ def command(
         archiver export --from 2019-08-01 --format csv --compression zst --out august/
         archiver export --from 2019-08-01 --to 2019-08-02 --format jsonl --payloads --out - | jq .uid
     """
-    from archiver_pipeline.archive import Archive
+    from archiver_pipeline.archive import archive_of
     from archiver_pipeline.cli.output import print_json, progress, times
     from archiver_pipeline.envelope import ERASED
     from archiver_pipeline.errors import SettingsError
@@ -87,7 +87,7 @@ def command(
         raise SettingsError("--json is given, but standard output has the messages: name a file in --out")
     first_and_end = times(start, end, every=everything)
     settings = load()
-    archive = Archive(settings.archive_uri, settings.lanes)
+    archive = archive_of(settings)
     moment = Selected(archive, Selection())
     selection = Selection(
         *first_and_end,

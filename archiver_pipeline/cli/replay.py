@@ -78,7 +78,7 @@ def command(
         archiver replay --from 2019-08-01 --to 2019-08-02 --bootstrap-servers staging:9092 --rate 500
         archiver replay --from 2019-08-01 --to 2019-08-02 --types object.one --to-topic demo --original-pace
     """
-    from archiver_pipeline.archive import Archive
+    from archiver_pipeline.archive import archive_of
     from archiver_pipeline.cli.output import print_json, progress, times
     from archiver_pipeline.envelope import ERASED
     from archiver_pipeline.errors import SettingsError
@@ -97,7 +97,7 @@ def command(
         raise SettingsError(f"--to-topic is {to_topic!r}: allowed is a topic's name")
     first, last = times(start, end, every=every)
     settings = load()
-    moment = Selected(Archive(settings.archive_uri, settings.lanes), Selection())
+    moment = Selected(archive_of(settings), Selection())
     selection = Selection(
         first,
         last,

@@ -90,8 +90,9 @@ def _read(archive: Archive, paths: Mapping[tuple[str, Hour], list[str]]) -> dict
     """The reports in the files of types and hours; a file that cannot be read has none, others say what is wrong."""
     import duckdb
 
-    every = {path: str(archive.path / path) for files in paths.values() for path in files}
+    every = {path: archive.storage.address(path) for files in paths.values() for path in files}
     with duckdb.connect() as connection:
+        archive.storage.attach(connection)
         try:
             reports = hour_fields.read(connection, list(every.values()))
         except duckdb.Error:

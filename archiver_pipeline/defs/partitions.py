@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from archiver_pipeline.defs.resources import settings
+from archiver_pipeline.defs.resources import archive
 from archiver_pipeline.hours import Hour, hour_of
+from archiver_pipeline.storage import Storage
 
 MOST_HOURS = timedelta(hours=100_000)
 """So far back there are partitions. Stamps of 1970 are in archives: from there on they would be half a million."""
 
 UNTIL_KNOWN = timedelta(days=7)
 """So far back they begin while the archive has no hour yet: as far as Kafka keeps messages unless it is told to."""
+
+_AT_ONCE = 16
+"""Folders of types that are looked into side by side: a bucket takes its time for each."""
 
 _KEY = "%Y-%m-%d-%H:%M"
 
@@ -28,7 +31,7 @@ def hour_partitions(now: datetime | None = None) -> dg.HourlyPartitionsDefinitio
     """
     moment = now or datetime.now(UTC)
     # A stamp of the year 9999 is in some archive, too; folders of such hours are no beginning.
-    first = first_hour(settings().archive_uri, moment - MOST_HOURS, moment)
+    first = first_hour(archive().storage, moment - MOST_HOURS, moment)
     start = moment - UNTIL_KNOWN if first is None else datetime.fromisoformat(f"{first.dt}T{first.hr}:00:00+00:00")
     # One hour past Dagster's own end: the present hour is still open, and can be read from Kafka again all the same.
     return dg.HourlyPartitionsDefinition(
@@ -36,7 +39,7 @@ def hour_partitions(now: datetime | None = None) -> dg.HourlyPartitionsDefinitio
     )
 
 
-def first_hour(archive: str, oldest: datetime, newest: datetime) -> Hour | None:
+def first_hour(storage: Storage, oldest: datetime, newest: datetime) -> Hour | None:
     """The first hour of the archive between two moments, or None.
 
     It goes by the names of folders: every run loads the definitions, and opening the table takes a second or two. An
@@ -45,16 +48,18 @@ def first_hour(archive: str, oldest: datetime, newest: datetime) -> Hour | None:
     """
     after, until = hour_of(oldest).dt, hour_of(newest).dt
     days: dict[str, list[str]] = {}
-    for of_type in _folders(archive, "type="):
-        for name in _folders(of_type, "dt="):
-            day = name.rpartition("=")[2]
-            # Text compares as time does, and `_unknown` comes after every digit.
-            if after < day <= until:
-                days.setdefault(day, []).append(name)
+    types = _folders(storage, "", "type=")
+    with ThreadPoolExecutor(_AT_ONCE, "hours") as pool:
+        for names in pool.map(lambda of_type: _folders(storage, of_type, "dt="), types):
+            for name in names:
+                day = name.rpartition("=")[2]
+                # Text compares as time does, and `_unknown` comes after every digit.
+                if after < day <= until:
+                    days.setdefault(day, []).append(name)
     if not days:
         return None
     day = min(days)
-    hours = (name.rpartition("=")[2] for folder in days[day] for name in _folders(folder, "hr="))
+    hours = (name.rpartition("=")[2] for folder in days[day] for name in _folders(storage, folder, "hr="))
     return min(Hour(day, min(hours, default="00")), hour_of(newest))
 
 
@@ -74,10 +79,10 @@ def hour_of_key(key: str) -> Hour:
     return hour_of(datetime.strptime(key, _KEY).replace(tzinfo=UTC))
 
 
-def _folders(parent: str, prefix: str) -> Iterator[str]:
-    """The folders whose names begin so, as paths; none where the parent cannot be read."""
+def _folders(storage: Storage, parent: str, prefix: str) -> list[str]:
+    """The folders whose names begin so, as paths below the archive; none where the parent cannot be read."""
     try:
-        with os.scandir(parent) as entries:
-            yield from (entry.path for entry in entries if entry.name.startswith(prefix))
+        names = storage.names(parent)
     except OSError:
-        return
+        return []
+    return [f"{parent}/{name}".lstrip("/") for name in names if name.startswith(prefix)]

@@ -6,7 +6,7 @@ from functools import cache
 
 import dagster as dg
 
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import Archive, archive_of
 from archiver_pipeline.batch import Archiver
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.settings import Settings, load
@@ -31,8 +31,8 @@ def archive() -> Archive:
 
 
 @cache
-def _archive(uri: str, lanes: int) -> Archive:
-    return Archive(uri, lanes)
+def _archive(_uri: str, _lanes: int) -> Archive:
+    return archive_of(settings())
 
 
 class ArchiverResource(dg.ConfigurableResource[Archiver]):

@@ -21,10 +21,10 @@ from archiver_pipeline.export.formats import TEXT, Writer, table_writer, text_wr
 from archiver_pipeline.export.out import translated, whole
 from archiver_pipeline.export.target import STANDARD_OUTPUT, Target
 from archiver_pipeline.files import OnProgress, quietly
+from archiver_pipeline.folder_staging import remove_empty_folders
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.selected import Selected
 from archiver_pipeline.selection import Selection
-from archiver_pipeline.staging import remove_empty_folders
 from archiver_pipeline.survey import Survey
 
 if TYPE_CHECKING:

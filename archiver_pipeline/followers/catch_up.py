@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import archive_of
 from archiver_pipeline.errors import KafkaError, SettingsError, Superseded
 from archiver_pipeline.followers.base import Follower, FollowerPosition, Times
 from archiver_pipeline.followers.feed import Feed, Step, changed_hours, offset_lag
@@ -62,7 +62,7 @@ def catch_up(
         FollowerError: the follower cannot go on.
         ArchiveError: the archive cannot be read.
     """
-    archive = Archive(settings.archive_uri, settings.lanes)
+    archive = archive_of(settings)
     if not archive.exists():
         return CaughtUp()
     began = time.monotonic()
@@ -111,7 +111,7 @@ def replace_hour(follower: Follower, settings: Settings, hour: Hour, on_step: On
         Superseded: another run of the follower, or a rewrite of the hour, was faster time and again.
         FollowerError, ArchiveError: as `catch_up`.
     """
-    archive = Archive(settings.archive_uri, settings.lanes)
+    archive = archive_of(settings)
     for number in range(_TRIES):
         feed, done = Feed(archive), _Done()
         try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from archiver_pipeline import delta_log
 from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,16 @@ class Lacking:
     older: Mapping[TopicPartition, tuple[int, int]]
 
 
-def read_commit(archive: Path, version: int) -> BatchCommit | None:
+def read_commit(storage: Storage, version: int) -> BatchCommit | None:
     """Read the commit of a batch; None where it is no batch's. Raises FileNotFoundError."""
     paths: list[str] = []
     info: dict[str, Any] = {}
-    with open(delta_log.commit_path(archive, version), "rb") as lines:
-        for line in lines:
-            if line.startswith(b'{"add"'):
-                # The log escapes a path once more than the disk has it (Delta protocol, "Add File").
-                paths.append(unquote(json.loads(line)["add"]["path"]))
-            elif line.startswith(b'{"commitInfo"'):
-                info = json.loads(line)["commitInfo"]
+    for line in delta_log.commit(storage, version).splitlines():
+        if line.startswith(b'{"add"'):
+            # The log escapes a path once more than the disk has it (Delta protocol, "Add File").
+            paths.append(unquote(json.loads(line)["add"]["path"]))
+        elif line.startswith(b'{"commitInfo"'):
+            info = json.loads(line)["commitInfo"]
     if "ranges" not in info:
         return None
     ranges = {
@@ -56,11 +55,11 @@ def read_commit(archive: Path, version: int) -> BatchCommit | None:
     return BatchCommit(ranges, int(info["messages"]), int(info["bytes"]), tuple(paths))
 
 
-def look_back(archive: Path, newest: int, wanted: Mapping[TopicPartition, tuple[int, int]]) -> Lacking:
+def look_back(storage: Storage, newest: int, wanted: Mapping[TopicPartition, tuple[int, int]]) -> Lacking:
     """Go back through the log until all wanted offsets are found, whatever lies in gaps between them.
 
     Args:
-        archive: the archive's folder.
+        storage: the archive's files.
         newest: the version to begin with.
         wanted: offsets `[start, end)` per topic partition, each `end` being the committed offset of that version.
     """
@@ -70,7 +69,7 @@ def look_back(archive: Path, newest: int, wanted: Mapping[TopicPartition, tuple[
         if not missing:
             break
         try:
-            commit = read_commit(archive, version)
+            commit = read_commit(storage, version)
         except FileNotFoundError:
             break
         touched = missing.keys() & commit.ranges.keys() if commit else set()

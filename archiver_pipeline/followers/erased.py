@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import Archive, archive_of
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.aggregator import STATE
 from archiver_pipeline.followers.base import Follower
@@ -32,7 +32,7 @@ def reach(settings: Settings, hours: Collection[Hour], on_step: OnStep) -> Itera
 
     What one of them lacks beyond that is left to its own runs.
     """
-    archive = Archive(settings.archive_uri, settings.lanes)
+    archive = archive_of(settings)
     aggregates = {item.name for item in settings.every_aggregate}
     for name, make in followers(settings).items():
         if name in aggregates and not (settings.aggregates_path / name / STATE).exists():

@@ -120,7 +120,7 @@ class Feed:
     def _new(self, known: FollowerPosition) -> Iterator[tuple[Ranges, tuple[str, ...], int]]:
         """The steps over new messages: in stretches of offsets where the log has been cleaned up, then by commits."""
         lacked = {at: (known.offsets[at], what.next) for at, what in self.ledger.committed.items()}
-        lacking = look_back(self._archive.path, self.ledger.version, behind_gaps(self.ledger, lacked))
+        lacking = look_back(self._archive.storage, self.ledger.version, behind_gaps(self.ledger, lacked))
         reached = dict(known.offsets)
         gaps = [recorded.gap for recorded in self.ledger.gaps]
         for ranges in stretches(lacking.older, self.ledger.committed, gaps, self._max_messages):
@@ -129,7 +129,7 @@ class Feed:
         held: list[BatchCommit] = []
         for version in lacking.versions:
             try:
-                commit = read_commit(self._archive.path, version)
+                commit = read_commit(self._archive.storage, version)
             except FileNotFoundError as error:
                 raise Superseded("the table's log was cleaned up while it was read", hint="Run again") from error
             assert commit is not None

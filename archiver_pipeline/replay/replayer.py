@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from archiver_pipeline.ahead import Ahead
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.archive import archive_of
 from archiver_pipeline.errors import RangeRefused, TopicChanged
 from archiver_pipeline.files import OnProgress, quietly
 from archiver_pipeline.kafka import Cluster
@@ -102,7 +102,7 @@ class Replayer:
             RangeRefused: the archive has no such topic.
         """
         self.wanted = wanted
-        self.archive = Archive(settings.archive_uri, settings.lanes)
+        self.archive = archive_of(settings)
         self.selected = Selected(self.archive, wanted.selection)
         self.id = wanted.id(str(self.archive.standing()[0].metadata["id"]))
         known = {at.topic for at in self.selected.ledger.committed}

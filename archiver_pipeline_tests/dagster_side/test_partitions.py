@@ -9,7 +9,9 @@ import dagster as dg
 import pytest
 
 from archiver_pipeline.defs.partitions import UNTIL_KNOWN, first_hour, hour_of_key, key_of
+from archiver_pipeline.folder import Folder
 from archiver_pipeline.hours import Hour, hour_of, parse_hour
+from archiver_pipeline.storages import storage_at
 from archiver_pipeline_tests.dagster_side.conftest import Load
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.processes import Processes
@@ -23,7 +25,7 @@ def first_of(folder: Path, *hours: str) -> Hour | None:
     for hour in hours:
         *kind, dt, hr = hour.split("/")
         (folder / f"type={kind[0] if kind else 'a'}" / f"dt={dt}" / f"hr={hr}").mkdir(parents=True)
-    return first_hour(str(folder), OLDEST, NEWEST)
+    return first_hour(Folder(folder), OLDEST, NEWEST)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,10 @@ def test_partitions_begin_with_the_first_hour(tmp_path: Path, hours: tuple[str, 
 def test_an_archive_that_cannot_be_looked_at_has_no_first_hour(tmp_path: Path, archive: str) -> None:
     """Definitions load all the same."""
     (tmp_path / "file").write_text("")
-    assert first_hour(archive if "://" in archive else str(tmp_path / archive), OLDEST, NEWEST) is None
+    assert (
+        first_hour(storage_at(archive if "://" in archive else str(tmp_path / archive), tmp_path), OLDEST, NEWEST)
+        is None
+    )
 
 
 def test_keys_are_dagsters() -> None:

@@ -189,7 +189,7 @@ def test_files_sealed_and_removed_under_it(kit: Kit, filled: Filled, follower: F
 def test_a_log_that_no_longer_goes_back(kit: Kit, filled: Filled, follower: Follower) -> None:
     """Where the log has been cleaned up, old messages are found by their offsets, and new ones as ever."""
     filled.target.table().create_checkpoint()
-    for path in sorted((filled.target.path / "_delta_log").glob("*.json"))[:-1]:
+    for path in sorted((Path(filled.target.uri) / "_delta_log").glob("*.json"))[:-1]:
         path.unlink()
     assert follow(follower, filled).lag == 0
     assert_right(kit, filled)
@@ -249,7 +249,7 @@ def test_an_hour_on_request(kit: Kit, filled: Filled, follower: Follower) -> Non
 def test_a_damaged_file_is_not_taken(kit: Kit, filled: Filled, follower: Follower) -> None:
     """A file whose content is not what its name says stops the follower with a word on what to do, and no more."""
     (path,) = filled.target.files().sort("added")["path"][:1]
-    file = filled.target.path / path
+    file = Path(filled.target.uri) / path
     good = file.read_bytes()
     file.write_bytes(good[:40] + bytes([good[40] ^ 1]) + good[41:])
     with pytest.raises(ArchiveDamaged, match="archiver backfill"):

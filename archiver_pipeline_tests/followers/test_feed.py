@@ -36,7 +36,7 @@ def target(settings: Settings) -> Archive:
 def forget_the_log(target: Archive) -> None:
     """Clean up the table's log up to its newest commit."""
     target.table().create_checkpoint()
-    for path in sorted((target.path / "_delta_log").glob("*.json"))[:-1]:
+    for path in sorted((Path(target.uri) / "_delta_log").glob("*.json"))[:-1]:
         path.unlink()
 
 

@@ -87,7 +87,7 @@ class Filled:
 
     def messages(self) -> pl.DataFrame:
         """Every row of the table, as Polars reads it."""
-        return pl.read_delta(str(self.target.path))
+        return pl.read_delta(self.target.uri)
 
     def hours(self) -> list[Hour]:
         """The hours that the archive has."""
@@ -102,7 +102,7 @@ class Filled:
             for path, size, kind in listed.select("path", "bytes", "type").iter_rows()
         ]
         parts = [
-            pl.read_parquet(self.target.path / path, hive_partitioning=False, glob=False).with_columns(
+            pl.read_parquet(Path(self.target.uri) / path, hive_partitioning=False, glob=False).with_columns(
                 type=pl.lit(kind)
             )
             for path, kind in listed.select("path", "type").iter_rows()
@@ -128,4 +128,4 @@ class Filled:
         attempt.commit([Transaction(f"changed/{hour}", count)], {"rewrite": "test"}, replaced)
         attempt.clean()
         for file in replaced:
-            (self.target.path / file.path).unlink()
+            (Path(self.target.uri) / file.path).unlink()

@@ -1,0 +1,84 @@
+"""An archive in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from archiver_pipeline import bucket_staging
+from archiver_pipeline.bucket_staging import BucketStaging, Lease
+from archiver_pipeline.objects import ANSWER_SECONDS, RETRY_SECONDS, Objects, allows_http
+from archiver_pipeline.staging import Leftover
+from archiver_pipeline.storage import Mine, Storage
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class Bucket(Objects, Storage):
+    """The files of an archive below a prefix of a bucket; names are keys below it."""
+
+    def create(self, name: str, content: bytes, scratch: Path) -> bool:
+        """As `Storage.create`: a conditional PUT."""
+        return self.claim(name, content)
+
+    def lasting(self, names: Iterable[str]) -> None:
+        """As `Storage.lasting`: an object that was written lasts."""
+
+    def make(self) -> None:
+        """As `Storage.make`: a bucket has no folders, and is not the archiver's to make."""
+
+    def options(self) -> dict[str, str]:
+        """As `Storage.options`; what else there is, it takes from the environment."""
+        limits = {"timeout": f"{ANSWER_SECONDS}s", "retry_timeout": f"{RETRY_SECONDS}s", "max_retries": "20"}
+        return limits | ({"allow_http": "true"} if allows_http() else {})
+
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """As `Storage.attach`: by a file system of Python, for which DuckDB needs no extension."""
+        from archiver_pipeline.bucket_files import BucketFiles
+
+        connection.register_filesystem(BucketFiles(self.uri, self.bulk))
+
+    def pattern(self, name: str) -> str:
+        """As `Storage.pattern`: that file system knows no wildcards."""
+        return self.address(name)
+
+    def stage(self, scope: str) -> BucketStaging:
+        """As `Storage.stage`."""
+        return BucketStaging(self, self.scratch.path, scope)
+
+    def leftovers(self, mine: Mine) -> list[Leftover]:
+        """As `Storage.leftovers`."""
+        return bucket_staging.leftovers(self, mine)
+
+    def living(self, mine: Mine) -> set[str]:
+        """As `Storage.living`."""
+        return bucket_staging.living(self, mine)
+
+    def in_flight(self) -> set[str]:
+        """As `Storage.in_flight`."""
+        return bucket_staging.in_flight(self)
+
+    def clear(self, leftover: Leftover, keep: Collection[str]) -> int:
+        """As `Storage.clear`."""
+        return bucket_staging.clear(self, leftover, keep)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """As `Storage.alone`: by a lease."""
+        lease = Lease(self, f"_{name}.lease")
+        lease.claim()
+        try:
+            yield
+        finally:
+            lease.end()
+
+    def is_busy(self, name: str) -> bool:
+        """As `Storage.is_busy`."""
+        return bool(bucket_staging.held(self, [f"_{name}.lease"]))
+
+    def workroom(self, name: str) -> Path:
+        """As `Storage.workroom`: on the local disk."""
+        return self.scratch.path / name

@@ -1,0 +1,206 @@
+"""Staging in a bucket: files are written on the local disk and sent to their places, which a lease names before.
+
+_staging/<attempt>.lease      who is at work, and where its files go; written again as long as the process lives
+
+An object store has no locks and no rename. A lease that has not been written for a while is that of a dead process; if
+it wakes up, the fence of whoever cleaned behind it refuses its commit, and it removes what it has sent meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archiver_pipeline import envelope
+from archiver_pipeline.staging import ATTEMPT, Leftover, Staging, translated
+
+if TYPE_CHECKING:
+    from archiver_pipeline.objects import Objects
+
+log = logging.getLogger(__name__)
+
+RENEW_SECONDS = 5.0
+"""So often a lease is written again."""
+
+DEAD_AFTER = 6
+"""A lease that has missed so many writings, by the store's own clock, is a dead process's."""
+
+_LEASE = ".lease"
+_CLOCK = f"{envelope.STAGING}/clock"
+
+
+class Lease:
+    """An object that says that a process is at work; written again and again until `end`."""
+
+    def __init__(self, bucket: Objects, name: str) -> None:
+        self._bucket = bucket
+        self._name = name
+        self._files: list[str] = []
+        self._ended = threading.Event()
+        self._writing = threading.Lock()
+
+    def begin(self) -> None:
+        """Write it, and keep it up."""
+        self.write([])
+        self._keep_up()
+
+    def claim(self) -> None:
+        """Write it where there is none, or a dead process's, and keep it up. Raises BlockingIOError elsewhere."""
+        if not self._bucket.claim(self._name, self._content()):
+            found = self._bucket.fetch(self._name)
+            dead = found is not None and not held(self._bucket, [self._name])
+            # Of several that find it so, one is served: the others find another entity tag.
+            tag = found.mark.split(" ")[0] if found else None
+            if (found is not None and not dead) or not self._bucket.claim(self._name, self._content(), tag):
+                raise BlockingIOError(f"{self._bucket.address(self._name)} is held by another process")
+        self._keep_up()
+
+    def write(self, files: list[str]) -> None:
+        """Write down which files there will be."""
+        with self._writing:
+            self._files = files
+            self._bucket.write(self._name, self._content())
+
+    def release(self) -> None:
+        """Keep it up no longer."""
+        self._ended.set()
+
+    def end(self) -> None:
+        """Remove it."""
+        self._ended.set()
+        with self._writing:
+            self._bucket.remove([self._name])
+
+    def _keep_up(self) -> None:
+        threading.Thread(target=self._renew, name="lease", daemon=True).start()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(RENEW_SECONDS):
+            try:
+                with self._writing:
+                    if not self._ended.is_set():
+                        self._bucket.write(self._name, self._content())
+            except OSError as error:  # It is tried again; where it is too late for that, the fence is there.
+                log.info("the lease was not renewed: %s", error)
+
+    def _content(self) -> bytes:
+        return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "files": self._files}).encode()
+
+
+class BucketStaging(Staging):
+    """The files of one attempt, on the local disk until they are sent."""
+
+    def __init__(self, bucket: Objects, scratch: Path, scope: str) -> None:
+        """Begin: from now on nobody cleans behind this attempt as long as the process lives."""
+        super().__init__(scratch, scope)
+        self._bucket = bucket
+        self._lease = Lease(bucket, f"{envelope.STAGING}/{self.attempt}{_LEASE}")
+        with translated(self._folder):
+            self._folder.mkdir(parents=True)
+            self._lease.begin()
+
+    def sync(self) -> None:
+        """As `Staging.sync`: they go from the disk as they are."""
+
+    def place(self) -> None:
+        """As `Staging.place`: a PUT each, once the lease says where to."""
+        if not self._files:
+            return
+        with translated(self._bucket.uri):
+            self._lease.write(self._files)
+            self._bucket.put_all((self._staged(number), path) for number, path in enumerate(self._files))
+
+    def finish(self) -> None:
+        """As `Staging.finish`."""
+        self._forget()
+        with translated(self._bucket.uri):
+            self._lease.end()
+
+    def discard(self) -> None:
+        """As `Staging.discard`."""
+        self._forget()
+        self._lease.release()
+        with translated(self._bucket.uri):
+            clear(self._bucket, Leftover("", self.attempt, tuple(self._files)), keep=())
+
+    def release(self) -> None:
+        """As `Staging.release`."""
+        self._forget()
+        self._lease.release()
+
+    def _forget(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def leftovers(bucket: Objects, mine: Callable[[str], bool]) -> list[Leftover]:
+    """List what dead attempts of the scopes that are `mine` left; one whose process lives is passed over."""
+    with translated(bucket.uri):
+        attempts = {_lease_of(name): (scope, name) for scope, name in _attempts(bucket) if mine(scope)}
+        alive = held(bucket, attempts)
+        return [
+            Leftover(scope, name, _files_of(bucket, name))
+            for lease, (scope, name) in attempts.items()
+            if lease not in alive
+        ]
+
+
+def living(bucket: Objects, mine: Callable[[str], bool]) -> set[str]:
+    """The attempts of the scopes that are `mine` whose process lives."""
+    attempts = {_lease_of(name): name for scope, name in _attempts(bucket) if mine(scope)}
+    return {attempts[lease] for lease in held(bucket, attempts)}
+
+
+def in_flight(bucket: Objects) -> set[str]:
+    """Return the names that any attempt, dead or alive, may have sent files to."""
+    return {path for _, name in _attempts(bucket) for path in _files_of(bucket, name)}
+
+
+def clear(bucket: Objects, leftover: Leftover, keep: Collection[str]) -> int:
+    """Remove what an attempt left, but for the files to `keep` (those the log has), and return how many went."""
+    with translated(bucket.uri):
+        # Read again: a process taken for dead may have gone on after it was listed.
+        files = {*leftover.files, *_files_of(bucket, leftover.attempt)} - set(keep)
+        there = bucket.there(sorted(files))
+        bucket.remove([*sorted(there), _lease_of(leftover.attempt)])
+        return len(there)
+
+
+def held(bucket: Objects, leases: Iterable[str]) -> set[str]:
+    """Those of the leases that are there and are kept up, by the clock of the store alone."""
+    wanted = list(leases)
+    if not wanted:
+        return set()
+    bucket.write(_CLOCK, b"")
+    now = bucket.modified(_CLOCK)
+    return {name for name in wanted if now - _modified(bucket, name) < DEAD_AFTER * RENEW_SECONDS}
+
+
+def _modified(bucket: Objects, name: str) -> float:
+    try:
+        return bucket.modified(name)
+    except FileNotFoundError:
+        return 0.0
+
+
+def _attempts(bucket: Objects) -> list[tuple[str, str]]:
+    names = [name.removesuffix(_LEASE) for name in bucket.names(envelope.STAGING) if name.endswith(_LEASE)]
+    return [(match[1], name) for name in sorted(names) if (match := ATTEMPT.fullmatch(name))]
+
+
+def _lease_of(attempt: str) -> str:
+    return f"{envelope.STAGING}/{attempt}{_LEASE}"
+
+
+def _files_of(bucket: Objects, attempt: str) -> tuple[str, ...]:
+    found = bucket.fetch(_lease_of(attempt))
+    if found is None:
+        return ()
+    content: Any = json.loads(found.data)
+    return tuple(content["files"])

@@ -1,0 +1,126 @@
+"""A local folder that goes with its process: an archive in a bucket needs it for files on their way."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PREFIX = "run-"
+_LOCK = "lock"
+
+
+class Scratch:
+    """A folder below `parent`, made when it is first needed; those of processes that are dead are removed then."""
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+        self._made: Path | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def path(self) -> Path:
+        """The folder. Raises OSError where it cannot be made."""
+        with self._lock:
+            if self._made is None:
+                self._parent.mkdir(parents=True, exist_ok=True)
+                self._sweep()
+                self._made = _held(self._parent)
+            return self._made
+
+    def _sweep(self) -> None:
+        for folder in self._parent.glob(f"{_PREFIX}*"):
+            if _is_dead(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _held(parent: Path) -> Path:
+    """Make a folder that is held by flock(2) as long as the process lives, and that is removed at its end."""
+    # Under another name first: by its own it is never seen without a lock.
+    made = Path(tempfile.mkdtemp(prefix=".", dir=parent))
+    handle = os.open(made / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    path = parent / (_PREFIX + made.name.lstrip("."))
+    os.rename(made, path)
+    owner = os.getpid()
+
+    def leave() -> None:
+        if os.getpid() == owner:  # A fork has a copy of this, and is not the one that ends.
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(handle)
+
+    atexit.register(leave)
+    return path
+
+
+def _is_dead(folder: Path) -> bool:
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+
+
+class LocalCopies:
+    """Copies of files on the local disk: as long as they are used, and after that as long as there is room."""
+
+    def __init__(self, folder: Callable[[], Path], limit_bytes: int) -> None:
+        """Know of no copy yet.
+
+        Args:
+            folder: tells where they lie.
+            limit_bytes: so much of them is kept that nobody uses.
+        """
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._users: dict[Path, int] = {}
+        self._unused: OrderedDict[Path, int] = OrderedDict()
+
+    @contextmanager
+    def use(self, name: str, mark: str, download: Callable[[Path], None]) -> Iterator[Path]:
+        """A copy of a file, which `download` makes unless there is one with that mark."""
+        path = self._folder() / mark / name
+        with self._lock:
+            self._users[path] = self._users.get(path, 0) + 1
+            self._unused.pop(path, None)
+        try:
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle, partial = tempfile.mkstemp(dir=path.parent)
+                os.close(handle)
+                try:
+                    download(Path(partial))
+                    os.rename(partial, path)
+                finally:
+                    Path(partial).unlink(missing_ok=True)
+            yield path
+        finally:
+            self._let_go(path)
+
+    def _let_go(self, path: Path) -> None:
+        with self._lock:
+            self._users[path] -= 1
+            if self._users[path]:
+                return
+            del self._users[path]
+            with suppress(FileNotFoundError):
+                self._unused[path] = path.stat().st_size
+            while sum(self._unused.values()) > self._limit_bytes:
+                oldest, _ = self._unused.popitem(last=False)
+                oldest.unlink(missing_ok=True)
+                with suppress(OSError):
+                    os.removedirs(oldest.parent)

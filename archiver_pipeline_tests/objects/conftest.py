@@ -1,0 +1,59 @@
+"""Fixtures of archives in buckets."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archiver_pipeline import bucket_staging
+from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.kafka.produce import create_topic
+from archiver_pipeline_tests.objects.gateway import Gateway
+from archiver_pipeline_tests.server import running
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The S3 server that tests share: never stop it or freeze it, take `own_gateway` for that."""
+    with running(Gateway(tmp_path_factory.mktemp("gateway")), "buckets") as server:
+        yield server
+
+
+@pytest.fixture
+def gateway(shared_gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    """The shared server, and an environment by which clients find it."""
+    return found(shared_gateway, monkeypatch)
+
+
+@pytest.fixture
+def own_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """A server for one test, which may kill, freeze and restart it."""
+    with running(Gateway(tmp_path / "gateway"), "buckets") as server:
+        yield found(server, monkeypatch)
+
+
+def found(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    """A server that the environment tells of; leases of killed runs are over soon."""
+    for name, value in gateway.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(bucket_staging, "RENEW_SECONDS", 0.5)
+    return gateway
+
+
+@pytest.fixture
+def archived(bootstrap_servers: str, topic_name: str, tmp_path: Path, gateway: Gateway) -> Archived:
+    """An archive of a topic of two partitions, in a bucket of its own."""
+    create_topic(bootstrap_servers, topic_name, partitions=2)
+    return in_bucket(tmp_path, bootstrap_servers, topic_name, gateway)
+
+
+def in_bucket(folder: Path, bootstrap_servers: str, topic: str, gateway: Gateway, **more: object) -> Archived:
+    """An archive of a topic in a bucket of its own."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    uri = f"{gateway.make_bucket(name)}/some/archive"
+    archived = Archived(folder, bootstrap_servers, topic, uri=uri, **more)
+    archived.path = gateway.buckets / name / "some" / "archive"
+    return archived
