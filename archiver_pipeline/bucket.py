@@ -77,7 +77,7 @@ class Bucket(Objects, Storage):
 
     def is_busy(self, name: str) -> bool:
         """As `Storage.is_busy`."""
-        return bool(bucket_staging.held(self, [f"_{name}.lease"]))
+        return any(lease.alive for lease in bucket_staging.held(self, [f"_{name}.lease"]).values())
 
     def workroom(self, name: str) -> Path:
         """As `Storage.workroom`: on the local disk."""

@@ -14,12 +14,15 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope
 from archiver_pipeline.staging import ATTEMPT, Leftover, Staging, translated
+from archiver_pipeline.storage import Content
 
 if TYPE_CHECKING:
     from archiver_pipeline.objects import Objects
@@ -55,10 +58,10 @@ class Lease:
         """Write it where there is none, or a dead process's, and keep it up. Raises BlockingIOError elsewhere."""
         if not self._bucket.claim(self._name, self._content()):
             found = self._bucket.fetch(self._name)
-            dead = found is not None and not held(self._bucket, [self._name])
-            # Of several that find it so, one is served: the others find another entity tag.
+            other = held(self._bucket, [self._name]).get(self._name)
+            # Of several that find it dead, one is served: the others find another entity tag.
             tag = found.mark.split(" ")[0] if found else None
-            if (found is not None and not dead) or not self._bucket.claim(self._name, self._content(), tag):
+            if (other and other.alive) or not self._bucket.claim(self._name, self._content(), tag):
                 raise BlockingIOError(f"{self._bucket.address(self._name)} is held by another process")
         self._keep_up()
 
@@ -69,8 +72,10 @@ class Lease:
             self._bucket.write(self._name, self._content())
 
     def release(self) -> None:
-        """Keep it up no longer."""
+        """Keep it up no longer, and say so: as if the process were dead."""
         self._ended.set()
+        with self._writing, suppress(OSError):  # It is dead soon without that.
+            self._bucket.write(self._name, self._content())
 
     def end(self) -> None:
         """Remove it."""
@@ -91,7 +96,8 @@ class Lease:
                 log.info("the lease was not renewed: %s", error)
 
     def _content(self) -> bytes:
-        return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "files": self._files}).encode()
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "alive": not self._ended.is_set()}
+        return json.dumps({**who, "files": self._files}).encode()
 
 
 class BucketStaging(Staging):
@@ -126,8 +132,8 @@ class BucketStaging(Staging):
     def discard(self) -> None:
         """As `Staging.discard`."""
         self._forget()
-        self._lease.release()
         with translated(self._bucket.uri):
+            self._lease.release()
             clear(self._bucket, Leftover("", self.attempt, tuple(self._files)), keep=())
 
     def release(self) -> None:
@@ -142,65 +148,63 @@ class BucketStaging(Staging):
 def leftovers(bucket: Objects, mine: Callable[[str], bool]) -> list[Leftover]:
     """List what dead attempts of the scopes that are `mine` left; one whose process lives is passed over."""
     with translated(bucket.uri):
-        attempts = {_lease_of(name): (scope, name) for scope, name in _attempts(bucket) if mine(scope)}
-        alive = held(bucket, attempts)
-        return [
-            Leftover(scope, name, _files_of(bucket, name))
-            for lease, (scope, name) in attempts.items()
-            if lease not in alive
-        ]
+        return [Leftover(scope, name, lease.files) for scope, name, lease in _attempts(bucket, mine) if not lease.alive]
 
 
 def living(bucket: Objects, mine: Callable[[str], bool]) -> set[str]:
     """The attempts of the scopes that are `mine` whose process lives."""
-    attempts = {_lease_of(name): name for scope, name in _attempts(bucket) if mine(scope)}
-    return {attempts[lease] for lease in held(bucket, attempts)}
+    return {name for _, name, lease in _attempts(bucket, mine) if lease.alive}
 
 
 def in_flight(bucket: Objects) -> set[str]:
     """Return the names that any attempt, dead or alive, may have sent files to."""
-    return {path for _, name in _attempts(bucket) for path in _files_of(bucket, name)}
+    return {path for _, _, lease in _attempts(bucket, lambda _: True) for path in lease.files}
 
 
 def clear(bucket: Objects, leftover: Leftover, keep: Collection[str]) -> int:
     """Remove what an attempt left, but for the files to `keep` (those the log has), and return how many went."""
     with translated(bucket.uri):
         # Read again: a process taken for dead may have gone on after it was listed.
-        files = {*leftover.files, *_files_of(bucket, leftover.attempt)} - set(keep)
+        lease = _lease_of(leftover.attempt)
+        now = held(bucket, [lease]).get(lease)
+        files = {*leftover.files, *(now.files if now else ())} - set(keep)
         there = bucket.there(sorted(files))
-        bucket.remove([*sorted(there), _lease_of(leftover.attempt)])
+        bucket.remove([*sorted(there), lease])
         return len(there)
 
 
-def held(bucket: Objects, leases: Iterable[str]) -> set[str]:
-    """Those of the leases that are there and are kept up, by the clock of the store alone."""
-    wanted = list(leases)
-    if not wanted:
-        return set()
+@dataclass(frozen=True)
+class Held:
+    """What a lease says: whether its process lives, and which files there will be."""
+
+    alive: bool
+    files: tuple[str, ...]
+
+
+def held(bucket: Objects, leases: Sequence[str]) -> dict[str, Held]:
+    """Read leases; those that are not there are left out. What is old is so by the clock of the store alone."""
+    found = {name: content for name in leases if (content := bucket.fetch(name)) is not None}
+    if not found:
+        return {}
     bucket.write(_CLOCK, b"")
     now = bucket.modified(_CLOCK)
-    return {name for name in wanted if now - _modified(bucket, name) < DEAD_AFTER * RENEW_SECONDS}
+    bucket.remove([_CLOCK])
+    return {name: _read(content, now) for name, content in found.items()}
 
 
-def _modified(bucket: Objects, name: str) -> float:
-    try:
-        return bucket.modified(name)
-    except FileNotFoundError:
-        return 0.0
+def _read(content: Content, now: float) -> Held:
+    said: Any = json.loads(content.data)
+    written = float(content.mark.rpartition(" ")[2])
+    return Held(said["alive"] and now - written < DEAD_AFTER * RENEW_SECONDS, tuple(said["files"]))
 
 
-def _attempts(bucket: Objects) -> list[tuple[str, str]]:
-    names = [name.removesuffix(_LEASE) for name in bucket.names(envelope.STAGING) if name.endswith(_LEASE)]
-    return [(match[1], name) for name in sorted(names) if (match := ATTEMPT.fullmatch(name))]
+def _attempts(bucket: Objects, mine: Callable[[str], bool]) -> list[tuple[str, str, Held]]:
+    """The attempts of the scopes that are `mine`: scope, name and lease."""
+    names = sorted(name.removesuffix(_LEASE) for name in bucket.names(envelope.STAGING) if name.endswith(_LEASE))
+    matches = [match for name in names if (match := ATTEMPT.fullmatch(name)) and mine(match[1])]
+    leases = held(bucket, [_lease_of(match[0]) for match in matches])
+    return [(match[1], match[0], leases[_lease_of(match[0])]) for match in matches if _lease_of(match[0]) in leases]
 
 
 def _lease_of(attempt: str) -> str:
     return f"{envelope.STAGING}/{attempt}{_LEASE}"
-
-
-def _files_of(bucket: Objects, attempt: str) -> tuple[str, ...]:
-    found = bucket.fetch(_lease_of(attempt))
-    if found is None:
-        return ()
-    content: Any = json.loads(found.data)
-    return tuple(content["files"])

@@ -50,7 +50,7 @@ class Folder(Storage):
         path = self._path / name
         scratch.write_bytes(content)
         force([scratch])
-        os.utime(scratch)  # Its time is that of the commit: see `view.behind`.
+        os.utime(scratch)  # Its time is that of the commit: see `Storage.modified`.
         try:
             os.link(scratch, path)
         except FileExistsError:

@@ -83,10 +83,12 @@ def refresh(
         with locked(path):
             try:
                 try:
-                    return _refresh(path, working, archive, look, look_seconds, anew=anew or not path.exists())
+                    version = _refresh(path, working, archive, look, look_seconds, anew=anew or not path.exists())
                 except duckdb.Error as error:
                     log.warning("%s cannot be carried on and is made anew: %s", path, error)
-                    return _refresh(path, working, archive, look, look_seconds, anew=True)
+                    version = _refresh(path, working, archive, look, look_seconds, anew=True)
+                _note(path).write_text(str(version))
+                return version
             except duckdb.Error as error:
                 raise _translated(error, path) from error
             finally:
@@ -96,14 +98,25 @@ def refresh(
 def behind(path: Path, archive: Archive, version: int, seconds: float) -> bool:
     """Tell whether the file has not shown the table's newest version for so long, as after a kill between the two.
 
-    It goes by the times of the files, so that it may be asked every few seconds.
+    It goes by what the last refresh noted beside the file, so that it may be asked every few seconds.
     """
-    if version < 0:
+    if version < 0 or (path.exists() and _noted(path) >= version):
         return False
     with archive.reached():
-        committed = archive.storage.modified(delta_log.commit_name(version))
-    shown = path.stat().st_mtime if path.exists() else 0.0
-    return shown < committed <= time.time() - seconds
+        return archive.storage.modified(delta_log.commit_name(version)) <= time.time() - seconds
+
+
+def _noted(path: Path) -> int:
+    """The version that the file shows, as the last refresh noted it; -1 where that is not known."""
+    try:
+        return int(_note(path).read_text())
+    except (FileNotFoundError, ValueError):
+        return -1
+
+
+def _note(path: Path) -> Path:
+    """Where the version is noted: in the file that is locked meanwhile."""
+    return path.with_name(path.name + ".lock")
 
 
 def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, look_seconds: float, *, anew: bool) -> int:
@@ -111,7 +124,7 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, loo
     import duckdb
 
     _remove(working)
-    clock = path.with_name(path.name + ".lock")
+    clock = _note(path)
     clock.touch()
     began = clock.stat().st_mtime_ns
     if not anew:
@@ -131,7 +144,7 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, loo
             replace_aggregates(connection, aggregates)
             _update(connection, archive, Standing(state, ledger, look), files, look_seconds)
             files.warn()
-    # What is committed from now on is newer, also while this was at work: see `behind`.
+    # Columns that an aggregate gets from now on are newer, also while this was at work: see `has_new_columns`.
     os.utime(working, ns=(began, began))
     _replace(working, path)
     return state.version

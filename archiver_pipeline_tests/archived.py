@@ -7,6 +7,7 @@ DuckDB file by DuckDB.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import SecretStr
 
 from archiver_pipeline import view
+from archiver_pipeline.archive import archive_of
 from archiver_pipeline.batch import Archiver, Batch
 from archiver_pipeline.follow import drain
 from archiver_pipeline.kafka import TIMEOUT_SECONDS, Cluster
@@ -77,8 +79,13 @@ class Archived:
 
     def environment(self) -> dict[str, str]:
         """The variables that give another process the same settings, but for librdkafka's."""
-        fields = {"topics": ",".join(self.settings.topics), "batch_messages": self.settings.batch_messages}
+        fields: dict[str, object] = {
+            "topics": ",".join(self.settings.topics),
+            "batch_messages": self.settings.batch_messages,
+        }
         fields |= {"lanes": self.settings.lanes, "batch_bytes": int(self.settings.batch_bytes)}
+        if self.settings.uri:
+            fields["uri"] = self.settings.uri
         return {
             "BASE_DIR": str(self.settings.base_dir),
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
@@ -87,8 +94,15 @@ class Archived:
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the DuckDB file."""
-        with duckdb.connect(str(self.settings.view_path), read_only=True) as connection:
+        with self.view() as connection:
             return connection.execute(query).fetchall()
+
+    @contextmanager
+    def view(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The DuckDB file, opened to be read; objects of a bucket it reads as `archiver sql` does."""
+        with duckdb.connect(str(self.settings.view_path), read_only=True) as connection:
+            archive_of(self.settings).storage.attach(connection)
+            yield connection
 
     def messages(self, topic: str, topic_id: str | None = None) -> dict[int, list[Message]]:
         """What the archive has of a topic, or of one life of it, by partition and in the order of offsets."""
@@ -156,7 +170,7 @@ class Archived:
             'SELECT "offset", key, value, value_bytes, headers, epoch_us("timestamp") AS us, timestamp_type '
             'FROM messages WHERE topic = ? AND topic_id = ? AND "partition" = ? ORDER BY "offset"'
         )
-        with duckdb.connect(str(self.settings.view_path), read_only=True) as connection:
+        with self.view() as connection:
             cursor = connection.execute(query, [topic, topic_id, partition])
             while rows := cursor.fetchmany(_CHUNK):
                 for row in rows:

@@ -413,7 +413,7 @@ def test_sql_without_an_archive(archiver: Run) -> None:
 
 def test_sql_sees_new_batches(archived: Archived, topic_name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A batch that lands between two statements is seen by the second one."""
-    view = View(archived.settings.view_path)
+    view = View(archived.settings.view_path, archived.archiver().archive.storage.attach)
     for count in (3, 4):
         view.run("SELECT count(*) AS n FROM messages", "json")
         assert json.loads(capsys.readouterr().out) == [{"n": count}]

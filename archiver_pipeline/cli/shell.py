@@ -8,7 +8,7 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -53,8 +53,10 @@ class SqlError(ArchiveError):
 class View:
     """The DuckDB file, opened read-only and opened again when a batch has replaced it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, attach: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        """Open nothing yet; `attach` lets a connection read the archive's files, wherever they are."""
         self.path = path
+        self._attach = attach
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._opened: tuple[int, int] | None = None
 
@@ -74,6 +76,7 @@ class View:
                 self._connection = duckdb.connect(str(self.path), read_only=True)
             except duckdb.Error as error:
                 raise ArchiveError(f"it cannot be opened: {error}", path=str(self.path)) from error
+            self._attach(self._connection)
             self._connection.execute("SET TimeZone = 'UTC'")
             self._opened = present
         return self._connection

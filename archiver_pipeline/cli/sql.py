@@ -29,10 +29,12 @@ def command(
     """
     if as_csv and as_json:
         raise typer.BadParameter("a result is either CSV or JSON", param_hint="--csv --json")
+    from archiver_pipeline.archive import archive_of
     from archiver_pipeline.cli.shell import Shell, View
     from archiver_pipeline.settings import load
 
-    view = View(load().view_path)
+    settings = load()
+    view = View(settings.view_path, archive_of(settings).storage.attach)
     if query is None and sys.stdin.isatty():
         Shell(view, "csv" if as_csv else "json" if as_json else "table").run()
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def archived(bootstrap_servers: str, topic_name: str, tmp_path: Path, gateway: G
     return in_bucket(tmp_path, bootstrap_servers, topic_name, gateway)
 
 
-def in_bucket(folder: Path, bootstrap_servers: str, topic: str, gateway: Gateway, **more: object) -> Archived:
+def in_bucket(folder: Path, bootstrap_servers: str, topic: str, gateway: Gateway, **more: Any) -> Archived:
     """An archive of a topic in a bucket of its own."""
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     uri = f"{gateway.make_bucket(name)}/some/archive"

@@ -1,0 +1,72 @@
+"""An HTTP server before an object store that lets some requests fail: a store cannot be asked to have a fault."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from archiver_pipeline_tests.processes import HOST
+
+PASS, LOSE, DROP = 0, 1, 2
+"""Hand a request on; hand it on and lose the answer; let it get lost itself. Else an HTTP status is answered."""
+
+Judge = Callable[[str, str], int]
+"""Given method and path, not escaped, says what becomes of a request; it may take its time."""
+
+
+@contextmanager
+def proxy(endpoint: str, judge: Judge) -> Iterator[str]:
+    """Listen on an address that is yielded; what `judge` says becomes of each request."""
+    target = urlsplit(endpoint).netloc
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            what = judge(self.command, unquote(self.path))
+            if what in (PASS, LOSE):
+                connection = HTTPConnection(target, timeout=60)
+                # With the host as it was signed.
+                connection.request(self.command, self.path, body, dict(self.headers.items()))
+                answer = connection.getresponse()
+                content = answer.read()
+                if what == PASS:
+                    self._answer(answer.status, dict(answer.getheaders()), content)
+                connection.close()
+            elif what >= 100:
+                text = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+                self._answer(what, {"Content-Type": "application/xml"}, text)
+            self.close_connection = what in (LOSE, DROP) or self.close_connection
+
+        def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            length = headers.get("Content-Length", len(content)) if self.command == "HEAD" else len(content)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer((HOST, 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
