@@ -18,14 +18,13 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from archiver_pipeline import envelope
+from archiver_pipeline.errors import StorageError
+from archiver_pipeline.objects import Objects
 from archiver_pipeline.staging import ATTEMPT, Leftover, Staging, translated
 from archiver_pipeline.storage import Content
-
-if TYPE_CHECKING:
-    from archiver_pipeline.objects import Objects
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ class Lease:
         """Keep it up no longer, and say so: as if the process were dead."""
         self._ended.set()
         with self._writing, suppress(OSError):  # It is dead soon without that.
-            self._bucket.write(self._name, self._content())
+            _hasty(self._bucket).write(self._name, self._content())
 
     def end(self) -> None:
         """Remove it."""
@@ -132,9 +131,11 @@ class BucketStaging(Staging):
     def discard(self) -> None:
         """As `Staging.discard`."""
         self._forget()
-        with translated(self._bucket.uri):
+        try:
             self._lease.release()
-            clear(self._bucket, Leftover("", self.attempt, tuple(self._files)), keep=())
+            clear(_hasty(self._bucket), Leftover("", self.attempt, tuple(self._files)), keep=())
+        except (OSError, StorageError) as error:
+            log.info("what was sent is left to the next run: %s", error)
 
     def release(self) -> None:
         """As `Staging.release`."""
@@ -171,6 +172,11 @@ def clear(bucket: Objects, leftover: Leftover, keep: Collection[str]) -> int:
         there = bucket.there(sorted(files))
         bucket.remove([*sorted(there), lease])
         return len(there)
+
+
+def _hasty(bucket: Objects) -> Objects:
+    """The same objects for whoever gives up: the store may be the reason, and has been waited for."""
+    return Objects(bucket.uri, bucket.scratch.path, retry_seconds=1)
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,16 @@ class Objects:
         scratch: the local folder for files on their way.
     """
 
-    def __init__(self, uri: str, scratch: Path) -> None:
+    def __init__(self, uri: str, scratch: Path, retry_seconds: float | None = None) -> None:
         """Ask nothing yet.
 
         Args:
             uri: `s3://bucket/archive`, `gs://…` or `az://…`.
             scratch: a local folder for files on their way.
+            retry_seconds: for how long a request is tried again; `RETRY_SECONDS` by default.
         """
         self.uri = uri.rstrip("/")
+        self._retry_seconds = RETRY_SECONDS if retry_seconds is None else retry_seconds
         self.scratch = Scratch(scratch)
         self._copies = LocalCopies(lambda: self.scratch.path / "copies", _KEPT_BYTES)
 
@@ -79,7 +81,7 @@ class Objects:
                 client_options={"timeout": timedelta(seconds=seconds), "allow_http": allows_http()},
                 retry_config={
                     "max_retries": 20,
-                    "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+                    "retry_timeout": timedelta(seconds=self._retry_seconds),
                     "backoff": {
                         "max_backoff": timedelta(seconds=5),
                         "init_backoff": timedelta(milliseconds=100),

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 
-from archiver_pipeline import view
+from archiver_pipeline import bucket_staging, view
 from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.batch import Archiver
 from archiver_pipeline.erasure import begun
@@ -62,6 +62,7 @@ def main(work: str, lane: str, *trap: str) -> None:
     logging.basicConfig(level=logging.WARNING)
     # A thread that is to kill this process in the midst of a step must not wait long for its turn.
     sys.setswitchinterval(0.0001)
+    bucket_staging.RENEW_SECONDS = 0.5  # So that what a killed run left is found within seconds.
     steps = Steps(signal.Signals[f"SIG{trap[0]}"], trap[1], int(trap[2]), float(trap[3])) if trap else Steps()
     settings = load()
     kind, _, names = work.partition(":")

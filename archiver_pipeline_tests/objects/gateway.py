@@ -60,6 +60,7 @@ class Gateway(Server):
     Attributes:
         endpoint: its address, the same over its whole life.
         buckets: the folder.
+        read_only: whether it refuses to write, from its next start on.
     """
 
     error = GatewayError
@@ -71,6 +72,7 @@ class Gateway(Server):
         self.endpoint = f"http://{HOST}:{self._port}"
         self.what = f"the S3 server on {self.endpoint}"
         self.buckets = self.data / "buckets"
+        self.read_only = False
 
     def make_bucket(self, name: str) -> str:
         """Make a bucket and return its address."""
@@ -84,6 +86,7 @@ class Gateway(Server):
     def _command(self) -> list[str]:
         self.buckets.mkdir(exist_ok=True)
         keys = ["--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION, "--quiet"]
+        keys += ["--readonly"] * self.read_only
         return [str(gateway()), *keys, "--port", f"{HOST}:{self._port}", "posix", str(self.buckets)]
 
     def _answers(self) -> bool:

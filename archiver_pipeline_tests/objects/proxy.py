@@ -12,8 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 from archiver_pipeline_tests.processes import HOST
 
-PASS, LOSE, DROP = 0, 1, 2
-"""Hand a request on; hand it on and lose the answer; let it get lost itself. Else an HTTP status is answered."""
+PASS, LOSE, DENY, DROP = 0, 1, 2, 3
+"""Hand a request on; hand it on and lose the answer, or answer 500; let it get lost itself. Else an HTTP status."""
+
+_SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 Judge = Callable[[str, str], int]
 """Given method and path, not escaped, says what becomes of a request; it may take its time."""
@@ -30,7 +32,7 @@ def proxy(endpoint: str, judge: Judge) -> Iterator[str]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             what = judge(self.command, unquote(self.path))
-            if what in (PASS, LOSE):
+            if what in (PASS, LOSE, DENY):
                 connection = HTTPConnection(target, timeout=60)
                 # With the host as it was signed.
                 connection.request(self.command, self.path, body, dict(self.headers.items()))
@@ -39,9 +41,8 @@ def proxy(endpoint: str, judge: Judge) -> Iterator[str]:
                 if what == PASS:
                     self._answer(answer.status, dict(answer.getheaders()), content)
                 connection.close()
-            elif what >= 100:
-                text = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-                self._answer(what, {"Content-Type": "application/xml"}, text)
+            if what == DENY or what >= 100:
+                self._answer(500 if what == DENY else what, {"Content-Type": "application/xml"}, _SLOW_DOWN)
             self.close_connection = what in (LOSE, DROP) or self.close_connection
 
         def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
