@@ -25,6 +25,10 @@ _TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 _UNREADABLE = re.compile(r"[\\?\x00-\x1f]|%[0-9A-Fa-f]{2}|(?:^|/)(?:type|dt|hr)=")
 
 
+# Of what else a bucket may take in a key, some reader makes a wildcard or an escape.
+_BUCKET = re.compile(r"(?:s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~@+-]+)*/?")
+
+
 def split(value: Any) -> Any:
     """Read a comma-separated list."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -83,6 +87,15 @@ def check_folder(folder: Any) -> Any:
     return folder
 
 
+def check_uri(uri: Any) -> Any:
+    """Check the address of an archive: a folder, or below a bucket. Raises ValueError."""
+    if "://" not in str(uri):
+        return check_folder(uri)
+    if not _BUCKET.fullmatch(uri):
+        raise ValueError("this is neither")
+    return uri.rstrip("/")
+
+
 def as_text(value: Any) -> Any:
     """TOML has dates and times of its own."""
     return value.isoformat() if isinstance(value, date | time) else value
@@ -94,6 +107,7 @@ def parse_time(text: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+ArchiveUri = Annotated[str, AfterValidator(check_uri)]
 Topic = Annotated[str, AfterValidator(check_topic)]
 ResultsName = Annotated[str, AfterValidator(check_results_topic)]
 Rule = Annotated[str, AfterValidator(lambda text: parse_type_rule(text) and text)]

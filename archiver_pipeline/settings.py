@@ -24,6 +24,7 @@ from archiver_pipeline.envelope import TYPE_RULES, TypeRule, parse_type_rule
 from archiver_pipeline.errors import SettingsError
 from archiver_pipeline.setting_types import (
     POSITIONS_SUFFIX,
+    ArchiveUri,
     MySqlUrl,
     OptionalRule,
     ResultsName,
@@ -71,9 +72,7 @@ class Settings(BaseSettings):
     base_dir: Annotated[Path, AfterValidator(check_folder)] = Field(
         Path("data"), validation_alias="BASE_DIR", description="a folder"
     )
-    uri: Annotated[str, AfterValidator(check_folder)] = Field(
-        "", description="a folder or an address such as s3://bucket/archive"
-    )
+    uri: ArchiveUri = Field("", description="a folder, or s3://bucket/archive, gs://… or az://…")
     interval_seconds: float = Field(10, gt=0, le=86_400, description="a number above 0 and up to 86400")
     batch_messages: int = Field(1_000_000, ge=1, description="a whole number from 1 on")
     batch_bytes: ByteSize = Field(ByteSize(256 * 1024**2), ge=1, description="a size such as 64MiB or 67108864")

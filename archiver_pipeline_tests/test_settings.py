@@ -491,8 +491,21 @@ def test_the_archive_lies_in_the_base_folder_unless_it_has_an_address(
     assert load().view_path == tmp_path / "data" / "archive.duckdb"
     monkeypatch.setenv("ARCHIVER_URI", "elsewhere")
     assert load().archive_uri == str(tmp_path / "elsewhere")
-    monkeypatch.setenv("ARCHIVER_URI", "s3://bucket/archive")
+    for uri in ("s3://bucket/archive", "gs://bucket", "az://container/some/archive"):
+        monkeypatch.setenv("ARCHIVER_URI", uri)
+        assert load().archive_uri == uri
+    monkeypatch.setenv("ARCHIVER_URI", "s3://bucket/archive/")
     assert load().archive_uri == "s3://bucket/archive"
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://bucket/a", "s3://", "s3:///a", "s3://key:secret@bucket/a", "s3://b/a?x=1", "s3://b/a*", "s3://b/../a"]
+)
+def test_an_address_that_is_none_of_a_bucket(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    """It is refused before anything starts, with those that are allowed."""
+    monkeypatch.setenv("ARCHIVER_URI", uri)
+    with pytest.raises(SettingsError, match=r"^ARCHIVER_URI is .*: allowed is a folder, s3://bucket/archive, gs://…"):
+        load()
 
 
 def test_a_copy_with_another_broker_asks_that_one() -> None:

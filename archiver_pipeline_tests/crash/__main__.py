@@ -6,6 +6,7 @@ Prints the kills per step and what was lost, doubled or differs; ends with exit 
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import tempfile
@@ -13,9 +14,10 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -27,6 +29,9 @@ from archiver_pipeline_tests.crash.run import Run, Trap
 from archiver_pipeline_tests.crash.workload import Workload
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic
+from archiver_pipeline_tests.kafka.topics import wait_for
+from archiver_pipeline_tests.objects.conftest import in_bucket
+from archiver_pipeline_tests.objects.gateway import Gateway
 from archiver_pipeline_tests.side_by_side import Comparison
 
 ARCHIVE, SEAL, BACKFILL = "archive", "seal", "backfill"
@@ -135,25 +140,27 @@ def main(
     lanes: Annotated[int, typer.Option(help="Lanes that run side by side.")] = 1,
     abort_share: Annotated[float, typer.Option(help="Share of the transactions that are aborted.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Makes the same choices again.")] = 1,
+    bucket: Annotated[bool, typer.Option("--bucket", help="Archive to a bucket of a real S3 server.")] = False,
 ) -> None:
     """Kill runs of the archiver at every step, then compare its table with Kafka message by message."""
     console = Console()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="crash-") as folder, KafkaBroker(heap="1g") as broker:
+    with ExitStack() as held:
+        folder = held.enter_context(tempfile.TemporaryDirectory(prefix="crash-"))
+        broker = held.enter_context(KafkaBroker(heap="1g"))
         for topic in TOPICS:
             create_topic(broker.bootstrap_servers, topic, PARTITIONS)
         workload = Workload(broker.bootstrap_servers, TOPICS, PARTITIONS, messages, abort_share, seed)
         workload.start()
         workload.wait_for_first_half()
         batch_messages = max(100, 2 * messages // kills)
-        archived = Archived(
-            Path(folder),
-            broker.bootstrap_servers,
-            *TOPICS,
-            lanes=lanes,
-            batch_messages=batch_messages,
-            keep_replaced_hours=0,
-        )
+        limits: dict[str, Any] = {"lanes": lanes, "batch_messages": batch_messages, "keep_replaced_hours": 0}
+        if bucket:
+            gateway = held.enter_context(Gateway())
+            os.environ.update(gateway.environment())
+            archived = in_bucket(Path(folder), broker.bootstrap_servers, TOPICS, gateway, **limits)
+        else:
+            archived = Archived(Path(folder), broker.bootstrap_servers, *TOPICS, **limits)
         console.print(f"{workload.sent:,} messages sent; killing {kills} runs, batches of {batch_messages:,} offsets")
         killer = Killer(environment(archived), kills, workload, seed)
         threads = [threading.Thread(target=killer.kill_runs, args=(lane,)) for lane in range(lanes)]
@@ -163,10 +170,14 @@ def main(
             thread.join()
         workload.finish()
         wait_until_stable(broker.bootstrap_servers, *TOPICS)
+        before = len(archived.stray_files())
+        storage = archived.archiver().archive.storage
+        wait_for("the last killed run to be taken for dead", lambda: not storage.living(lambda _: True))
         for _ in range(2):
             for lane in range(lanes):
                 archived.run(lane=lane)
         clean(archived)
+        console.print(f"{before:,} files that the table does not list before the last clean-up")
         console.print(kill_table(killer))
         console.print(f"{workload.sent:,} messages sent, {workload.committed:,} of them in committed transactions")
         ((batches, largest),) = archived.sql("SELECT count(*), max(messages) FROM batches WHERE messages > 0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,13 @@ def archived(bootstrap_servers: str, topic_name: str, tmp_path: Path, gateway: G
     return in_bucket(tmp_path, bootstrap_servers, topic_name, gateway)
 
 
-def in_bucket(folder: Path, bootstrap_servers: str, topic: str, gateway: Gateway, **more: Any) -> Archived:
-    """An archive of a topic in a bucket of its own."""
+def in_bucket(
+    folder: Path, bootstrap_servers: str, topics: str | Sequence[str], gateway: Gateway, **more: Any
+) -> Archived:
+    """An archive of topics in a bucket of its own."""
+    names = [topics] if isinstance(topics, str) else topics
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     uri = f"{gateway.make_bucket(name)}/some/archive"
-    archived = Archived(folder, bootstrap_servers, topic, uri=uri, **more)
+    archived = Archived(folder, bootstrap_servers, *names, uri=uri, **more)
     archived.path = gateway.buckets / name / "some" / "archive"
     return archived
