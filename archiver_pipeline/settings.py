@@ -289,7 +289,7 @@ def _one_line(error: ValidationError) -> str:
     else:
         deep = within if field == "aggregates" else within[:1]
         name, value = f"{'.'.join([field, *deep])} in {_file()}", fault["input"]
-    shown = "***" if info.annotation is SecretStr else f"{value!r:.200}"
+    shown = "***" if info.annotation is SecretStr else re.sub(r"://[^/@]*@", "://***@", f"{value!r:.200}")
     default = info.default.human_readable().replace(".0", "") if isinstance(info.default, ByteSize) else info.default
     why = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""
     if field == "aggregates" and not why:

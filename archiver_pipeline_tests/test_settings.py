@@ -73,7 +73,7 @@ WRONG = [
     (
         "ARCHIVER_URI",
         "a%20b",
-        "a folder or an address such as s3://bucket/archive, but '%20' in its path keeps some reader from it",
+        "a folder, or s3://bucket/archive, gs://… or az://…, but '%20' in its path keeps some reader from it",
     ),
     ("ARCHIVER_INTERVAL_SECONDS", "0", "a number above 0 and up to 86400 (default 10)"),
     ("ARCHIVER_INTERVAL_SECONDS", "inf", "a number above 0 and up to 86400 (default 10)"),
@@ -504,8 +504,9 @@ def test_the_archive_lies_in_the_base_folder_unless_it_has_an_address(
 def test_an_address_that_is_none_of_a_bucket(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     """It is refused before anything starts, with those that are allowed."""
     monkeypatch.setenv("ARCHIVER_URI", uri)
-    with pytest.raises(SettingsError, match=r"^ARCHIVER_URI is .*: allowed is a folder, s3://bucket/archive, gs://…"):
+    with pytest.raises(SettingsError, match=r"^ARCHIVER_URI is .*: allowed is a folder, or s3://bucket/archive, gs://…") as wrong:
         load()
+    assert "secret" not in str(wrong.value)
 
 
 def test_a_copy_with_another_broker_asks_that_one() -> None:
