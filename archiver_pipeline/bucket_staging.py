@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +36,6 @@ DEAD_AFTER = 6
 """A lease that has missed so many writings, by the store's own clock, is a dead process's."""
 
 _LEASE = ".lease"
-_CLOCK = f"{envelope.STAGING}/clock"
 
 
 class Lease:
@@ -192,10 +192,18 @@ def held(bucket: Objects, leases: Sequence[str]) -> dict[str, Held]:
     found = {name: content for name in leases if (content := bucket.fetch(name)) is not None}
     if not found:
         return {}
-    bucket.write(_CLOCK, b"")
-    now = bucket.modified(_CLOCK)
-    bucket.remove([_CLOCK])
+    now = _now(bucket)
     return {name: _read(content, now) for name, content in found.items()}
+
+
+def _now(bucket: Objects) -> float:
+    """The time by the clock of the store, in seconds since 1970: when an object was written just now."""
+    name = f"{envelope.STAGING}/clock-{uuid.uuid4().hex}"
+    bucket.write(name, b"")
+    try:
+        return bucket.modified(name)
+    finally:
+        bucket.remove([name])
 
 
 def _read(content: Content, now: float) -> Held:

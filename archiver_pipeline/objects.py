@@ -37,6 +37,9 @@ _AT_ONCE = 16
 _MANY = 500
 """More files than this are looked for by one listing of all."""
 
+_LARGE_BYTES = 16 * 1024**2
+"""Of larger files, what is mapped into memory at once would count as the process's own."""
+
 _KEPT_BYTES = 512 * 1024**2
 
 
@@ -156,8 +159,12 @@ class Objects:
         source.unlink()
 
     def put_all(self, sources: Iterable[tuple[Path, str]]) -> None:
-        """Move local files to their places, several at a time."""
-        self._each(lambda pair: self.put(*pair), sources)
+        """Move local files to their places: small ones several at a time, large ones one by one."""
+        pairs = list(sources)
+        large = [pair for pair in pairs if pair[0].stat().st_size > _LARGE_BYTES]
+        self._each(lambda pair: self.put(*pair), (pair for pair in pairs if pair not in large))
+        for source, name in large:
+            self.put(source, name)
 
     def remove(self, names: Iterable[str]) -> None:
         """As `Storage.remove`."""
@@ -215,8 +222,7 @@ class Objects:
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
         """As `Storage.local`: a copy of what is there now."""
-        mark = _mark(self._head(name))
-        with self._copies.use(name, mark.strip('"').split()[0], lambda path: self._download(name, path)) as path:
+        with self._copies.use(name, _mark(self._head(name)), lambda path: self._download(name, path)) as path:
             yield path
 
     def _download(self, name: str, path: Path) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 
 _PREFIX = "run-"
@@ -93,13 +94,13 @@ class LocalCopies:
     @contextmanager
     def use(self, name: str, mark: str, download: Callable[[Path], None]) -> Iterator[Path]:
         """A copy of a file, which `download` makes unless there is one with that mark."""
-        path = self._folder() / mark / name
+        path = self._folder() / (sha256(f"{mark}\n{name}".encode()).hexdigest() + Path(name).suffix)
         with self._lock:
             self._users[path] = self._users.get(path, 0) + 1
             self._unused.pop(path, None)
         try:
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(exist_ok=True)
                 handle, partial = tempfile.mkstemp(dir=path.parent)
                 os.close(handle)
                 try:
@@ -122,5 +123,3 @@ class LocalCopies:
             while sum(self._unused.values()) > self._limit_bytes:
                 oldest, _ = self._unused.popitem(last=False)
                 oldest.unlink(missing_ok=True)
-                with suppress(OSError):
-                    os.removedirs(oldest.parent)
