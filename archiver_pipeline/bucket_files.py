@@ -28,6 +28,7 @@ class BucketFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no an
         self.protocol = urlsplit(uri).scheme
         self._uri = uri
         self._store = store
+        self._known: dict[str, Any] = {}
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -41,8 +42,11 @@ class BucketFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no an
         """Name, size and kind of an object. Raises FileNotFoundError, StoreError."""
         import obstore
 
-        with told(path):
-            meta = obstore.head(self._store, self._name(path))
+        # DuckDB asks again and again; an object of the archive is never written a second time.
+        if path not in self._known:
+            with told(path):
+                self._known[path] = obstore.head(self._store, self._name(path))
+        meta = self._known[path]
         return {"name": path, "size": meta["size"], "type": "file", "modified": meta["last_modified"]}
 
     def modified(self, path: str) -> Any:
