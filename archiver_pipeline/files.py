@@ -139,7 +139,7 @@ def _sound(address: str, path: Path, file: ListedFile) -> SoundFile:
     size = path.stat().st_size
     if size != file.bytes:
         raise _Damage(f"it has {size} bytes, the table's log says {file.bytes}")
-    claimed = envelope.content_hash(path.name)
+    claimed = envelope.content_hash(file.path)
     if claimed is not None and (found := _hash(path)) != claimed:
         raise _Damage(f"the hash of its content begins with {found}, its name says {claimed}")
     values = {"type": file.type, "dt": file.dt, "hr": file.hr}
