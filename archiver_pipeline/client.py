@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from archiver_pipeline import properties, refusals
+from archiver_pipeline import refusals, secrets
 from archiver_pipeline.errors import AccessDenied, BrokerUnavailable, KafkaError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Complaints:
             if refusals.is_hangup(error):
                 self.add(error)
         if level >= _ALERT or self._properties.keys() & {"debug", "log_level"}:
-            log.log(level, form, *(properties.mask(str(part), self._properties) for part in parts))
+            log.log(level, form, *(secrets.mask(str(part), self._properties) for part in parts))
 
     def clear(self) -> None:
         """Forget all of them, but for what stands until a broker answers."""
@@ -153,7 +153,7 @@ class Complaints:
 
     def mask(self, text: str) -> str:
         """Return `text` without the value of any secret property."""
-        return properties.mask(text, self._properties)
+        return secrets.mask(text, self._properties)
 
     def said(self, newest: int = _MOST) -> str:
         """What the newest complaints say, with secrets masked."""
