@@ -128,8 +128,9 @@ class Complaints:
         every = [item for item in (raised, *self.errors) if item is not None]
         servers = self._properties.get("bootstrap.servers", "")
         place: Any = {"topic": topic, "partition": partition}
-        if any(map(refusals.is_forbidden, every)):
-            return self.denied(what, acls, topic, partition)
+        if forbidden := [item for item in every if refusals.is_forbidden(item)]:
+            kind = refusals.NO_ACL[forbidden[0].name()]
+            return self.denied(what, [acl for acl in acls if f" on {kind} " in acl] or acls, topic, partition)
         refused = [item for item in every if refusals.is_refusal(item)]
         if isinstance(error, Refused) and not refused:
             refused = [item for item in every if refusals.is_hangup(item)]

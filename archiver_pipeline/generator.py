@@ -234,8 +234,7 @@ class _Run:
         Raises:
             AccessDenied: a message is forbidden; BrokerUnavailable: messages time out and none was taken for a while.
         """
-        self._producer.poll(seconds)
-        self._raise_if_forbidden()
+        self._serve(seconds)
         delivered = sum(tally.delivered for tally in self._tallies.values())
         timed_out = sum(tally.timed_out for tally in self._tallies.values())
         now = time.monotonic()
@@ -246,13 +245,17 @@ class _Run:
             text = f"Kafka at {self._settings.kafka.get('bootstrap.servers')} {what}: {self._complaints.said()}"
             raise BrokerUnavailable(text, hint="Check that the broker is up, and start again")
 
-    def _raise_if_forbidden(self) -> None:
-        found = {topic: tally.forbidden for topic, tally in self._tallies.items() if tally.forbidden is not None}
-        # An idempotent producer that may write no topic at all is refused before its first message.
-        every = [*found.values(), *filter(is_forbidden, self._complaints.errors)]
-        if every:
+    def _serve(self, seconds: float) -> None:
+        try:
+            self._producer.poll(seconds)
+            for tally in self._tallies.values():
+                if tally.forbidden is not None:
+                    raise KafkaException(tally.forbidden)
+        except KafkaException as error:
+            # An idempotent producer that may write no topic at all is refused before its first message.
+            found = [topic for topic, tally in self._tallies.items() if tally.forbidden is not None]
             acls = acls_on("Write", found or self._tallies)
-            raise self._complaints.translate(KafkaException(every[0]), "messages were sent", acls=acls)
+            raise self._complaints.translate(error, "messages were sent", acls=acls) from error
 
     def finish(self) -> Summary:
         """Wait until the fate of every message is known."""

@@ -83,8 +83,9 @@ class Target:
         """The configuration of the topics that are there; none where that may not be asked."""
         if self._cluster.settings.topic_ids == "none":
             return {}  # Such a broker, the demo's own, cannot be asked.
+        topics = self._states()
         try:
-            return self._cluster.configuration(self._states())
+            return self._cluster.configuration(topics)
         except AccessDenied as error:
             log.warning("the limits of the topics are not known: %s", error)
             return {}

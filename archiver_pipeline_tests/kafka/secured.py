@@ -90,7 +90,7 @@ class SecuredBroker(KafkaBroker):
     def allow(self, user: str, *rules: str) -> None:
         """Grant ACLs, each as `Read on Topic orders`, or `Read on Topic orders-*` for all that begin so."""
         bindings = [_binding(user, rule) for rule in rules]
-        for future in self._admin.create_acls(bindings).values():
+        for future in self._admin.create_acls(bindings).values() if bindings else ():
             future.result(LIMIT_SECONDS)
         for binding in bindings:
             wait_for(f"the ACL {binding}", partial(self._has, binding))
