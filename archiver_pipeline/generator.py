@@ -229,11 +229,7 @@ class _Run:
         return True
 
     def poll(self, seconds: float) -> None:
-        """Take delivery reports.
-
-        Raises:
-            AccessDenied: a message is forbidden; BrokerUnavailable: messages time out and none was taken for a while.
-        """
+        """Take delivery reports; raises BrokerUnavailable if messages time out and none was taken for a while."""
         self._serve(seconds)
         delivered = sum(tally.delivered for tally in self._tallies.values())
         timed_out = sum(tally.timed_out for tally in self._tallies.values())
