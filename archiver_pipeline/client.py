@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from archiver_pipeline import refusals, secrets
+from archiver_pipeline import certificate, refusals, secrets
 from archiver_pipeline.errors import AccessDenied, BrokerUnavailable, KafkaError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Complaints:
         topic: str | None = None,
         partition: int | None = None,
         *,
-        acls: Collection[str] = ("for this",),
+        acls: Collection[str] = (),
     ) -> KafkaError:
         """Say what an error means: no access, no broker in time, or something else, with secrets masked.
 
@@ -130,12 +130,17 @@ class Complaints:
         place: Any = {"topic": topic, "partition": partition}
         if forbidden := [item for item in every if refusals.is_forbidden(item)]:
             kind = refusals.NO_ACL[forbidden[0].name()]
-            return self.denied(what, [acl for acl in acls if f" on {kind} " in acl] or acls, topic, partition)
+            if acls:
+                return self.denied(what, [acl for acl in acls if f" on {kind} " in acl] or acls, topic, partition)
+            text, hint = self._said(forbidden[-1:]), f"Check the ACLs of the {kind}"
+            return AccessDenied(f"{servers} refused access when {what}: {text}", hint=hint, **place)
         refused = [item for item in every if refusals.is_refusal(item)]
         if isinstance(error, Refused) and not refused:
             refused = [item for item in every if refusals.is_hangup(item)]
         if refused:
-            text = self._said(refused)
+            text = self._said(refused[-1:])
+            if refusals.is_distrust(text) and (why := certificate.fault(text, self._properties)):
+                text = refusals.distrust(text, why)
             hint = refusals.hint(text, self._properties)
             return AccessDenied(f"{servers} refused access when {what}: {text}", hint=hint, **place)
         text = self._said(every) or self.mask(str(error)) or "no answer in time"

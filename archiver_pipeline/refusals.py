@@ -20,6 +20,8 @@ NO_GROUP = "GROUP_AUTHORIZATION_FAILED"
 
 _SETTING_UP = r"SSL_HANDSHAKE|APIVERSION_QUERY|AUTH_\w+|UP"
 _CLOSED = re.compile(rf"[Dd]isconnected.*\(after \d{{1,3}}ms in state (?:{_SETTING_UP})")
+_NOISE = re.compile(r" \(after \d+ms [^)]*\)|error:[0-9A-F]+:SSL routines::(ssl/tls )?")
+_DISTRUST = re.compile(r"certificate verify failed(: broker certificate[^;]*)?")
 _LOGIN = re.compile("SASL authentication error|OAUTHBEARER token")
 _HINTS = (
     (
@@ -32,12 +34,19 @@ _HINTS = (
         "Check KAFKA_SASL_MECHANISM, and that KAFKA_BOOTSTRAP_SERVERS names a listener that takes it",
     ),
     (
-        re.compile("certificate verify failed"),
-        "Check KAFKA_SSL_CA_LOCATION, and that the broker's certificate is valid and made for the host that "
-        "KAFKA_BOOTSTRAP_SERVERS names",
+        re.compile("mismatch"),
+        "Check the host in KAFKA_BOOTSTRAP_SERVERS, and what the broker advertises: its certificate has to name them",
     ),
     (
-        re.compile("tls alert"),
+        re.compile("certificate has expired"),
+        "Tell those who run the broker: its certificate has to be renewed",
+    ),
+    (
+        re.compile("certificate verify failed"),
+        "Check KAFKA_SSL_CA_LOCATION: it has to hold the authority that signed the broker's certificate",
+    ),
+    (
+        re.compile("alert"),
         "Check KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION: the broker wants a certificate that has not "
         "expired, signed by an authority that it trusts",
     ),
@@ -78,9 +87,18 @@ def is_forbidden(error: Any) -> bool:
 
 
 def said_by(errors: Iterable[Any]) -> str:
-    """What librdkafka's errors say, each sentence once, without how long it took, and without what says nothing new."""
-    texts = dict.fromkeys(re.sub(r" \(after \d+ms [^)]*\)", "", error.str()) for error in errors)
-    return "; ".join(texts)
+    """What librdkafka's errors say, each sentence once, without how long it took and without numbers of OpenSSL."""
+    return "; ".join(dict.fromkeys(_NOISE.sub("", error.str()) for error in errors))
+
+
+def is_distrust(text: str) -> bool:
+    """Whether the client does not trust the broker's certificate."""
+    return _DISTRUST.search(text) is not None
+
+
+def distrust(text: str, why: str) -> str:
+    """The same with the reason, in the place of librdkafka's guess at it."""
+    return _DISTRUST.sub(lambda _: f"certificate verify failed: {why}", text)
 
 
 def hint(text: str, properties: Mapping[str, str]) -> str:

@@ -60,7 +60,9 @@ class Access:
         certificate, key = broker.authority.sign(self.user)
         mutual = broker.mutual(certificate, key)
         login = "invalid credentials.*Check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"
-        trust = "certificate verify failed.*Check KAFKA_SSL_CA_LOCATION"
+        trust = (
+            "certificate verify failed: .*signed certificate.*Check KAFKA_SSL_CA_LOCATION|unable to get .*CA_LOCATION"
+        )
         protocol = "Check KAFKA_SECURITY_PROTOCOL and the port in KAFKA_BOOTSTRAP_SERVERS"
         client = "alert.*Check KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION"
         tokens = "Check that the endpoint in KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL is up"
@@ -91,7 +93,7 @@ class Access:
             "an authority that did not sign": Refusal({**scram, "ssl.ca.location": str(stranger.certificate)}, trust),
             "another host name": Refusal(
                 {**scram, "bootstrap.servers": scram["bootstrap.servers"].replace("127.0.0.1", "localhost")},
-                f"{trust}.*made for the host",
+                "certificate is not valid for 'localhost'. Check the host in KAFKA_BOOTSTRAP_SERVERS",
             ),
             "no client certificate": Refusal({**tls, **_address(broker, MTLS), "security.protocol": "ssl"}, client),
             "an expired client certificate": Refusal(

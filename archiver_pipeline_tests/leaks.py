@@ -32,9 +32,9 @@ QUERIES = {
     "resources": "{ topLevelResourceDetailsOrError: allTopLevelResourceDetailsOrError(repositorySelector: "
     '{repositoryLocationName: "archiver_pipeline.definitions", repositoryName: "__repository__"}) '
     "{ ... on ResourceDetailsList { results { name configuredValues { key value type } } } } }",
-    "assets": "{ assetNodes { assetKey { path } description metadataEntries { label description } "
-    "assetMaterializations { description metadataEntries { label description ... on TextMetadataEntry { text } ... on JsonMetadataEntry "
-    "{ jsonString } ... on TableMetadataEntry { table { records } } } } } }",
+    "assets": "{ assetNodes { assetKey { path } description assetMaterializations { description metadataEntries "
+    "{ label description ... on TextMetadataEntry { text } ... on JsonMetadataEntry { jsonString } "
+    "... on TableMetadataEntry { table { records } } } } } }",
 }
 """What the UI asks for, by name: all that a run, a tick or the instance could say of a setting."""
 
