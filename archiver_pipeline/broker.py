@@ -102,7 +102,9 @@ class Broker:
         """The cluster's metadata: of one topic, or of all that may be described. Raises as `answer` does."""
         names = () if topic is None else (topic,)
         ask = self.admin.list_topics
-        return persist(lambda seconds: ask(*names, timeout=seconds), self.admin, self.complaints, self._timeout)
+        return persist(
+            lambda seconds: ask(*names, timeout=seconds), self.admin, self.complaints, self._timeout, resumes=False
+        )
 
     def described(self, names: list[str], *, reads: bool) -> Topics:
         """Ask for id and partitions of topics, and whether they may be described and, where that counts, read."""

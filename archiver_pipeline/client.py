@@ -199,7 +199,9 @@ def answer(future: Future[Answer], client: AdminClient, complaints: Complaints, 
             return found
 
 
-def persist(call: Callable[[float], Answer], client: Any, complaints: Complaints, seconds: float) -> Answer:
+def persist(
+    call: Callable[[float], Answer], client: Any, complaints: Complaints, seconds: float, *, resumes: bool = True
+) -> Answer:
     """Call what blocks in short turns, and take up the complaints between them.
 
     Args:
@@ -207,6 +209,7 @@ def persist(call: Callable[[float], Answer], client: Any, complaints: Complaints
         client: the client that it belongs to.
         complaints: the client's.
         seconds: how long all may take.
+        resumes: whether a further call goes on where the last one was; if not, the third turn has all the time left.
 
     Raises:
         Refused: the client is refused; KafkaException: it failed, or did not come to its end in time.
@@ -223,7 +226,7 @@ def persist(call: Callable[[float], Answer], client: Any, complaints: Complaints
             complaints.check()
             if left <= turn or not (error.args[0].retriable() or is_unavailable(error.args[0])):
                 raise
-            turn = min(2 * turn, left)
+            turn = turn if resumes else 2 * turn if turn < 2 else left
         else:
             complaints.heard()
             return found

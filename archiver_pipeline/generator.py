@@ -276,7 +276,9 @@ class _Run:
             raise SettingsError(f"librdkafka refuses the properties: {text}") from None
         seconds = self._settings.timeout
         try:
-            known = persist(lambda turn: producer.list_topics(timeout=turn), producer, self._complaints, seconds)
+            known = persist(
+                lambda turn: producer.list_topics(timeout=turn), producer, self._complaints, seconds, resumes=False
+            )
         except (KafkaException, Refused) as error:
             raise self._complaints.translate(error, "the broker was asked for its topics") from error
         missing = [topic for topic in self._settings.topics if topic not in known.topics]

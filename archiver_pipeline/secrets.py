@@ -14,7 +14,8 @@ _SECRET = re.compile(
 _SHOWN = {
     "sasl.oauthbearer.client.credentials.client.id": "the name of a client, as sasl.username is that of a user",
 }
-_PARTS = re.compile(r"[\s,;]+|\w+=")
+_PARTS = re.compile(r"[\s,;]+")
+_NAMED = re.compile(r"[\w.-]+=(.{4,})")
 _LEAST_PART = 4
 """A shorter part of a secret says nothing, and without it texts could not be read."""
 
@@ -37,7 +38,10 @@ def secrets_of(name: str, value: str) -> Iterator[str]:
     if is_secret(name):
         yield value
         if not name.endswith(("password", "passphrase", "secret")):
-            yield from (part for part in _PARTS.split(value) if len(part) >= _LEAST_PART)
+            for part in _PARTS.split(value):
+                named = _NAMED.fullmatch(part)
+                if named or len(part) >= _LEAST_PART:
+                    yield named.group(1) if named else part
     elif name.endswith(".url"):
         try:
             address = urlsplit(value)

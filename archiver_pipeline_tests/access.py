@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from archiver_pipeline_tests.kafka.keys import Authority
+from archiver_pipeline_tests.kafka.keys import Authority, encrypted, openssl
 from archiver_pipeline_tests.kafka.secured import MTLS, PLAIN_USER, SASL, UNSIGNED, SecuredBroker
 from archiver_pipeline_tests.kafka.tokens import TokenEndpoint
 from archiver_pipeline_tests.processes import free_port
@@ -44,9 +44,22 @@ class Access:
             "SCRAM-SHA-256": lambda: broker.scram(user, self.password, "SCRAM-SHA-256"),
             "PLAIN": lambda: broker.plain(self.plain_password),
             "certificate": lambda: broker.mutual(*broker.authority.sign(user)),
+            "certificate with a locked key": lambda: self._locked(*broker.authority.sign(user)),
+            "certificate in a store": lambda: self._store(*broker.authority.sign(user)),
             "token of an endpoint": lambda: broker.tokens_of(self.endpoint.url, user, self.password),
             "token that nobody signed": lambda: broker.unsigned(user),
         }
+
+    def _locked(self, certificate: Path, key: Path) -> Properties:
+        return {**self.broker.mutual(certificate, encrypted(key, self.password)), "ssl.key.password": self.password}
+
+    def _store(self, certificate: Path, key: Path) -> Properties:
+        store = key.with_suffix(".p12")
+        pair, out = ("-inkey", str(key), "-in", str(certificate)), ("-out", str(store), "-passout", "stdin")
+        openssl("pkcs12", "-export", *pair, *out, data=self.password.encode())
+        kept = {name: value for name, value in self.broker.mutual(certificate, key).items() if "key" not in name}
+        del kept["ssl.certificate.location"]
+        return {**kept, "ssl.keystore.location": str(store), "ssl.keystore.password": self.password}
 
     def user_of(self, way: str) -> str:
         """The user of a way to log in."""

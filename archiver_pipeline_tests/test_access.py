@@ -27,6 +27,8 @@ WAYS = (
     "SCRAM-SHA-256",
     "PLAIN",
     "certificate",
+    "certificate with a locked key",
+    "certificate in a store",
     "token of an endpoint",
     "token that nobody signed",
 )

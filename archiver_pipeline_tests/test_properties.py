@@ -126,7 +126,12 @@ def test_whatever_opens_a_door_is_secret(name: str) -> None:
             "Unrecognized: scope=letmein",
             "Unrecognized: scope=***",
         ),
-        ("ssl.key.pem", "-----BEGIN KEY-----\nTUlHSEFnRUFN\n-----END KEY-----", "at TUlHSEFnRUFN", "at ***"),
+        (
+            "ssl.key.pem",
+            "-----BEGIN KEY-----\nTUlHSEFnRUFN\nSEFn==\n-----END KEY-----",
+            "at TUlHSEFnRUFN, SEFn==",
+            "at ***, ***",
+        ),
         (
             "sasl.oauthbearer.token.endpoint.url",
             "https://me:letmein@idp:8443/token?key=k3y",

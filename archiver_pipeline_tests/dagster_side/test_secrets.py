@@ -10,6 +10,7 @@ import pytest
 from archiver_pipeline_tests import leaks
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.dagster_side.running import RunningDagster
+from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
 from archiver_pipeline_tests.kafka.keys import encrypted
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
 from archiver_pipeline_tests.kafka.secured import SecuredBroker
@@ -64,3 +65,23 @@ def test_no_secret_leaves_the_environment(
     assert "refused access when the broker was asked for its topics" in ended.said
     assert not [secret for secret in hidden if secret in ended.said]
     assert list(leaks.in_files(deployment.base, hidden)) == []
+
+
+def test_a_tick_that_is_not_let_in_skips_and_says_why(
+    secured: SecuredBroker, processes: Processes, topic_name: str, tmp_path: Path, ticks: MakeTicks
+) -> None:
+    """Its reason is the sentence of the error, within seconds, tick by tick; once the user is known, it goes on."""
+    create_topic(secured.bootstrap_servers, topic_name)
+    produce(secured.bootstrap_servers, topic_name, numbered(range(10)))
+    secured.allow(topic_name, f"Read on Topic {topic_name}")
+    given = secured.scram(topic_name, "late-password")
+    settings = {f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in given.items()}
+    sensor = ticks(Deployment(tmp_path / "base", processes, secured.bootstrap_servers, topic_name, **settings))
+    for _ in range(2):
+        reason = sensor.skips()
+        assert " refused access when the broker was asked for its topics: " in reason
+        assert "Check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM" in reason
+        assert "late-password" not in reason
+        assert sensor.seconds < 5
+    secured.add_user(topic_name, "late-password")
+    assert len(sensor.requests()) == 1
