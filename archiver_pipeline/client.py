@@ -127,20 +127,12 @@ class Complaints:
         raised = error.args[0] if error.args and hasattr(error.args[0], "name") else None
         every = [item for item in (raised, *self.errors) if item is not None]
         servers = self._properties.get("bootstrap.servers", "")
-        place: Any = {"topic": topic, "partition": partition}
         if forbidden := [item for item in every if refusals.is_forbidden(item)]:
             kind = refusals.NO_ACL[forbidden[0].name()]
-            if acls:
-                return self.denied(what, [acl for acl in acls if f" on {kind} " in acl] or acls, topic, partition)
-            text, hint = self._said(forbidden[-1:]), f"Check the ACLs of the {kind}"
-            return AccessDenied(f"{servers} refused access when {what}: {text}", hint=hint, **place)
-        refused = [item for item in every if refusals.is_refusal(item)]
-        if isinstance(error, Refused) and not refused:
-            refused = [item for item in every if refusals.is_hangup(item)]
-        if refused:
-            text = self._said(refused[-1:])
-            if refusals.is_distrust(text) and (why := certificate.fault(text, self._properties)):
-                text = refusals.distrust(text, why)
+            wanted = [acl for acl in acls if f" on {kind} " in acl] or acls
+            return self.denied(what, wanted, topic, partition, self._said(forbidden[-1:]))
+        place: Any = {"topic": topic, "partition": partition}
+        if text := self._refusal(every, hung_up=isinstance(error, Refused)):
             hint = refusals.hint(text, self._properties)
             return AccessDenied(f"{servers} refused access when {what}: {text}", hint=hint, **place)
         text = self._said(every) or self.mask(str(error)) or "no answer in time"
@@ -148,13 +140,22 @@ class Complaints:
             return BrokerUnavailable(f"{servers} did not answer when {what}: {text}", hint=_UNAVAILABLE, **place)
         return KafkaError(f"{servers} failed when {what}: {text}", hint="The next run tries again", **place)
 
+    def _refusal(self, errors: Collection[Any], *, hung_up: bool) -> str:
+        """Why the client is not let in, if that is what errors say."""
+        if refused := [item for item in errors if refusals.is_refusal(item)]:
+            text = self._said(refused[-1:])
+            why = certificate.fault(text, self._properties) if refusals.is_distrust(text) else ""
+            return refusals.distrust(text, why) if why else text
+        closed = [item for item in errors if refusals.is_hangup(item)] if hung_up else []
+        return f"it closes each connection at once: {self._said(closed[-1:])}" if closed else ""
+
     def denied(
-        self, what: str, acls: Collection[str], topic: str | None = None, partition: int | None = None
+        self, what: str, acls: Collection[str], topic: str | None = None, partition: int | None = None, said: str = ""
     ) -> AccessDenied:
-        """Say which ACLs are missing for what was done, and how they are granted."""
-        servers = self._properties.get("bootstrap.servers", "")
-        why = f"{servers} refused access when {what}: {refusals.lacking(acls)}"
-        hint = refusals.grant(acls, self._properties)
+        """Say which ACLs are missing for what was done and how they are granted, or else what was `said`."""
+        why = f"{self._properties.get('bootstrap.servers', '')} refused access when {what}: "
+        why += refusals.lacking(acls) if acls else said
+        hint = refusals.grant(acls, self._properties) if acls else "Check the ACLs"
         return AccessDenied(why, topic=topic, partition=partition, hint=hint)
 
     def mask(self, text: str) -> str:

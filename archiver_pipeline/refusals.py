@@ -20,7 +20,7 @@ NO_GROUP = "GROUP_AUTHORIZATION_FAILED"
 
 _SETTING_UP = r"SSL_HANDSHAKE|APIVERSION_QUERY|AUTH_\w+|UP"
 _CLOSED = re.compile(rf"[Dd]isconnected.*\(after \d{{1,3}}ms in state (?:{_SETTING_UP})")
-_NOISE = re.compile(r" \(after \d+ms [^)]*\)|error:[0-9A-F]+:SSL routines::(ssl/tls )?")
+_NOISE = re.compile(r" \(after \d+ms [^)]*\)|error:[0-9A-F]+:SSL routines::(ssl/tls )?|: receive 0 after POLLIN")
 _DISTRUST = re.compile(r"certificate verify failed(: broker certificate[^;]*)?")
 _LOGIN = re.compile("SASL authentication error|OAUTHBEARER token")
 _HINTS = (

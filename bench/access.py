@@ -12,10 +12,16 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from archiver_pipeline.errors import KafkaError
+from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.secrets import forms_of
+from archiver_pipeline.settings import Settings
 from archiver_pipeline_tests import leaks
 from archiver_pipeline_tests.access import Access, Properties, access_to
 from archiver_pipeline_tests.archived import Archived
@@ -33,13 +39,15 @@ DAGSTER = ("-m", "dagster", "job", "execute", "-m", "archiver_pipeline.definitio
 
 @dataclass(frozen=True)
 class Row:
-    """A case: the command, its exit code, the seconds that it took in all, and the line that it said in the end."""
+    """A case: the command, its exit code, the seconds that it took in all, and the line that it said in the end; where
+    a login is refused, also the seconds from the first question to the error, without the start of Python."""
 
     case: str
     command: str
     code: int
     seconds: float
     says: str
+    refused_after_seconds: float | None = None
 
 
 class Table:
@@ -52,7 +60,9 @@ class Table:
         self._folder, self.topic = folder, topic
         (folder / "home").mkdir()
 
-    def run(self, case: str, properties: Properties, arguments: Sequence[str], topics: str = "") -> None:
+    def run(
+        self, case: str, properties: Properties, arguments: Sequence[str], topics: str = "", after: float | None = None
+    ) -> None:
         """Run a command with a client's properties, and add what came of it."""
         kafka = {f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in properties.items()}
         own = {"BASE_DIR": str(self._folder / "data"), "DAGSTER_HOME": str(self._folder / "home")}
@@ -69,8 +79,19 @@ class Table:
         says = "-" if not (ended.code or lines) else (lines or ended.said.strip().splitlines())[-1]
         says = re.sub(r"^.*?(?=(?:127\.0\.0\.1|localhost):\d+ refused access)", "", says).removeprefix("archiver: ")
         shown = f"dagster job execute -j {arguments[-1]}" if is_dagster else f"archiver {' '.join(arguments)}"
-        self.rows.append(Row(case, shown, ended.code, round(seconds, 1), says))
-        print(f"{case:45} {shown:45.45} exit {ended.code}  {seconds:5.1f} s  {says}", flush=True)
+        self.rows.append(Row(case, shown, ended.code, round(seconds, 1), says, after))
+        within = "" if after is None else f" ({after:.1f} s)"
+        print(f"{case:45} {shown:45.45} exit {ended.code}  {seconds:5.1f} s{within}  {says}", flush=True)
+
+
+def refused_after(properties: Properties) -> float:
+    """The seconds from a question to the error."""
+    kafka = {name: SecretStr(value) for name, value in properties.items()}
+    cluster = Cluster(Settings(topics=("orders",), kafka=kafka))
+    began = time.monotonic()
+    with suppress(KafkaError):
+        cluster.look()
+    return round(time.monotonic() - began, 1)
 
 
 def logins(table: Table, access: Access) -> None:
@@ -79,7 +100,7 @@ def logins(table: Table, access: Access) -> None:
         access.broker.allow(access.user_of(way), f"Read on Topic {table.topic}")
         table.run(f"right: {way}", properties(), ["status"])
     for case, refusal in access.wrong().items():
-        table.run(case, refusal.properties, ["status"])
+        table.run(case, refusal.properties, ["status"], after=refused_after(refusal.properties))
     certificate, key = access.broker.authority.sign(access.user)
     mutual = access.broker.mutual(certificate, key)
     table.run("an authority that is not there", {**mutual, "ssl.ca.location": "/nowhere/ca.pem"}, ["status"])
