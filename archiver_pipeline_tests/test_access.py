@@ -13,7 +13,7 @@ from archiver_pipeline import settings
 from archiver_pipeline.errors import AccessDenied, SettingsError
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.verify import verify
-from archiver_pipeline_tests.access import Access, Properties, access_to
+from archiver_pipeline_tests.access import Access, Properties, Refusal, access_to
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.conftest import PLAIN_PASSWORD
 from archiver_pipeline_tests.kafka.keys import encrypted, openssl
@@ -57,7 +57,7 @@ DIFFICULT = """p"a's\\s %41@:/#?&= ü☂ $HOME `x` {}"""
 DOWN_SECONDS = 3.0
 """Longer than a client is waited for that is refused or hung up on."""
 
-Told = dict[str, tuple[Exception | None, float]]
+Told = dict[str, tuple[Refusal, Exception | None, float]]
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +77,18 @@ def told(access: Access, tmp_path_factory: pytest.TempPathFactory) -> Told:
     """What each wrong way is told and after how many seconds, all tried side by side."""
     folder = tmp_path_factory.mktemp("told")
 
-    def look(properties: Properties) -> tuple[Exception | None, float]:
+    def look(refusal: Refusal) -> tuple[Refusal, Exception | None, float]:
         began = time.monotonic()
         try:
-            Cluster(archived(folder, access, properties, "orders").settings).look()
+            Cluster(archived(folder, access, refusal.properties, "orders").settings).look()
         except Exception as error:
-            return error, time.monotonic() - began
-        return None, time.monotonic() - began
+            return refusal, error, time.monotonic() - began
+        return refusal, None, time.monotonic() - began
 
     wrong = access.wrong()
     assert set(wrong) == set(REFUSED)
     with ThreadPoolExecutor(len(wrong)) as side_by_side:
-        found = side_by_side.map(look, (refusal.properties for refusal in wrong.values()))
-        return dict(zip(wrong, found, strict=True))
+        return dict(zip(wrong, side_by_side.map(look, wrong.values()), strict=True))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -111,8 +110,7 @@ def test_read_on_the_topics_is_all_it_takes(access: Access, topic_name: str, tmp
 @pytest.mark.parametrize("case", REFUSED)
 def test_who_is_not_let_in_is_told_why(access: Access, told: Told, case: str) -> None:
     """Within five seconds the error names the broker, the reason and the settings to check, and no secret."""
-    refusal = access.wrong()[case]
-    error, seconds = told[case]
+    refusal, error, seconds = told[case]
     assert isinstance(error, AccessDenied), error
     assert error.what.startswith(f"{refusal.properties['bootstrap.servers']} refused access when the broker was asked")
     with pytest.raises(AccessDenied, match=refusal.says):
