@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError as Codes
@@ -10,6 +11,8 @@ from confluent_kafka import KafkaException
 
 from archiver_pipeline.client import HANGUP_SECONDS, REFUSED_SECONDS, Complaints, Refused
 from archiver_pipeline.errors import AccessDenied, BrokerUnavailable
+from archiver_pipeline.kafka import Cluster
+from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.topics import wait_for
 
 LOGIN = Codes(
@@ -85,6 +88,19 @@ def test_a_token_that_did_not_come_stands_until_a_broker_answers(complaints: Com
     complaints.heard()
     assert complaints.errors == []
     assert not is_refused(complaints)
+
+
+def test_what_librdkafka_quotes_of_a_secret_is_hidden(tmp_path: Path) -> None:
+    """It quotes what it cannot parse of `sasl.oauthbearer.config` in its error."""
+    kafka = {
+        "bootstrap.servers": "127.0.0.1:1",
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "OAUTHBEARER",
+        "enable.sasl.oauthbearer.unsecure.jwt": "true",
+        "sasl.oauthbearer.config": "principal=alice letmein-very-secret",
+    }
+    with pytest.raises(AccessDenied, match=r"Unrecognized sasl\.oauthbearer\.config beginning at: \*\*\*\. Check"):
+        Cluster(Archived(tmp_path, "127.0.0.1:1", "orders", kafka=kafka).settings).look()
 
 
 def test_a_missing_acl_of_a_group_is_nothing_to_complain_of(complaints: Complaints) -> None:
