@@ -9,14 +9,12 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from archiver_pipeline.broker import TIMEOUT_SECONDS, Broker
+from archiver_pipeline.client import client_properties
 from archiver_pipeline.errors import KafkaError
-from archiver_pipeline.kafka import TIMEOUT_SECONDS, client_properties
-from archiver_pipeline.settings import Settings
-
-if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
+from archiver_pipeline.refusals import NO_GROUP, is_forbidden
 
 log = logging.getLogger(__name__)
 
@@ -26,25 +24,28 @@ TRANSACTION_SECONDS = 60.0
 PATIENCE_SECONDS = TRANSACTION_SECONDS + 15
 """The broker ends a transaction when it is too old, at its next look: every ten seconds, unless it is set otherwise."""
 
+_POLL_SECONDS = 0.5
+
 COMPACTED = {"cleanup.policy": "compact"}
 SMALL = {**COMPACTED, "segment.ms": "86400000", "min.cleanable.dirty.ratio": "0.1"}
 
 
-def make_topics(admin: AdminClient, topics: Mapping[str, tuple[int, Mapping[str, str]]]) -> list[str]:
+def make_topics(broker: Broker, topics: Mapping[str, tuple[int, Mapping[str, str]]]) -> list[str]:
     """Make those topics that are missing and return their names.
 
     Args:
-        admin: asks the broker.
+        broker: the cluster, whose `translated` this is in.
         topics: of each the number of partitions, -1 for as many as the broker gives, and its configuration; replicas
             are as many as the broker gives by default.
 
     Raises:
-        KafkaException, TimeoutError: the broker refused or did not answer.
+        AccessDenied: one may not be made.
+        KafkaException, TimeoutError, Refused: the broker refused or did not answer.
     """
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import NewTopic
 
-    known = admin.list_topics(timeout=TIMEOUT_SECONDS)
+    known = broker.listing()
     if str(known.cluster_id).startswith("mockCluster"):
         return []  # The demo's broker makes topics as they are used.
     present = known.topics
@@ -53,18 +54,23 @@ def make_topics(admin: AdminClient, topics: Mapping[str, tuple[int, Mapping[str,
         for name, (count, config) in topics.items()
         if name not in present
     ]
-    futures = admin.create_topics(missing, request_timeout=TIMEOUT_SECONDS) if missing else {}
-    for future in futures.values():
+    futures = broker.admin.create_topics(missing, request_timeout=TIMEOUT_SECONDS) if missing else {}
+    forbidden = []
+    for name, future in futures.items():
         try:
-            future.result(TIMEOUT_SECONDS)
+            broker.answer(future)
         except KafkaException as error:
-            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+            if is_forbidden(error.args[0]):
+                forbidden.append(f"Create on topic {name}")
+            elif error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 raise
+    if forbidden:
+        raise broker.complaints.denied("topics were made", forbidden)
     return [topic.topic for topic in missing]
 
 
 def committed_records(
-    settings: Settings, admin: AdminClient, topic: str, why: str, patience_seconds: float = PATIENCE_SECONDS
+    broker: Broker, topic: str, why: str, patience_seconds: float = PATIENCE_SECONDS
 ) -> Iterator[tuple[bytes | None, bytes | None]]:
     """Yield key and value of every committed record that a topic has now, by partition and in order.
 
@@ -72,35 +78,38 @@ def committed_records(
     committed behind that is waited for.
 
     Args:
-        settings: the cluster.
-        admin: asks the same cluster.
+        broker: the cluster, whose `translated` this is in.
         topic: the topic, which is there.
         why: what lies in the topic, for the error.
         patience_seconds: for how long transactions of others may be in the way.
 
     Raises:
         KafkaError: a transaction stays open for too long.
-        KafkaException, TimeoutError: the broker refused or did not answer.
+        KafkaException, TimeoutError, Refused: the broker refused or did not answer.
     """
     from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException
     from confluent_kafka import TopicPartition as Place
 
     properties = {
-        **client_properties(settings, lambda _: None),
+        **client_properties(broker.settings.kafka_properties, broker.complaints),
         "group.id": "archiver",
         "enable.auto.commit": False,
         "enable.partition.eof": True,
         "isolation.level": "read_committed",
     }
-    with closing(Consumer(properties, logger=log)) as consumer:
-        present = consumer.list_topics(topic, timeout=TIMEOUT_SECONDS).topics[topic]
-        left = _ends(admin, topic, present.partitions)
+    with closing(Consumer(properties)) as consumer:
+        left = _ends(broker, topic, broker.listing(topic).topics[topic].partitions)
         consumer.assign([Place(topic, number, OFFSET_BEGINNING) for number in left])
         deadline, is_held = time.monotonic() + patience_seconds, False
+        silent = time.monotonic() + TIMEOUT_SECONDS
         while left:
-            message = consumer.poll(max(0.0, deadline - time.monotonic()) if is_held else TIMEOUT_SECONDS)
+            message = consumer.poll(_POLL_SECONDS)
             if message is None:
-                raise _held(topic, why, patience_seconds) if is_held else TimeoutError
+                broker.complaints.check()
+                if time.monotonic() > (deadline if is_held else silent):
+                    raise _held(topic, why, patience_seconds) if is_held else TimeoutError
+                continue
+            silent = time.monotonic() + TIMEOUT_SECONDS
             error = message.error()
             if error is None:
                 yield message.key(), message.value()
@@ -111,11 +120,11 @@ def committed_records(
                 elif not is_held:
                     is_held = True
                     log.warning("%s: waiting for a transaction of another producer to end", topic)
-            elif not error.retriable():
+            elif error.name() != NO_GROUP and not error.retriable():
                 raise KafkaException(error)
 
 
-def _ends(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+def _ends(broker: Broker, topic: str, partitions: Iterable[int]) -> dict[int, int]:
     """The high watermark of each partition, past all that was written, whether its transaction is over or not."""
     from confluent_kafka import IsolationLevel
     from confluent_kafka import TopicPartition as Place
@@ -123,8 +132,8 @@ def _ends(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int
 
     asked = {Place(topic, number): OffsetSpec.latest() for number in partitions}
     how: Any = {"isolation_level": IsolationLevel.READ_UNCOMMITTED, "request_timeout": TIMEOUT_SECONDS}
-    futures = admin.list_offsets(asked, **how) if asked else {}
-    return {place.partition: future.result(TIMEOUT_SECONDS).offset for place, future in futures.items()}
+    futures = broker.admin.list_offsets(asked, **how) if asked else {}
+    return {place.partition: broker.answer(future).offset for place, future in futures.items()}
 
 
 def _held(topic: str, why: str, seconds: float) -> KafkaError:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -16,11 +14,11 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from archiver_pipeline import properties
-from archiver_pipeline.errors import AccessDenied, BrokerUnavailable, KafkaError, SettingsError
+from archiver_pipeline.broker import acls_on
+from archiver_pipeline.client import Complaints, Refused, answer, client_properties, persist
+from archiver_pipeline.errors import BrokerUnavailable, SettingsError
 from archiver_pipeline.events import Event, make_events
-
-log = logging.getLogger(__name__)
+from archiver_pipeline.refusals import is_forbidden
 
 PARTITIONS = 4
 """Partitions of a topic that the generator makes."""
@@ -28,8 +26,6 @@ PARTITIONS = 4
 _DEFAULTS = {"linger.ms": 20, "message.timeout.ms": 30_000}
 _ACKS = ("acks", "request.required.acks", "enable.idempotence", "retries", "max.in.flight.requests.per.connection")
 _CHUNK = 500
-_NO_ACCESS = ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED")
-_NO_ANSWER = ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "_RESOLVE")
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def generate(
     Raises:
         SettingsError: librdkafka refuses a property.
         BrokerUnavailable: no broker answered in `timeout`, or none took a message for `message.timeout.ms`.
-        AccessDenied: the credentials are refused.
+        AccessDenied: the credentials are refused, or do not allow to write or make a topic.
         KafkaError: a topic could not be made.
     """
     run = _Run(settings)
@@ -188,6 +184,7 @@ class _Tally:
     def __init__(self) -> None:
         self.delivered = self.failed = self.timed_out = 0
         self.error: str | None = None
+        self.forbidden: ClientError | None = None
 
     def __call__(self, error: ClientError | None, _message: object) -> None:
         if error is None:
@@ -196,6 +193,8 @@ class _Tally:
         self.failed += 1
         self.timed_out += error.name() == "_MSG_TIMED_OUT"
         self.error = self.error or error.str()
+        if is_forbidden(error):
+            self.forbidden = error
 
 
 class _Run:
@@ -203,7 +202,7 @@ class _Run:
 
     def __init__(self, settings: Generator) -> None:
         self._settings = settings
-        self._complaints: deque[ClientError] = deque(maxlen=20)
+        self._complaints = Complaints(settings.kafka)
         self._tallies = {topic: _Tally() for topic in settings.topics}
         self._producer = self._connect()
         self.sent = 0
@@ -223,14 +222,15 @@ class _Run:
         except BufferError:
             return False
         except KafkaException as error:
-            raise self._translated(error, "refused a message", topic) from error
+            acls = acls_on("Write", [topic])
+            raise self._complaints.translate(error, "messages were sent", topic, acls=acls) from error
         self.sent += 1
         self._bytes += len(value or b"") + len(key or b"")
         return True
 
     def poll(self, seconds: float) -> None:
         """Take delivery reports; raises BrokerUnavailable if messages time out and none was taken for a while."""
-        self._producer.poll(seconds)
+        self._serve(seconds)
         delivered = sum(tally.delivered for tally in self._tallies.values())
         timed_out = sum(tally.timed_out for tally in self._tallies.values())
         now = time.monotonic()
@@ -238,7 +238,20 @@ class _Run:
             self._delivered, self._timed_out, self._heard = delivered, timed_out, now
         elif timed_out > self._timed_out and now - self._heard >= self._settings.timeout:
             what = f"took no message for {now - self._heard:.0f} s; {delivered} of {self.sent} were delivered before"
-            raise BrokerUnavailable(self._sentence(what), hint="Check that the broker is up, and start again")
+            text = f"Kafka at {self._settings.kafka.get('bootstrap.servers')} {what}: {self._complaints.said()}"
+            raise BrokerUnavailable(text, hint="Check that the broker is up, and start again")
+
+    def _serve(self, seconds: float) -> None:
+        try:
+            self._producer.poll(seconds)
+            for tally in self._tallies.values():
+                if tally.forbidden is not None:
+                    raise KafkaException(tally.forbidden)
+        except KafkaException as error:
+            # An idempotent producer that may write no topic at all is refused before its first message.
+            found = [topic for topic, tally in self._tallies.items() if tally.forbidden is not None]
+            acls = acls_on("Write", found or self._tallies)
+            raise self._complaints.translate(error, "messages were sent", acls=acls) from error
 
     def finish(self) -> Summary:
         """Wait until the fate of every message is known."""
@@ -253,19 +266,21 @@ class _Run:
         return Summary(self.sent, total, failed, seconds, rate, delivered, self._bytes, errors[0] if errors else None)
 
     def _connect(self) -> Producer:
-        config: dict[str, Any] = {**_DEFAULTS, **self._settings.kafka, "error_cb": self._complaints.append}
+        config = {**_DEFAULTS, **client_properties(self._settings.kafka, self._complaints)}
         if not any(name in config for name in _ACKS):
             config["enable.idempotence"] = True  # or a lost answer would double messages that are counted once
         try:
-            producer = Producer(config, logger=log)
+            producer = Producer(config)
         except KafkaException as error:
-            text = properties.mask(error.args[0].str(), self._settings.kafka)
+            text = self._complaints.mask(error.args[0].str())
             raise SettingsError(f"librdkafka refuses the properties: {text}") from None
+        seconds = self._settings.timeout
         try:
-            known = producer.list_topics(timeout=self._settings.timeout)
-        except KafkaException as error:
-            producer.poll(0)
-            raise self._translated(error, "did not answer in time") from error
+            known = persist(
+                lambda turn: producer.list_topics(timeout=turn), producer, self._complaints, seconds, resumes=False
+            )
+        except (KafkaException, Refused) as error:
+            raise self._complaints.translate(error, "the broker was asked for its topics") from error
         missing = [topic for topic in self._settings.topics if topic not in known.topics]
         # librdkafka's mock cluster cannot be asked to make topics; there they appear on first use.
         if missing and not str(known.cluster_id).startswith("mockCluster"):
@@ -273,28 +288,13 @@ class _Run:
         return producer
 
     def _make_topics(self, topics: list[str]) -> None:
-        config: dict[str, Any] = {**self._settings.kafka, "error_cb": self._complaints.append}
-        admin = AdminClient(config, logger=log)
+        admin = AdminClient(client_properties(self._settings.kafka, self._complaints))
         limit = self._settings.timeout
         wanted = [NewTopic(topic, num_partitions=PARTITIONS) for topic in topics]
         for topic, future in admin.create_topics(wanted, request_timeout=limit).items():
             try:
-                future.result(2 * limit)
-            except KafkaException as error:
-                if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
-                    raise self._translated(error, "made no topic", topic) from error
-
-    def _translated(self, error: KafkaException, what: str, topic: str | None = None) -> KafkaError:
-        names = {error.args[0].name(), *(each.name() for each in self._complaints)}
-        self._complaints.append(error.args[0])
-        text = self._sentence(what)
-        if names.intersection(_NO_ACCESS):
-            return AccessDenied(text, topic=topic, hint="Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and the ACLs")
-        if topic is None or names.intersection(_NO_ANSWER):
-            return BrokerUnavailable(text, topic=topic, hint="Check KAFKA_BOOTSTRAP_SERVERS and that the broker is up")
-        return KafkaError(text, topic=topic, hint="Look into the broker's log, or name another topic")
-
-    def _sentence(self, what: str) -> str:
-        reasons = "; ".join(dict.fromkeys(each.str() for each in self._complaints)) or "no answer"
-        servers = self._settings.kafka.get("bootstrap.servers")
-        return properties.mask(f"Kafka at {servers} {what}: {reasons}", self._settings.kafka)
+                answer(future, admin, self._complaints, 2 * limit)
+            except (KafkaException, TimeoutError, Refused) as error:
+                if not isinstance(error, KafkaException) or error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                    acls = acls_on("Create", [topic])
+                    raise self._complaints.translate(error, "a topic was made", topic, acls=acls) from error

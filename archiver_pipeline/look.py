@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from archiver_pipeline.plan import TopicState
 
+EVERY = -1
+"""Stands for every partition of a topic."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -15,7 +18,8 @@ class Look:
     Attributes:
         topics: the topics that are there.
         missing: a sentence for each topic that is not there.
-        unread: a sentence for each topic and partition that is there and cannot be read now.
+        unread: a sentence for each topic and partition that is there and cannot be read now, or for `EVERY` partition
+            of a topic that ACLs forbid, which may not be there.
         asked_ms: when the broker was asked, in milliseconds since 1970: it has at least what it had then.
     """
 
@@ -28,6 +32,10 @@ class Look:
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each topic or partition that cannot be read now; the rest goes on without it."""
         return (*self.missing, *sorted(self.unread.values()))
+
+    def is_unread(self, topic: str, partition: int) -> bool:
+        """Whether a partition may be there and cannot be read now."""
+        return (topic, partition) in self.unread or (topic, EVERY) in self.unread
 
     def end_offsets(self) -> dict[tuple[str, int], int]:
         """The last stable offset of each partition."""

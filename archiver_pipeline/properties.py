@@ -1,12 +1,14 @@
-"""librdkafka properties: which `KAFKA_*` variables are some, which are secret, and which are the archiver's own."""
+"""librdkafka properties: which `KAFKA_*` variables are some, which are the archiver's own, and which are refused."""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 
 from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.secrets import HIDDEN, is_secret, mask
 
 ENV_PREFIX = "KAFKA_"
 OWN = {
@@ -19,7 +21,13 @@ OWN = {
 }
 """Properties that carry the archiver's promises and cannot be set from outside, with the reason."""
 
-_SECRET = re.compile(r"password|secret|token|\.pem$|jaas|oauthbearer\.config|assertion\.private|credential")
+_TLS_FILE = re.compile(r"^ssl\..*\.location$")
+_TOKEN_FILE = re.compile(r"^https\.ca\.location$|^sasl\.oauthbearer\.assertion\..*file$")
+_PASSWORD_OF = {
+    "ssl.key.location": "ssl.key.password",
+    "ssl.key.pem": "ssl.key.password",
+    "ssl.keystore.location": "ssl.keystore.password",
+}
 _UNKNOWN = re.compile(r'No such configuration property: "([^"]+)"|Internal property "([^"]+)" not settable')
 _PROBE = {"group.id": "archiver", "log_level": "0"}
 """It tries to connect at once, and what it would say of that belongs to nobody."""
@@ -27,11 +35,6 @@ _PROBE = {"group.id": "archiver", "log_level": "0"}
 _silent = logging.getLogger("archiver.librdkafka.probe")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
-
-
-def is_secret(name: str) -> bool:
-    """Tell whether the value of a librdkafka property must never be shown."""
-    return bool(_SECRET.search(name))
 
 
 def env_name(name: str) -> str:
@@ -56,6 +59,7 @@ def known(candidates: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...
     """
     from confluent_kafka import Consumer, KafkaException
 
+    _check_files(candidates)
     properties = dict(candidates)
     unknown: list[str] = []
     while True:
@@ -77,14 +81,42 @@ def _refused(properties: Mapping[str, str], text: str) -> SettingsError:
     text = " ".join(mask(text, properties).split())
     for name in sorted(properties, key=len, reverse=True):
         if name in text or name.replace(".", " ") in text.lower():
-            value = "***" if is_secret(name) else repr(properties[name])
-            return SettingsError(f"{env_name(name)} is {value}: {text}")
+            value = HIDDEN if is_secret(name) else repr(mask(properties[name], properties))
+            return SettingsError(f"{env_name(name)} is {value}: {_locked(name, properties) or text}")
     return SettingsError(f"the KAFKA_* settings do not fit together: {text}")
 
 
-def mask(text: str, properties: Mapping[str, str]) -> str:
-    """Return `text` with the value of every secret property replaced by `***`."""
-    secrets = {value for name, value in properties.items() if value and is_secret(name)}
-    for value in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
-        text = text.replace(value, "***")
-    return text
+def _check_files(properties: Mapping[str, str]) -> None:
+    """Raise SettingsError for a file that is to be used and cannot be read; librdkafka would not say which or why."""
+    used = []
+    if properties.get("security.protocol", "").lower() in ("ssl", "sasl_ssl"):
+        used.append(_TLS_FILE)
+    if properties.get("sasl.oauthbearer.method", "").lower() == "oidc":
+        used.append(_TOKEN_FILE)
+    for name, path in properties.items():
+        if path in ("", "probe") or not any(pattern.search(name) for pattern in used):
+            continue
+        why = ""
+        if not os.path.exists(path):
+            why = "there is no such file"
+        elif not os.access(path, os.R_OK):
+            why = "this user may not read it"
+        elif os.path.isdir(path) and not name.endswith("ca.location"):
+            why = "it is a folder"
+        if why:
+            raise SettingsError(f"{env_name(name)} is {path!r}: {why}")
+
+
+def _locked(name: str, properties: Mapping[str, str]) -> str:
+    """Say what is wrong with a key that cannot be opened; nothing where that is not the fault."""
+    password = _PASSWORD_OF.get(name)
+    if password is None:
+        return ""
+    content = properties[name].encode()
+    if name.endswith(".location"):
+        with open(properties[name], "rb") as file:
+            content = file.read()
+    if name == "ssl.keystore.location" or b"ENCRYPTED" in content:
+        how = "does not open it" if properties.get(password) else "is not set"
+        return f"it is locked by a password, and {env_name(password)} {how}"
+    return "it holds no private key in PEM format"

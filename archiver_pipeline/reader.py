@@ -7,11 +7,13 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from archiver_pipeline.broker import NO_TOPIC
+from archiver_pipeline.client import Complaints, Refused, client_properties
 from archiver_pipeline.collector import uncollected
 from archiver_pipeline.copies import Copies, within, without
 from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
 from archiver_pipeline.frames import bounds, header_bytes, header_series, headers_of, timestamp_types
-from archiver_pipeline.kafka import NO_TOPIC, Cluster, client_properties, said_by, same_topic, translate
+from archiver_pipeline.kafka import Cluster, same_topic
 from archiver_pipeline.plan import RETENTION, Gap, OffsetRange
 from archiver_pipeline.progress import Progress
 
@@ -93,7 +95,8 @@ class RangeReader:
         }
         self._by_number: dict[int | None, int] = {number: n for (_, number), n in self._index.items()}
         self._only_topic = len({item.range.at.topic for item in self.progress}) == 1
-        self._complaints: list[Any] = []
+        self._complaints = Complaints(cluster.settings.kafka_properties)
+        self._complaints.answered = True  # The cluster has.
         self._look_after = CUT_SECONDS
         # A first chunk of a hundred messages tells how large they are.
         self._mean_bytes = _CHUNK_BYTES / 100
@@ -109,8 +112,8 @@ class RangeReader:
         """
         from confluent_kafka import Consumer, KafkaException
 
-        properties = {**_TUNED, **client_properties(self._cluster.settings, self._complaints.append), **_PROPERTIES}
-        consumer = Consumer(properties, logger=log)
+        theirs = client_properties(self._cluster.settings.kafka_properties, self._complaints)
+        consumer = Consumer({**_TUNED, **theirs, **_PROPERTIES})
         try:
             with uncollected():
                 while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > self._max_bytes * _FULL:
@@ -120,8 +123,8 @@ class RangeReader:
                     for item in open_ranges:
                         item.quota = item.bytes + max(1.0, left / len(open_ranges))
                     yield from self._round(consumer, open_ranges)
-        except KafkaException as error:
-            raise translate(error, "messages were read", self._cluster.settings, self._complaints) from error
+        except (KafkaException, Refused) as error:
+            raise self._complaints.translate(error, "messages were read") from error
         finally:
             consumer.close()
 
@@ -141,11 +144,12 @@ class RangeReader:
                     yield frame
             for event in events:
                 self._handle(consumer, event)
-            self._raise_if_refused()
             before, reached = reached, sum(item.next for item in ranges)
             if reached != before:
                 last_progress, self._look_after = time.monotonic(), CUT_SECONDS
+                self._complaints.clear()
             else:
+                self._complaints.check()
                 self._raise_if_stalled(reading, time.monotonic() - last_progress)
             if any(item.resting for item in reading):
                 consumer.incremental_unassign([_assignment(item) for item in reading if item.resting])
@@ -221,7 +225,7 @@ class RangeReader:
         assert error is not None
         place = (event.topic(), event.partition())
         if place not in self._index:
-            self._complaints.append(error)
+            self._complaints.add(error)
             return
         item = self.progress[self._index[place]]
         if error.code() == Codes._PARTITION_EOF:
@@ -233,7 +237,8 @@ class RangeReader:
         elif error.name() in NO_TOPIC:
             raise _changed(item, f"the topic is gone: {error.str()}")
         elif error.fatal() or not error.retriable():
-            raise translate(KafkaException(error), "messages were read", self._cluster.settings, (), *place)
+            acls, raised = [f"Read on topic {place[0]}"], KafkaException(error)
+            raise self._complaints.translate(raised, "messages were read", *place, acls=acls)
 
     def _skip_deleted(self, consumer: Consumer, item: Progress, reason: str) -> None:
         """Retention deleted the head of the range: name the gap and go on behind it."""
@@ -248,21 +253,13 @@ class RangeReader:
             consumer.incremental_unassign([_assignment(item)])
             consumer.incremental_assign([_assignment(item)])
 
-    def _raise_if_refused(self) -> None:
-        """Fail at once where waiting cannot help."""
-        from confluent_kafka import KafkaException
-
-        for complaint in self._complaints:
-            if complaint.fatal() or complaint.name() in ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED"):
-                raise KafkaException(complaint)
-
     def _raise_if_stalled(self, waiting: list[Progress], seconds: float) -> None:
         """Give up on a topic that is gone, on a log that ends before the range does, or on a broker that is silent."""
         if seconds <= self._look_after:
             return
         self._look_after = seconds + CUT_SECONDS
         first = waiting[0]
-        said = self._cluster.settings.mask(said_by(self._complaints[-3:]))
+        said = self._complaints.said(3)
         silent = f"nothing came for {seconds:.0f} s" + (f": {said}" if said else "")
         log.warning("%s, partition %s: %s", first.range.at.topic, first.range.at.partition, silent)
         if seconds > self._stall_seconds:

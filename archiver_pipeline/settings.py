@@ -12,13 +12,14 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 from pydantic_settings import PydanticBaseSettingsSource as Source
 
-from archiver_pipeline import properties
+from archiver_pipeline import properties, secrets
 from archiver_pipeline.aggregates import Aggregate, built_in, check_names
 from archiver_pipeline.envelope import TYPE_RULES, TypeRule, parse_type_rule
 from archiver_pipeline.errors import SettingsError
@@ -189,12 +190,9 @@ class Settings(BaseSettings):
 
     def mask(self, text: str) -> str:
         """Return `text` with every secret value replaced by `***`."""
-        text = properties.mask(text, self.kafka_properties)
-        for url in (self.mysql_url, self.search_url):
-            password = re.search(r"://[^/:@]*:(.+)@", url.get_secret_value())
-            if password:
-                text = text.replace(password.group(1), "***")
-        return text
+        urls = (re.search(r"://[^/:@]*:(.+)@", url.get_secret_value()) for url in (self.mysql_url, self.search_url))
+        passwords = (form for found in urls if found for form in (found.group(1), unquote(found.group(1))))
+        return secrets.hide(secrets.mask(text, self.kafka_properties), passwords)
 
 
 def load() -> Settings:

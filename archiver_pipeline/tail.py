@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from archiver_pipeline.broker import acls_on
+from archiver_pipeline.client import Complaints, Refused, client_properties
 from archiver_pipeline.envelope import FIRST_MS, LAST_MS
 from archiver_pipeline.errors import KafkaError
 from archiver_pipeline.frames import Headers, headers_of
-from archiver_pipeline.kafka import Cluster, client_properties, translate
+from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.refusals import NO_GROUP
 from archiver_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -105,26 +108,28 @@ def echoes(settings: Settings, from_beginning: bool = False) -> Iterator[Echo | 
     ]
     if not places:
         raise KafkaError("there is no topic to follow", hint="Check ARCHIVER_TOPICS, or make the topics first")
-    complaints: list[Any] = []
-    properties = {**client_properties(settings, complaints.append), **_PROPERTIES}
-    consumer = Consumer(properties, logger=log)
+    complaints = Complaints(settings.kafka_properties)
+    complaints.answered = True  # The cluster has.
+    consumer = Consumer({**client_properties(settings.kafka_properties, complaints), **_PROPERTIES})
     try:
         consumer.assign(places)
         while True:
             messages = consumer.consume(_CHUNK, _POLL_SECONDS)
-            for error in [message.error() for message in messages]:
-                if error is not None and not error.retriable():
-                    raise KafkaException(error)
-            refused = [error for error in complaints if error.name() == "_AUTHENTICATION" or error.fatal()]
-            if refused:
-                raise KafkaException(refused[0])
+            for message in messages:
+                error = message.error()
+                if error is not None and error.name() != NO_GROUP and not error.retriable():
+                    acls = acls_on("Read", [str(message.topic())])
+                    raise complaints.translate(KafkaException(error), "messages were followed", acls=acls)
+            complaints.check()
             good = [message for message in messages if message.error() is None]
             for message, headers in zip(good, headers_of(good), strict=True):
                 yield _echo(message, headers or [])
-            if not good:
+            if good:
+                complaints.clear()
+            else:
                 yield None
-    except KafkaException as error:
-        raise translate(error, "messages were followed", settings, complaints) from error
+    except (KafkaException, Refused) as error:
+        raise complaints.translate(error, "messages were followed") from error
     finally:
         consumer.close()
 

@@ -22,8 +22,9 @@ from pydantic import SecretStr
 from archiver_pipeline import view
 from archiver_pipeline.archive import archive_of
 from archiver_pipeline.batch import Archiver, Batch
+from archiver_pipeline.broker import TIMEOUT_SECONDS
 from archiver_pipeline.follow import drain
-from archiver_pipeline.kafka import TIMEOUT_SECONDS, Cluster
+from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.planner import Targets
 from archiver_pipeline.settings import Settings
 from archiver_pipeline.steps import OnStep

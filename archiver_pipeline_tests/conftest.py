@@ -12,6 +12,8 @@ import hypothesis
 import pytest
 
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
+from archiver_pipeline_tests.kafka.jars import ToolMissing
+from archiver_pipeline_tests.kafka.secured import SecuredBroker
 from archiver_pipeline_tests.server import IN_CI, running
 
 # A slow machine is no fault, and CI looks at the same examples each time.
@@ -37,6 +39,26 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 def own_kafka(tmp_path: Path) -> Iterator[KafkaBroker]:
     """A broker for one test, which may kill, freeze and restart it."""
     with _running(tmp_path / "kafka") as broker:
+        yield broker
+
+
+PLAIN_PASSWORD = 'pl"ain %41@ ü\\ 1'
+"""Whatever is quoted, escaped or encoded somewhere."""
+
+
+def _secured(data: Path) -> SecuredBroker:
+    try:
+        return SecuredBroker(data, PLAIN_PASSWORD)
+    except ToolMissing as missing:
+        if IN_CI:
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
+    """The broker with TLS, logins and ACLs that all tests share, each with users and topics of its own."""
+    with running(_secured(tmp_path_factory.mktemp("secured")), "logs") as broker:
         yield broker
 
 

@@ -6,10 +6,13 @@ import os
 import random
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +89,38 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in held:
             each.close()
+
+
+@contextmanager
+def forwarded(port: int, address: str) -> Iterator[None]:
+    """Hand every connection to a port on to an address, until the block ends."""
+    host, _, target = address.partition(":")
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while content := source.recv(65536):
+                sink.sendall(content)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((host, int(target))) as behind:
+                back = threading.Thread(target=pump, args=(behind, self.request), daemon=True)
+                back.start()
+                pump(self.request, behind)
+                back.join()
+
+    class Forwarder(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+
+    with Forwarder((HOST, port), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        serving.start()
+        yield
+        server.shutdown()
+        serving.join()
 
 
 class Processes:

@@ -9,7 +9,7 @@ from archiver_pipeline.batch import Archiver, Batch
 from archiver_pipeline.defs import checks, metadata
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
 from archiver_pipeline.defs.runs import heartbeat
-from archiver_pipeline.errors import ArchiveError, ArchiverError, RangeRefused, SettingsError
+from archiver_pipeline.errors import AccessDenied, ArchiveError, ArchiverError, RangeRefused, SettingsError
 from archiver_pipeline.follow import drain, stay
 from archiver_pipeline.plan import OffsetRange, TopicPartition
 from archiver_pipeline.planner import Targets
@@ -101,7 +101,9 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
                     context, config, archiver.archiver(lane, context.run.run_id, heartbeat(context, f"lane {lane}"))
                 )
         except ArchiverError as error:
-            may_retry = not isinstance(error, RangeRefused | SettingsError)
+            # Credentials that are refused stay so; without one topic that is forbidden, the others go on.
+            is_refused = isinstance(error, AccessDenied) and error.topic is None
+            may_retry = not is_refused and not isinstance(error, RangeRefused | SettingsError)
             raise dg.Failure(settings().mask(str(error)), allow_retries=may_retry) from error
         yield from ()
 

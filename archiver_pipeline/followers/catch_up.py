@@ -144,7 +144,7 @@ def times(settings: Settings, ledger: Ledger, position: FollowerPosition) -> Tim
     idle = {item.at: look.asked_ms for item in every if position.offsets.get(item.at, -1) >= item.end}
     # A partition that cannot be read may have news all the same.
     partial = {state.topic for state in look.topics if not state.complete}
-    unread = {at for at in ledger.committed if (at.topic, at.partition) in look.unread or at.topic in partial}
+    unread = {at for at in ledger.committed if look.is_unread(at.topic, at.partition) or at.topic in partial}
     return Times(now_ms, idle, frozenset({item.at for item in every} | unread))
 
 

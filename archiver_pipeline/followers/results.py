@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.aggregates import Aggregate
+from archiver_pipeline.broker import Broker, acls_on
+from archiver_pipeline.client import client_properties, persist
 from archiver_pipeline.compacted import (
     COMPACTED,
     PATIENCE_SECONDS,
@@ -27,13 +28,11 @@ from archiver_pipeline.compacted import (
 )
 from archiver_pipeline.errors import KafkaError, Superseded
 from archiver_pipeline.followers.store import Result, Store
-from archiver_pipeline.kafka import client_properties, translate
 from archiver_pipeline.settings import Settings
 from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer
-    from confluent_kafka.admin import AdminClient
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class ResultsTopic:
         self._settings = settings
         self._aggregate = aggregate
         self._store = store
-        self._complaints: list[Any] = []
+        self._broker = Broker(settings)
         self.id = f"archiver-{aggregate.name}-{store.id}"
         self.patience_seconds = PATIENCE_SECONDS
 
@@ -75,7 +74,7 @@ class ResultsTopic:
         with self._translated():
             self._make_topics()
             producer = self._producer()
-            producer.init_transactions(TRANSACTION_SECONDS)
+            self._persist(producer, producer.init_transactions)
             # Only now is nobody else at it, and every transaction before is over.
             (sent, token), count = self._position(), 0
             if sent and not store.has_sent(token):
@@ -108,12 +107,21 @@ class ResultsTopic:
             producer.produce(topic, value, key)
             seq = result.seq
         producer.produce(self._settings.positions_topic, json.dumps({"seq": seq, "token": token}), self.id)
-        producer.commit_transaction(TRANSACTION_SECONDS)
+        self._persist(producer, producer.commit_transaction)
+
+    def _persist(self, producer: Producer, call: Callable[[float], Any]) -> None:
+        persist(call, producer, self._broker.complaints, TRANSACTION_SECONDS)
+
+    @property
+    def _acls(self) -> list[str]:
+        """What may turn out to be missing while it sends."""
+        topics = self._settings.results_topic, self._settings.positions_topic
+        return [f"Write on transactional id {self.id}", *acls_on("Write", topics)]
 
     def _producer(self) -> Producer:
         from confluent_kafka import Producer
 
-        properties = client_properties(self._settings, self._complaints.append)
+        properties = client_properties(self._settings.kafka_properties, self._broker.complaints)
         own = {
             "transactional.id": self.id,
             "transaction.timeout.ms": round(TRANSACTION_SECONDS * 1000),
@@ -122,40 +130,37 @@ class ResultsTopic:
             "partitioner": "murmur2_random",
             "queue.buffering.max.messages": 10 * _AT_ONCE,
         }
-        return Producer({**properties, **own}, logger=log)
+        return Producer({**properties, **own})
 
     def _make_topics(self) -> None:
-        """Make the topics that are missing."""
+        """Make the topics that are missing, and make sure that both may be written."""
         results, positions = self._settings.results_topic, self._settings.positions_topic
-        make_topics(self._admin, {results: (-1, COMPACTED), positions: (1, SMALL)})
+        make_topics(self._broker, {results: (-1, COMPACTED), positions: (1, SMALL)})
+        needed = {results: ("Write",), positions: ("Read", "Write")}
+        self._broker.require(f"results were to be sent to {results}", needed)
 
     def _position(self) -> tuple[int, str]:
         """Read how far the state was sent, and the token of its last sending; 0 where it never was."""
         topic, why = self._settings.positions_topic, f"how far results were sent to {self._settings.results_topic}"
-        records = committed_records(self._settings, self._admin, topic, why, self.patience_seconds)
+        records = committed_records(self._broker, topic, why, self.patience_seconds)
         own = [json.loads(value) for key, value in records if key == self.id.encode() and value is not None]
         return max(((found["seq"], found["token"]) for found in own), default=(0, ""))
-
-    @cached_property
-    def _admin(self) -> AdminClient:
-        from confluent_kafka.admin import AdminClient
-
-        return AdminClient(client_properties(self._settings, self._complaints.append), logger=log)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         from confluent_kafka import KafkaException
 
-        self._complaints.clear()
+        what = f"results were sent to {self._settings.results_topic}"
         try:
-            yield
-        except (KafkaException, BufferError, TimeoutError) as error:
-            name = error.args[0].name() if error.args and hasattr(error.args[0], "name") else ""
-            if name in _FENCED:
-                raise Superseded(f"another run sends to {self._settings.results_topic}") from error
-            what = f"results were sent to {self._settings.results_topic}"
-            raised: KafkaError = translate(error, what, self._settings, self._complaints, self._settings.results_topic)
-            raise raised from error
+            with self._broker.translated(what, self._settings.results_topic, acls=self._acls):
+                yield
+        except BufferError as error:
+            raise self._broker.complaints.translate(error, what, self._settings.results_topic) from error
+        except KafkaError as error:
+            cause = error.__cause__
+            if isinstance(cause, KafkaException) and cause.args[0].name() in _FENCED:
+                raise Superseded(f"another run sends to {self._settings.results_topic}") from cause
+            raise
 
 
 def record(result: Result, aggregate: Aggregate) -> tuple[str, str]:

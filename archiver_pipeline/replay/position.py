@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from archiver_pipeline.broker import acls_on
 from archiver_pipeline.compacted import SMALL, committed_records, make_topics
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.parquet import Ranges
@@ -109,10 +110,11 @@ def read(cluster: Cluster, id: str) -> Position:
     Raises:
         KafkaError: the broker failed, or another's transaction stays open.
     """
-    with cluster.translated("the position of a replay was read", REPLAYS_TOPIC):
-        make_topics(cluster.admin, {REPLAYS_TOPIC: (1, SMALL)})
-        why = "how far the replay has come"
-        every = committed_records(cluster.settings, cluster.admin, REPLAYS_TOPIC, why)
+    what = "the position of a replay was read"
+    with cluster.translated(what, REPLAYS_TOPIC, acls=acls_on("Read", [REPLAYS_TOPIC])):
+        make_topics(cluster, {REPLAYS_TOPIC: (1, SMALL)})
+        cluster.require(what, {REPLAYS_TOPIC: ("Read", "Write")})
+        every = committed_records(cluster, REPLAYS_TOPIC, "how far the replay has come")
         own = ((key.decode(), value) for key, value in every if key is not None and value is not None)
         found = {key: json.loads(value) for key, value in own if key.startswith(id)}
     return _parsed(id, found)

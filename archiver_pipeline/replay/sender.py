@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from archiver_pipeline.client import Complaints, Refused, client_properties, persist
 from archiver_pipeline.compacted import TRANSACTION_SECONDS
-from archiver_pipeline.errors import KafkaError, Superseded
-from archiver_pipeline.kafka import client_properties, translate
+from archiver_pipeline.errors import AccessDenied, KafkaError, Superseded
 from archiver_pipeline.replay.outgoing import Outgoing
 from archiver_pipeline.replay.position import Place, Position, records
 from archiver_pipeline.replay.recorder import Recorder, Runs
@@ -57,7 +57,7 @@ class Sender:
         self._on_step = on_step
         # Others may write between our messages: then the offset of each is asked for.
         self._each = by_key
-        self._complaints: list[Any] = []
+        self._complaints = Complaints(settings.kafka_properties)
         self._producer: Any = None
 
     def begin(self, limit: int) -> None:
@@ -69,7 +69,7 @@ class Sender:
         from confluent_kafka import Producer
 
         own = {
-            "transactional.id": f"archiver-replay-{self._id}",
+            "transactional.id": self._transactional_id,
             "transaction.timeout.ms": round(TRANSACTION_SECONDS * 1000),
             "partitioner": "murmur2_random",
             "linger.ms": 20,
@@ -78,10 +78,17 @@ class Sender:
             "queue.buffering.max.messages": _QUEUE_MESSAGES,
             "queue.buffering.max.kbytes": _QUEUE_KBYTES,
         }
-        theirs = {"compression.type": "lz4", **client_properties(self._settings, self._complaints.append)}
+        theirs = client_properties(self._settings.kafka_properties, self._complaints)
         with self._translated():
-            self._producer = Producer({**theirs, **own}, logger=log)
-            self._producer.init_transactions(TRANSACTION_SECONDS)
+            self._producer = Producer({"compression.type": "lz4", **theirs, **own})
+            self._persist(self._producer.init_transactions)
+
+    @property
+    def _transactional_id(self) -> str:
+        return f"archiver-replay-{self._id}"
+
+    def _persist(self, call: Callable[[float], None]) -> None:
+        persist(call, self._producer, self._complaints, TRANSACTION_SECONDS)
 
     def send(
         self,
@@ -124,7 +131,7 @@ class Sender:
                 self._each = True
             except BaseException as error:
                 self._abort()
-                if isinstance(error, TimeoutError):
+                if isinstance(error, TimeoutError | Refused):
                     raise self._error(error) from error
                 raise
         raise AssertionError("unreachable")
@@ -166,16 +173,7 @@ class Sender:
 
     def _commit(self) -> None:
         """Commit, and ask again where the answer is late: it says whether it is done."""
-        from confluent_kafka import KafkaException
-
-        deadline = time.monotonic() + TRANSACTION_SECONDS
-        while True:
-            try:
-                self._producer.commit_transaction(TRANSACTION_SECONDS)
-                return
-            except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise
+        self._persist(self._producer.commit_transaction)
 
     def _produce(self, messages: Outgoing) -> dict[Place, list[int]]:
         """Hand all messages to the client, wait until they are written, and return the offsets that it told."""
@@ -223,6 +221,7 @@ class Sender:
         """Wait until every message is written or given up; what failed fails the commit."""
         deadline = time.monotonic() + 2 * TRANSACTION_SECONDS
         while self._producer.flush(1.0):
+            self._complaints.check()
             if time.monotonic() > deadline:
                 raise TimeoutError
 
@@ -247,8 +246,8 @@ class Sender:
     def _abort(self) -> None:
         from confluent_kafka import KafkaException
 
-        with suppress(KafkaException):
-            self._producer.abort_transaction(TRANSACTION_SECONDS)
+        with suppress(KafkaException, Refused):
+            self._persist(self._producer.abort_transaction)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -256,15 +255,17 @@ class Sender:
 
         try:
             yield
-        except (KafkaException, TimeoutError) as error:
+        except (KafkaException, TimeoutError, Refused) as error:
             raise self._error(error) from error
 
     def _error(self, error: Exception) -> KafkaError | Superseded:
         name = error.args[0].name() if error.args and hasattr(error.args[0], "name") else ""
         if name in _FENCED:
             return Superseded("another run of this replay goes on", hint="Nothing was doubled: leave it to that run")
-        failed = translate(error, "messages were sent", self._settings, self._complaints[-5:])
-        failed.hint = _AGAIN
+        acls = [f"Write on transactional id {self._transactional_id}", f"Write on topic {REPLAYS_TOPIC}"]
+        failed = self._complaints.translate(error, "messages were sent", acls=acls)
+        if not isinstance(failed, AccessDenied):
+            failed.hint = _AGAIN
         return failed
 
 

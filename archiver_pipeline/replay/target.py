@@ -39,10 +39,12 @@ class Target:
         """The topics that messages go to, made if that is wanted and `make` is true.
 
         Raises:
+            AccessDenied: one may not be written, or not be made; nothing was sent.
             RangeRefused: one is missing, or would not take or keep the messages; nothing was sent.
         """
         sources = sorted({at.topic for at in survey.places})
         wanted = sorted({self._wanted.target(topic) for topic in sources})
+        self._cluster.require("messages were to be sent", dict.fromkeys(wanted, ("Write",)))
         states = self._states()
         if missing := [topic for topic in wanted if topic not in states]:
             if not self._wanted.create_topics:
@@ -74,15 +76,16 @@ class Target:
             log.warning("topic %s still has some of the messages that it is sent: its readers get them twice", topic)
 
     def _states(self) -> dict[str, TopicState]:
-        return {state.topic: state for state in self._cluster.look().topics}
+        return {state.topic: state for state in self._cluster.look(reads=False).topics}
 
     @cached_property
     def _configs(self) -> Mapping[str, Mapping[str, str]]:
         """The configuration of the topics that are there; none where that may not be asked."""
         if self._cluster.settings.topic_ids == "none":
             return {}  # Such a broker, the demo's own, cannot be asked.
+        topics = self._states()
         try:
-            return self._cluster.configuration(self._states())
+            return self._cluster.configuration(topics)
         except AccessDenied as error:
             log.warning("the limits of the topics are not known: %s", error)
             return {}
@@ -102,7 +105,7 @@ class Target:
             configs = [needed(survey.measures(topic)) for topic in sorted(sources)]
             topics[name] = count, max(configs, key=lambda config: int(config.get("max.message.bytes", 0)))
         with self._cluster.translated("topics were made"):
-            make_topics(self._cluster.admin, topics)
+            make_topics(self._cluster, topics)
         deadline = time.monotonic() + _LEADER_SECONDS
         while not set(missing) <= {name for name, state in self._states().items() if state.complete}:
             if time.monotonic() > deadline:

@@ -6,7 +6,7 @@ import base64
 import socket
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -58,6 +58,7 @@ class KafkaBroker(Server):
 
     Attributes:
         bootstrap_servers: `host:port` of the broker, the same over its whole life.
+        addresses: `host:port` of each further listener.
     """
 
     error = BrokerError
@@ -68,6 +69,8 @@ class KafkaBroker(Server):
         *,
         properties: Mapping[str, str | int | float] | None = None,
         heap: str = "512m",
+        listeners: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         """Choose ports and a data folder; nothing runs until `start`.
 
@@ -75,19 +78,28 @@ class KafkaBroker(Server):
             data: where its data goes and stays; without it a temporary folder that `close` removes.
             properties: server properties over `PROPERTIES`.
             heap: size of the Java heap, as `-Xmx` takes it.
+            listeners: more listeners, by name, and the security protocol of each.
+            options: more options of the Java process.
         """
         super().__init__(data, "kafka-", "broker.log")
-        port, controller_port = free_ports(2)
-        self.bootstrap_servers = f"{HOST}:{port}"
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **(listeners or {})}
+        self.addresses = {
+            name: f"{HOST}:{port}" for name, port in zip(protocols, free_ports(len(protocols)), strict=True)
+        }
+        self.bootstrap_servers, controller = self.addresses.pop("PLAINTEXT"), self.addresses.pop("CONTROLLER")
         self.what = f"Kafka on {self.bootstrap_servers}"
         self._heap = heap
+        self._options = options
         self._config = self.data / "server.properties"
-        listeners = f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{HOST}:{controller_port}"
+        public = ",".join(
+            f"{name}://{address}" for name, address in {"PLAINTEXT": self.bootstrap_servers, **self.addresses}.items()
+        )
         lines = {
             **PROPERTIES,
-            "listeners": listeners,
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
-            "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+            "listeners": f"{public},CONTROLLER://{controller}",
+            "advertised.listeners": public,
+            "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+            "controller.quorum.voters": f"1@{controller}",
             "log.dirs": str(self.data / "logs"),
             **(properties or {}),
         }
@@ -97,7 +109,7 @@ class KafkaBroker(Server):
         command = [java(), "-cp", f"{fetch_jars()}/*", "-Dlog4j2.level=WARN", "-XX:+UseSerialGC"]
         if not (self.data / "logs" / "meta.properties").exists():
             self._format(command)
-        return [*command, f"-Xmx{self._heap}", f"-Xms{self._heap}", "kafka.Kafka", str(self._config)]
+        return [*command, *self._options, f"-Xmx{self._heap}", f"-Xms{self._heap}", "kafka.Kafka", str(self._config)]
 
     def _format(self, command: list[str]) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
