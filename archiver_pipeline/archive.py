@@ -138,7 +138,9 @@ class Archive:
     def snapshot(self) -> tuple[deltalake.DeltaTable, Ledger]:
         """The table and the ledger of one and the same version."""
         while True:
-            table, what = self.table(), self.ledger()
+            # The ledger first: where the store does not answer, it says so, and the library is not waited for as well.
+            what = self.ledger()
+            table = self.table()
             if table.version() == what.version:
                 return table, what
 

@@ -145,10 +145,10 @@ class Attempt:
         fences = sorted({fence_of(self.scope), *(fence_of(leftover.scope) for leftover in self.leftovers)})
         wanted = [*transactions, *(Transaction(fence, self.ledger.epoch(fence) + 1, now) for fence in fences)]
         lines = self._actions(wanted, {**metadata, "attempt": self.staging.attempt}, replaced, now, data_change)
-        self._commit_tried = True
         for attempt in range(_COMMIT_TRIES):
             state, _ = self._archive.standing()
             self._check_not_superseded(state, wanted, replaced)
+            self._commit_tried = True
             try:
                 done = delta_log.put(self._archive.storage, state.version + 1, lines, self.staging.commit_file)
             except OSError as error:
@@ -160,6 +160,7 @@ class Attempt:
             if done or self._is_committed(state.version + 1):
                 self._archive.checkpoint(replace(state, version=state.version + 1))
                 return state.version + 1
+            self._commit_tried = False  # The version is another's: none of this is in the log.
             time.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))
         raise ArchiveError(
             f"the commit was refused {_COMMIT_TRIES} times because others kept committing",
@@ -226,8 +227,8 @@ class Attempt:
     def discard(self) -> None:
         """Give up: remove the files of this attempt.
 
-        Once a commit was tried they may be part of the archive whatever the answer was, so then they are left for the
-        next run, which looks in the log before it removes anything.
+        Where nobody knows what became of a commit they may be part of the archive, so then they are left for the next
+        run, which looks in the log before it removes anything.
         """
         if self._staging is not None and self._commit_tried:
             self._staging.release()

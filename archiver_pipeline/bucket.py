@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from archiver_pipeline import bucket_staging
 from archiver_pipeline.bucket_staging import BucketStaging, Lease
 from archiver_pipeline.objects import ANSWER_SECONDS, RETRY_SECONDS, Objects, allows_http
-from archiver_pipeline.staging import Leftover
-from archiver_pipeline.storage import Mine, Storage
+from archiver_pipeline.staging import Leftover, translated
+from archiver_pipeline.storage import Attached, Mine, Storage
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,7 +22,7 @@ class Bucket(Objects, Storage):
 
     def create(self, name: str, content: bytes, scratch: Path) -> bool:
         """As `Storage.create`: a conditional PUT."""
-        return self.claim(name, content)
+        return self.claim(name, content) is not None
 
     def lasting(self, names: Iterable[str]) -> None:
         """As `Storage.lasting`: an object that was written lasts."""
@@ -32,14 +32,16 @@ class Bucket(Objects, Storage):
 
     def options(self) -> dict[str, str]:
         """As `Storage.options`; what else there is, it takes from the environment."""
-        limits = {"timeout": f"{ANSWER_SECONDS}s", "retry_timeout": f"{RETRY_SECONDS}s", "max_retries": "20"}
+        limits = {"timeout": f"{3 * ANSWER_SECONDS}s", "retry_timeout": f"{RETRY_SECONDS}s", "max_retries": "20"}
         return limits | ({"allow_http": "true"} if allows_http() else {})
 
-    def attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> Attached:
         """As `Storage.attach`: by a file system of Python, for which DuckDB needs no extension."""
         from archiver_pipeline.bucket_files import BucketFiles
 
-        connection.register_filesystem(BucketFiles(self.uri, self.bulk))
+        attached = Attached()
+        connection.register_filesystem(BucketFiles(self.uri, self.ranges, attached))
+        return attached
 
     def pattern(self, name: str) -> str:
         """As `Storage.pattern`: that file system knows no wildcards."""
@@ -47,7 +49,8 @@ class Bucket(Objects, Storage):
 
     def stage(self, scope: str) -> BucketStaging:
         """As `Storage.stage`."""
-        return BucketStaging(self, self.scratch.path, scope)
+        with translated(self.uri):
+            return BucketStaging(self, self.scratch.path, scope)
 
     def leftovers(self, mine: Mine) -> list[Leftover]:
         """As `Storage.leftovers`."""
@@ -69,7 +72,7 @@ class Bucket(Objects, Storage):
     def alone(self, name: str) -> Iterator[None]:
         """As `Storage.alone`: by a lease."""
         lease = Lease(self, f"_{name}.lease")
-        lease.claim()
+        lease.begin()
         try:
             yield
         finally:
@@ -81,4 +84,5 @@ class Bucket(Objects, Storage):
 
     def workroom(self, name: str) -> Path:
         """As `Storage.workroom`: on the local disk."""
-        return self.scratch.path / name
+        with translated(self.uri):
+            return self.scratch.path / name

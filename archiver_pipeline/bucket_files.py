@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -9,6 +11,7 @@ from urllib.parse import urlsplit
 from fsspec import AbstractFileSystem
 
 from archiver_pipeline.bucket_errors import told
+from archiver_pipeline.storage import Attached
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -18,13 +21,26 @@ _TAIL_BYTES = 64 * 1024
 """So much of the end of an object comes with the first request for any of it."""
 
 
+@contextmanager
+def _noted(attached: Attached, address: str) -> Iterator[None]:
+    """Raise what is wrong with an object, and note it for whoever asked DuckDB."""
+    try:
+        with told(address):
+            yield
+    except OSError as error:
+        attached.error = error
+        raise
+
+
 class BucketFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no annotations
     """The objects below one address, by their whole addresses."""
 
     cachable = False
 
-    def __init__(self, uri: str, store: ObjectStore) -> None:
+    def __init__(self, uri: str, store: ObjectStore, attached: Attached) -> None:
+        """Ask nothing yet; `attached` is told what goes wrong."""
         super().__init__()
+        self._attached = attached
         self.protocol = urlsplit(uri).scheme
         self._uri = uri
         self._store = store
@@ -44,7 +60,7 @@ class BucketFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no an
 
         # DuckDB asks again and again; an object of the archive is never written a second time.
         if path not in self._known:
-            with told(path):
+            with _noted(self._attached, path):
                 self._known[path] = obstore.head(self._store, self._name(path))
         meta = self._known[path]
         return {"name": path, "size": meta["size"], "type": "file", "modified": meta["last_modified"]}
@@ -55,7 +71,7 @@ class BucketFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no an
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> ObjectReader:
         """An object as a file to be read. Raises FileNotFoundError, StoreError."""
-        return ObjectReader(self._store, self._name(path), path, self.info(path)["size"])
+        return ObjectReader(self._store, self._name(path), path, self.info(path)["size"], self._attached)
 
     def _name(self, path: str) -> str:
         return path.removeprefix(f"{self._uri}/")
@@ -64,7 +80,8 @@ class BucketFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no an
 class ObjectReader(RawIOBase):
     """An object as a file: each read is a request, but for those near its end, where Parquet has its footer."""
 
-    def __init__(self, store: ObjectStore, name: str, address: str, size: int) -> None:
+    def __init__(self, store: ObjectStore, name: str, address: str, size: int, attached: Attached) -> None:
+        self._attached = attached
         self._store = store
         self._file = name
         self._address = address
@@ -105,5 +122,5 @@ class ObjectReader(RawIOBase):
     def _range(self, start: int, end: int) -> bytes:
         import obstore
 
-        with told(self._address):
+        with _noted(self._attached, self._address):
             return bytes(obstore.get_range(self._store, self._file, start=start, end=end))

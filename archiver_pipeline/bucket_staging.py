@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -22,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from archiver_pipeline import envelope
-from archiver_pipeline.errors import StorageError
-from archiver_pipeline.objects import Objects
+from archiver_pipeline.bucket_errors import StoreError
+from archiver_pipeline.errors import StorageError, Superseded
+from archiver_pipeline.objects import Objects, Tag
 from archiver_pipeline.staging import ATTEMPT, Leftover, Staging, translated
 from archiver_pipeline.storage import Content
 
@@ -36,67 +39,91 @@ DEAD_AFTER = 6
 """A lease that has missed so many writings, by the store's own clock, is a dead process's."""
 
 _LEASE = ".lease"
+_CLOCK = f"{envelope.STAGING}/clock"
+"""An object that is written to know the time; it stays."""
+
+
+class LeaseLost(Exception):
+    """Somebody has taken the process for dead, and removed its lease or taken it over."""
 
 
 class Lease:
-    """An object that says that a process is at work; written again and again until `end`."""
+    """An object that says that a process is at work; written again and again until `end`.
+
+    Each writing replaces the one before and no other (`If-Match`): who has slept finds that the lease is lost.
+    """
 
     def __init__(self, bucket: Objects, name: str) -> None:
         self._bucket = bucket
         self._name = name
+        self._nonce = uuid.uuid4().hex
+        self._written = 0
+        self._tag: Tag | None = None
         self._files: list[str] = []
+        self._lost = False
         self._ended = threading.Event()
         self._writing = threading.Lock()
 
     def begin(self) -> None:
-        """Write it, and keep it up."""
-        self.write([])
-        self._keep_up()
-
-    def claim(self) -> None:
         """Write it where there is none, or a dead process's, and keep it up. Raises BlockingIOError elsewhere."""
-        if not self._bucket.claim(self._name, self._content()):
-            found = self._bucket.fetch(self._name)
-            other = held(self._bucket, [self._name]).get(self._name)
-            # Of several that find it dead, one is served: the others find another entity tag.
-            tag = found.mark.split(" ")[0] if found else None
-            if (other and other.alive) or not self._bucket.claim(self._name, self._content(), tag):
-                raise BlockingIOError(f"{self._bucket.address(self._name)} is held by another process")
-        self._keep_up()
+        content = self._content()
+        self._tag = self._bucket.claim(self._name, content)
+        if self._tag is None:
+            tag, other = self._bucket.tag(self._name), held(self._bucket, [self._name]).get(self._name)
+            if other and other.nonce == self._nonce:
+                self._tag = tag  # The answer to our own writing was lost.
+            elif other is None or not other.alive:
+                # Of several that find it dead, one is served: the others find another tag.
+                self._tag = self._bucket.claim(self._name, content, tag)
+        if self._tag is None:
+            raise BlockingIOError(f"{self._bucket.address(self._name)} is held by another process")
+        threading.Thread(target=self._keep_up, name="lease", daemon=True).start()
 
     def write(self, files: list[str]) -> None:
-        """Write down which files there will be."""
+        """Write down which files there will be. Raises LeaseLost."""
         with self._writing:
             self._files = files
-            self._bucket.write(self._name, self._content())
+            self._write(self._bucket)
 
     def release(self) -> None:
         """Keep it up no longer, and say so: as if the process were dead."""
         self._ended.set()
-        with self._writing, suppress(OSError):  # It is dead soon without that.
-            _hasty(self._bucket).write(self._name, self._content())
+        with self._writing, suppress(OSError, LeaseLost):  # It is dead soon without that.
+            self._write(_hasty(self._bucket))
 
     def end(self) -> None:
-        """Remove it."""
+        """Remove it, if it is not lost."""
         self._ended.set()
         with self._writing:
-            self._bucket.remove([self._name])
+            if not self._lost:
+                self._bucket.remove([self._name])
 
     def _keep_up(self) -> None:
-        threading.Thread(target=self._renew, name="lease", daemon=True).start()
-
-    def _renew(self) -> None:
         while not self._ended.wait(RENEW_SECONDS):
             try:
                 with self._writing:
                     if not self._ended.is_set():
-                        self._bucket.write(self._name, self._content())
-            except OSError as error:  # It is tried again; where it is too late for that, the fence is there.
+                        self._write(self._bucket)
+            except LeaseLost:
+                return
+            except Exception as error:  # It is tried again; where it is too late for that, the fence is there.
                 log.info("the lease was not renewed: %s", error)
 
+    def _write(self, bucket: Objects) -> None:
+        if self._lost:
+            raise LeaseLost
+        self._written += 1
+        tag = bucket.claim(self._name, self._content(), self._tag)
+        if tag is None and (found := bucket.fetch(self._name)) is not None and self._nonce.encode() in found.data:
+            tag = bucket.tag(self._name)  # The answer to a writing before this one was lost.
+        if tag is None:
+            self._lost = True
+            raise LeaseLost
+        self._tag = tag
+
     def _content(self) -> bytes:
-        who = {"host": socket.gethostname(), "pid": os.getpid(), "alive": not self._ended.is_set()}
-        return json.dumps({**who, "files": self._files}).encode()
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "nonce": self._nonce, "written": self._written}
+        return json.dumps({**who, "alive": not self._ended.is_set(), "files": self._files}).encode()
 
 
 class BucketStaging(Staging):
@@ -106,6 +133,7 @@ class BucketStaging(Staging):
         """Begin: from now on nobody cleans behind this attempt as long as the process lives."""
         super().__init__(scratch, scope)
         self._bucket = bucket
+        self._sending = False
         self._lease = Lease(bucket, f"{envelope.STAGING}/{self.attempt}{_LEASE}")
         with translated(self._folder):
             self._folder.mkdir(parents=True)
@@ -119,8 +147,13 @@ class BucketStaging(Staging):
         if not self._files:
             return
         with translated(self._bucket.uri):
-            self._lease.write(self._files)
+            try:
+                self._lease.write(self._files)
+            except LeaseLost:
+                raise Superseded("another run took this one for dead", path=self._bucket.uri) from None
+            self._sending = True
             self._bucket.put_all((self._staged(number), path) for number, path in enumerate(self._files))
+            self._sending = False
 
     def finish(self) -> None:
         """As `Staging.finish`."""
@@ -131,10 +164,11 @@ class BucketStaging(Staging):
     def discard(self) -> None:
         """As `Staging.discard`."""
         self._forget()
+        self._lease.release()
         try:
-            self._lease.release()
-            clear(_hasty(self._bucket), Leftover("", self.attempt, tuple(self._files)), keep=())
-        except (OSError, StorageError) as error:
+            # What the store was still busy with may come after that: then the lease stays, for the next run to look.
+            clear(_hasty(self._bucket), Leftover("", self.attempt, tuple(self._files)), (), lease=not self._sending)
+        except StorageError as error:
             log.info("what was sent is left to the next run: %s", error)
 
     def release(self) -> None:
@@ -159,18 +193,28 @@ def living(bucket: Objects, mine: Callable[[str], bool]) -> set[str]:
 
 def in_flight(bucket: Objects) -> set[str]:
     """Return the names that any attempt, dead or alive, may have sent files to."""
-    return {path for _, _, lease in _attempts(bucket, lambda _: True) for path in lease.files}
+    leases = [_lease_of(match[0]) for match in _matches(bucket, lambda _: True)]
+    return {path for content in map(bucket.fetch, leases) if content for path in json.loads(content.data)["files"]}
 
 
-def clear(bucket: Objects, leftover: Leftover, keep: Collection[str]) -> int:
-    """Remove what an attempt left, but for the files to `keep` (those the log has), and return how many went."""
+def clear(bucket: Objects, leftover: Leftover, keep: Collection[str], *, lease: bool = True) -> int:
+    """Remove what an attempt left, but for the files to `keep` (those the log has), and return how many went.
+
+    Args:
+        bucket: where it lies.
+        leftover: the attempt.
+        keep: files that stay.
+        lease: whether its lease goes, too; last, for it names the others.
+    """
+    name = _lease_of(leftover.attempt)
     with translated(bucket.uri):
         # Read again: a process taken for dead may have gone on after it was listed.
-        lease = _lease_of(leftover.attempt)
-        now = held(bucket, [lease]).get(lease)
-        files = {*leftover.files, *(now.files if now else ())} - set(keep)
+        now = bucket.fetch(name)
+        files = {*leftover.files, *(json.loads(now.data)["files"] if now else ())} - set(keep)
         there = bucket.there(sorted(files))
-        bucket.remove([*sorted(there), lease])
+        bucket.remove(sorted(there))
+        if lease:
+            bucket.remove([name])
         return len(there)
 
 
@@ -181,10 +225,11 @@ def _hasty(bucket: Objects) -> Objects:
 
 @dataclass(frozen=True)
 class Held:
-    """What a lease says: whether its process lives, and which files there will be."""
+    """What a lease says: whether its process lives, which files there will be, and what tells it from another's."""
 
     alive: bool
     files: tuple[str, ...]
+    nonce: str
 
 
 def held(bucket: Objects, leases: Sequence[str]) -> dict[str, Held]:
@@ -197,27 +242,36 @@ def held(bucket: Objects, leases: Sequence[str]) -> dict[str, Held]:
 
 
 def _now(bucket: Objects) -> float:
-    """The time by the clock of the store, in seconds since 1970: when an object was written just now."""
-    name = f"{envelope.STAGING}/clock-{uuid.uuid4().hex}"
-    bucket.write(name, b"")
+    """The time by the clock of the store, in seconds since 1970: when an object was written just now, or later.
+
+    Who may only read goes by the own clock; nothing is removed by that.
+    """
     try:
-        return bucket.modified(name)
-    finally:
-        bucket.remove([name])
+        bucket.write(_CLOCK, b"")
+        return bucket.modified(_CLOCK)
+    except StoreError as error:
+        if not error.refused:
+            raise
+        return time.time()
 
 
 def _read(content: Content, now: float) -> Held:
     said: Any = json.loads(content.data)
     written = float(content.mark.rpartition(" ")[2])
-    return Held(said["alive"] and now - written < DEAD_AFTER * RENEW_SECONDS, tuple(said["files"]))
+    alive = said["alive"] and now - written < DEAD_AFTER * RENEW_SECONDS
+    return Held(alive, tuple(said["files"]), said["nonce"])
 
 
 def _attempts(bucket: Objects, mine: Callable[[str], bool]) -> list[tuple[str, str, Held]]:
     """The attempts of the scopes that are `mine`: scope, name and lease."""
-    names = sorted(name.removesuffix(_LEASE) for name in bucket.names(envelope.STAGING) if name.endswith(_LEASE))
-    matches = [match for name in names if (match := ATTEMPT.fullmatch(name)) and mine(match[1])]
+    matches = _matches(bucket, mine)
     leases = held(bucket, [_lease_of(match[0]) for match in matches])
     return [(match[1], match[0], leases[_lease_of(match[0])]) for match in matches if _lease_of(match[0]) in leases]
+
+
+def _matches(bucket: Objects, mine: Callable[[str], bool]) -> list[re.Match[str]]:
+    names = sorted(name.removesuffix(_LEASE) for name in bucket.names(envelope.STAGING) if name.endswith(_LEASE))
+    return [match for name in names if (match := ATTEMPT.fullmatch(name)) and mine(match[1])]
 
 
 def _lease_of(attempt: str) -> str:

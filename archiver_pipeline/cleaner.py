@@ -64,7 +64,8 @@ def clean_all(archive: Archive, names: Iterable[str], metadata: Mapping[str, str
 
 def rewrites(archive: Archive) -> set[str]:
     """The rewrites of hours that are at work."""
-    return archive.storage.living(_is_rewrite)
+    with translated(archive.uri):
+        return archive.storage.living(_is_rewrite)
 
 
 def _is_rewrite(scope: str) -> bool:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from archiver_pipeline.bucket_errors import StoreError
+from archiver_pipeline.bucket_errors import Unreachable
 from archiver_pipeline.envelope import RESERVED
 from archiver_pipeline.errors import ArchiveDamaged
+from archiver_pipeline.staging import translated
 from archiver_pipeline.storage import Content, Storage
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def commit_name(version: int) -> str:
 
 def commit(storage: Storage, version: int) -> bytes:
     """What the commit of a version says, a line each action. Raises FileNotFoundError."""
-    content = storage.fetch(commit_name(version))
+    with translated(storage.uri):
+        content = storage.fetch(commit_name(version))
     if content is None:
         raise FileNotFoundError(2, "there is no such commit", storage.address(commit_name(version)))
     return content.data
@@ -251,10 +253,9 @@ def _carried_on(storage: Storage, state: LogState) -> LogState:
 
 
 def _fetched(storage: Storage, version: int) -> Content | None:
-    """The commit of a version; None where there is none."""
     try:
         return storage.fetch(commit_name(version))
-    except StoreError:
+    except Unreachable:
         raise  # Nobody knows what is there.
     except OSError as error:
         raise damaged(storage.address(commit_name(version)), error) from error

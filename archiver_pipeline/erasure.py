@@ -22,6 +22,7 @@ from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.look import Look
 from archiver_pipeline.predicate import Matches, Predicate
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.staging import storage_error
 from archiver_pipeline.steps import OnStep
 from archiver_pipeline.verify import NO_ARCHIVE, unlisted
 
@@ -145,9 +146,11 @@ class Erasure:
                 target = erasure_plan.target(self._working)
                 matches = predicate.find(self.archive.storage, paths, target, self._working / "spilled")
                 return Found(matches, listed.height, int(listed["bytes"].sum()), started_ms)
-            except ArchiveError as error:
+            except (ArchiveError, OSError) as error:
                 # A rewrite may have replaced a file, and another run removed it.
                 if set(listed["path"]) <= set(self.archive.files()["path"]):
+                    if isinstance(error, OSError):
+                        raise storage_error(error, self.archive.uri) from error
                     raise
                 log.info("%s; looking again", error)
         raise ArchiveError(
@@ -199,7 +202,7 @@ class Erasure:
         began, busy = time.monotonic(), rewrites(self.archive)
         while busy and time.monotonic() - began < self.patience_seconds:
             self._on_step("wait")
-            time.sleep(0.1)
+            time.sleep(0.5)
             busy &= rewrites(self.archive)
         return tuple(sorted(busy))
 

@@ -89,17 +89,18 @@ class ErasurePlan:
     def _scan(self) -> Iterator[pl.LazyFrame]:
         import polars as pl
 
-        try:
-            with translated(self.address), self.storage.local(self.name) as path:
-                found = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-                found.collect_schema()
-                yield found
-        except (FileNotFoundError, pl.exceptions.PolarsError) as error:
-            raise ArchiveDamaged(
-                f"the plan of an erasure cannot be read: {error}",
-                path=self.storage.address(self.name),
-                hint="Remove its folder and erase anew: what is erased already stays so",
-            ) from error
+        with translated(self.address):
+            try:
+                with self.storage.local(self.name) as path:
+                    found = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+                    found.collect_schema()
+                    yield found
+            except (FileNotFoundError, pl.exceptions.PolarsError) as error:
+                raise ArchiveDamaged(
+                    f"the plan of an erasure cannot be read: {error}",
+                    path=self.storage.address(self.name),
+                    hint="Remove its folder and erase anew: what is erased already stays so",
+                ) from error
 
 
 @contextmanager
@@ -161,4 +162,5 @@ def plans(storage: Storage) -> list[ErasurePlan]:
 def interrupted(storage: Storage) -> list[ErasurePlan]:
     """The plans that are not done and that no process is at work on."""
     found = plans(storage)
-    return [] if found and storage.is_busy(_WORK) else found
+    with translated(storage.uri):
+        return [] if found and storage.is_busy(_WORK) else found

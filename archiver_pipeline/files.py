@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from archiver_pipeline import envelope
-from archiver_pipeline.bucket_errors import StoreError
+from archiver_pipeline.bucket_errors import Unreachable
 from archiver_pipeline.staging import storage_error
 from archiver_pipeline.storage import Storage
 
@@ -118,19 +118,19 @@ def check_file(storage: Storage, file: ListedFile, version: int) -> SoundFile | 
     """Check size, hash, place, readability, row count and hours of a file that version `version` of the log lists.
 
     Raises:
-        StorageError: the object store does not answer, and nobody knows what it has.
+        StorageError: object store or local disk fail, and nobody knows what is there.
     """
     address = storage.address(file.path)
     try:
         with storage.local(file.path) as path:
             return _sound(address, path, file)
+    except Unreachable as error:
+        raise storage_error(error, address) from error
     except FileNotFoundError:
         what = f"listed by the table's log (version {version}) but not there"
         return Fault("missing", address, what, RESTORE)
     except _Damage as damage:
         return Fault("changed", address, str(damage), RESTORE)
-    except StoreError as error:
-        raise storage_error(error, address) from error
     except OSError as error:
         return Fault("changed", address, f"it cannot be read: {error.strerror or error}", RESTORE)
 

@@ -13,7 +13,7 @@ from archiver_pipeline.durable import force, is_locked, locked
 from archiver_pipeline.fields import no_glob
 from archiver_pipeline.folder_staging import FolderStaging
 from archiver_pipeline.staging import Leftover
-from archiver_pipeline.storage import Content, Mine, Storage
+from archiver_pipeline.storage import Attached, Content, Mine, Storage
 
 if TYPE_CHECKING:
     import duckdb
@@ -116,8 +116,9 @@ class Folder(Storage):
         """As `Storage.options`: nothing."""
         return {}
 
-    def attach(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """As `Storage.attach`: DuckDB reads folders by itself."""
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> Attached:
+        """As `Storage.attach`: DuckDB reads folders by itself, and names what it cannot read."""
+        return Attached()
 
     def pattern(self, name: str) -> str:
         """As `Storage.pattern`."""

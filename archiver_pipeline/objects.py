@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline.bucket_errors import told
+from archiver_pipeline.bucket_errors import NoObject, told
 from archiver_pipeline.scratch import LocalCopies, Scratch
 from archiver_pipeline.storage import Content
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+Tag = Mapping[str, Any]
+"""What tells an object from another one in its place, as the store has it: entity tag, and version if it has one."""
+
 ANSWER_SECONDS, _TRANSFER_SECONDS = 10, 300
-"""How long one request may take; that of a whole file may be 512 MB."""
+"""How long one request may take, and that of a whole file, which may be 512 MB."""
 
 RETRY_SECONDS = 30
 """For so long a request is tried again where the store does not answer or has a fault: below the minute that Dagster
@@ -46,7 +49,7 @@ _KEPT_BYTES = 512 * 1024**2
 class Objects:
     """Objects, by their keys below the prefix.
 
-    What goes wrong is a StoreError or, where there is no such object, a FileNotFoundError.
+    What goes wrong is Unreachable or, where there is no such object, NoObject.
 
     Attributes:
         uri: the address of the prefix.
@@ -71,9 +74,17 @@ class Objects:
         return self._client(ANSWER_SECONDS)
 
     @cached_property
-    def bulk(self) -> ObjectStore:
-        """The client for whole files."""
+    def ranges(self) -> ObjectStore:
+        """The client for parts of files."""
+        return self._client(2 * ANSWER_SECONDS)
+
+    @cached_property
+    def _large(self) -> ObjectStore:
         return self._client(_TRANSFER_SECONDS)
+
+    def _for(self, size: int) -> ObjectStore:
+        """The client for a whole file of so many bytes: one that hangs is not waited for any longer than it has to."""
+        return self._large if size > _LARGE_BYTES else self.ranges
 
     def _client(self, seconds: int) -> ObjectStore:
         from obstore.store import from_url
@@ -125,21 +136,30 @@ class Objects:
         with told(self.address(name)):
             return obstore.head(self._store, name)
 
-    def claim(self, name: str, content: bytes, instead_of: str | None = None) -> bool:
-        """Write an object where there is none, or only that with the entity tag `instead_of`; else False."""
+    def claim(self, name: str, content: bytes, instead_of: Tag | None = None) -> Tag | None:
+        """Write an object where there is none, or only the one with the tag `instead_of`, and return its tag; else
+        None."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
+        mode: Any = "create" if instead_of is None else instead_of
         try:
             with told(self.address(name)):
                 try:
-                    mode: Any = "create" if instead_of is None else {"e_tag": instead_of}
-                    obstore.put(self._store, name, content, mode=mode)
+                    put = obstore.put(self._store, name, content, mode=mode)
                 except (AlreadyExistsError, PreconditionError):
-                    return False
-        except FileNotFoundError:
-            return False  # What was to be replaced is gone.
-        return True
+                    return None
+        except NoObject:
+            return None  # What was to be replaced is gone.
+        return _tag(put)
+
+    def tag(self, name: str) -> Tag | None:
+        """The tag of an object, for `claim`; None where there is none."""
+        try:
+            meta = self._head(name)
+        except NoObject:
+            return None
+        return _tag(meta)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small object, whatever is there."""
@@ -155,7 +175,7 @@ class Objects:
         with open(source, "rb") as file, told(self.address(name)):
             size = os.fstat(file.fileno()).st_size
             content: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-            obstore.put(self.bulk, name, content, use_multipart=False)
+            obstore.put(self._for(size), name, content, use_multipart=False)
         source.unlink()
 
     def put_all(self, sources: Iterable[tuple[Path, str]]) -> None:
@@ -171,9 +191,17 @@ class Objects:
         import obstore
 
         listed = list(names)
-        if listed:
+        if self.uri.startswith("s3:") and listed:
             with told(self.uri):
-                obstore.delete(self.bulk, listed)
+                obstore.delete(self._store, listed)
+        else:  # Others have no call for many, and complain of what is not there.
+            self._each(self._remove, listed)
+
+    def _remove(self, name: str) -> None:
+        import obstore
+
+        with suppress(NoObject), told(self.address(name)):
+            obstore.delete(self._store, name)
 
     def first(self, folder: str) -> str | None:
         """As `Storage.first`: of the first thousand."""
@@ -221,21 +249,27 @@ class Objects:
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
-        """As `Storage.local`: a copy of what is there now."""
-        with self._copies.use(name, _mark(self._head(name)), lambda path: self._download(name, path)) as path:
+        """As `Storage.local`: a copy of what is there now. Raises NoObject, Unreachable."""
+        meta = self._head(name)
+
+        def download(path: Path) -> None:
+            import obstore
+
+            with open(path, "wb") as file, told(self.address(name)):
+                for part in obstore.get(self._for(meta["size"]), name):
+                    file.write(part)
+
+        with self._copies.use(name, _mark(meta), download) as path:
             yield path
-
-    def _download(self, name: str, path: Path) -> None:
-        import obstore
-
-        with open(path, "wb") as file, told(self.address(name)):
-            for part in obstore.get(self.bulk, name):
-                file.write(part)
 
     def _each(self, do: Any, items: Iterable[Any]) -> list[Any]:
         """Do something with each of many, several at a time."""
         with ThreadPoolExecutor(_AT_ONCE, "store") as pool:
             return list(pool.map(do, items))
+
+
+def _tag(meta: Any) -> Tag:
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
 
 
 def _mark(meta: Any) -> str:

@@ -77,10 +77,11 @@ def tables_of_all(files: Iterable[AbstractContextManager[Path]]) -> Iterator[pa.
                 yield from _together(small)
                 small, most = [], 0
                 held.close()
-            held.enter_context(own)
             if size > _SMALL_BYTES:
-                yield from tables_of(path)
+                with own:
+                    yield from tables_of(path)
             else:
+                held.enter_context(own)
                 small, most = [*small, path], most + size
         yield from _together(small)
 

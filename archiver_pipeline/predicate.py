@@ -91,10 +91,10 @@ class Predicate:
         Raises:
             PredicateRefused: it is no condition, or fails in a way that cannot be passed over.
             StorageError: the disk is full.
-            ArchiveError: a file cannot be read.
+            ArchiveError, FileNotFoundError: a file cannot be read.
+            OSError: the object store does not answer.
         """
-        with self._database(scratch) as connection:
-            storage.attach(connection)
+        with self._database(scratch) as connection, storage.attach(connection).told():
             connection.execute(f"CREATE VIEW messages AS {_select([storage.pattern(path) for path in paths])}")
             self._check(connection)
             bytes_ = "value_bytes IS NOT NULL AS undecoded"

@@ -91,7 +91,8 @@ def check_rows(
         on_progress: told of the messages looked at.
 
     Raises:
-        duckdb.IOException: a file was removed meanwhile.
+        duckdb.IOException, FileNotFoundError: a file was removed meanwhile.
+        OSError: the object store does not answer.
     """
     places = sorted(ledger.committed)
     found: Counter[int] = Counter()
@@ -141,7 +142,7 @@ def _database(
         }
         with duckdb.connect(config=settings) as connection:
             connection.execute("SET enable_progress_bar = false")  # It would be drawn on standard output.
-            storage.attach(connection)
+            attached = storage.attach(connection)
             connection.execute(
                 'CREATE TABLE places (n INTEGER, topic VARCHAR, topic_id VARCHAR, "partition" INTEGER, "first" BIGINT, '
                 '"next" BIGINT); CREATE TABLE gaps (n INTEGER, "start" BIGINT, "end" BIGINT)'
@@ -157,7 +158,8 @@ def _database(
             gaps = [[number.get(item.gap.at), item.gap.start, item.gap.end] for item in ledger.gaps]
             if gaps:
                 connection.executemany("INSERT INTO gaps VALUES (?, ?, ?)", gaps)
-            yield connection
+            with attached.told():
+                yield connection
 
 
 def _outside(row: tuple[Any, ...]) -> Fault:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,36 @@ class Content:
 
     data: bytes
     mark: str
+
+
+class Attached:
+    """What DuckDB is told of files: it makes an error of its own of everything, in which the reason is lost.
+
+    Attributes:
+        error: what a file that it asked for came to, last.
+    """
+
+    def __init__(self) -> None:
+        self.error: OSError | None = None
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Raise what went wrong with a file in place of the error that DuckDB makes of it.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            OSError: nobody knows.
+        """
+        import duckdb
+
+        self.error = None
+        try:
+            yield
+        except duckdb.Error as error:
+            found, self.error = self.error, None
+            if found is None:
+                raise
+            raise found from error
 
 
 class Storage(ABC):
@@ -102,10 +132,10 @@ class Storage(ABC):
 
     @abstractmethod
     def options(self) -> dict[str, str]:
-        """What deltalake and Polars have to know to open the table."""
+        """What deltalake has to know to open the table."""
 
     @abstractmethod
-    def attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> Attached:
         """Let a DuckDB connection, and all of the same database, read files by their address."""
 
     @abstractmethod

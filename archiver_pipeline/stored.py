@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiver_pipeline.archive import Archive
+from archiver_pipeline.bucket_errors import Unreachable
 from archiver_pipeline.envelope import PARTITION_COLUMNS
 from archiver_pipeline.errors import ArchiveDamaged, Superseded
 from archiver_pipeline.files import RESTORE, Fault, check_file, listed_files
@@ -16,6 +17,7 @@ from archiver_pipeline.holdings import Holdings
 from archiver_pipeline.hours import Hour, MiB
 from archiver_pipeline.parquet import Ranges, frames_of, offsets_in
 from archiver_pipeline.runs import PLACE
+from archiver_pipeline.staging import storage_error
 
 if TYPE_CHECKING:
     import polars as pl
@@ -110,6 +112,8 @@ class Stored:
         try:
             with self._archive.storage.local(path) as file:
                 yield file
+        except Unreachable as error:
+            raise storage_error(error, path) from error
         except (OSError, pyarrow.ArrowException) as error:
             self._refuse(path, f"it cannot be read: {error}", error)
 

@@ -123,7 +123,8 @@ def verify(settings: Settings, against_kafka: bool = False, on_progress: OnProgr
         raise ArchiveError("there is no archive yet", path=archive.uri, hint=NO_ARCHIVE)
     for _ in range(_TRIES):
         try:
-            report = _verified(archive, settings if against_kafka else None, on_progress)
+            with archive.reached():
+                report = _verified(archive, settings if against_kafka else None, on_progress)
         except (FileNotFoundError, duckdb.IOException) as error:
             log.info("a file was removed while it was read, starting over: %s", error)
             continue

@@ -87,7 +87,7 @@ def refresh(
                 except duckdb.Error as error:
                     log.warning("%s cannot be carried on and is made anew: %s", path, error)
                     version = _refresh(path, working, archive, look, look_seconds, anew=True)
-                _note(path).write_text(str(version))
+                _note(path).write_text(f"{archive.made()[0].metadata['id']} {version}")
                 return version
             except duckdb.Error as error:
                 raise _translated(error, path) from error
@@ -100,16 +100,18 @@ def behind(path: Path, archive: Archive, version: int, seconds: float) -> bool:
 
     It goes by what the last refresh noted beside the file, so that it may be asked every few seconds.
     """
-    if version < 0 or (path.exists() and _noted(path) >= version):
+    table = archive.standing()[0].metadata.get("id", "")
+    if version < 0 or (path.exists() and _noted(path, table) >= version):
         return False
     with archive.reached():
         return archive.storage.modified(delta_log.commit_name(version)) <= time.time() - seconds
 
 
-def _noted(path: Path) -> int:
-    """The version that the file shows, as the last refresh noted it; -1 where that is not known."""
+def _noted(path: Path, table: str) -> int:
+    """The version of a table that the file shows, as the last refresh noted it; -1 where that is not known."""
     try:
-        return int(_note(path).read_text())
+        shown, version = _note(path).read_text().split()
+        return int(version) if shown == table else -1
     except (FileNotFoundError, ValueError):
         return -1
 
@@ -137,7 +139,7 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, loo
             connection.execute(LAYOUT)
             connection.execute("INSERT INTO meta.state VALUES (?, ?, -1, 0, '')", [_FORMAT, state.metadata["id"]])
         before = _shown(connection, archive, state)
-        with closing(ViewFiles(connection, archive.storage)) as files:
+        with closing(ViewFiles(connection, archive.storage)) as files, files.told():
             up_to_date = before == state.version and not files.mended
             if before > state.version or (up_to_date and not lacks_views(connection, aggregates)):
                 return before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 from archiver_pipeline import envelope, fields
@@ -49,7 +50,7 @@ class ViewFiles:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
         self._storage = storage
-        storage.attach(connection)
+        self._attached = storage.attach(connection)
         self._cursor = connection.cursor()
         known = [path for (path,) in self._cursor.execute("SELECT path FROM meta.broken").fetchall()]
         self.broken = {path for path in known if not self._can_be_read(path)}
@@ -103,20 +104,28 @@ class ViewFiles:
 
         Raises:
             duckdb.Error: it is not a file that is the trouble.
+            OSError: the object store does not answer, and nobody knows what it has.
         """
         import duckdb
 
-        try:
-            return query(self._cursor, self._sound(paths))
-        except duckdb.Error:
-            for path in self._sound(paths):
-                try:
-                    query(self._cursor, [path])
-                except duckdb.OutOfMemoryException:
-                    raise
-                except duckdb.Error:
-                    self.broken.add(path)
-            return query(self._cursor, self._sound(paths))
+        with self.told():
+            try:
+                with self.told():
+                    return query(self._cursor, self._sound(paths))
+            except (duckdb.Error, FileNotFoundError):
+                for path in self._sound(paths):
+                    try:
+                        with self.told():
+                            query(self._cursor, [path])
+                    except duckdb.OutOfMemoryException:
+                        raise
+                    except (duckdb.Error, FileNotFoundError):
+                        self.broken.add(path)
+                return query(self._cursor, self._sound(paths))
+
+    def told(self) -> AbstractContextManager[None]:
+        """As `Attached.told`, for files of the archive."""
+        return self._attached.told()
 
     def absolute(self, path: str) -> str:
         """The whole address of a file."""
@@ -165,10 +174,11 @@ class ViewFiles:
 
         pattern = fields.literal(self._storage.pattern(path))
         try:
-            self._cursor.execute(f'SELECT max(strlen("value")) FROM read_parquet([{pattern}])').fetchall()
+            with self.told():
+                self._cursor.execute(f'SELECT max(strlen("value")) FROM read_parquet([{pattern}])').fetchall()
         except duckdb.OutOfMemoryException:
             return True
-        except duckdb.Error:
+        except (duckdb.Error, FileNotFoundError):
             return False
         return True
 

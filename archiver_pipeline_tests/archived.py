@@ -138,7 +138,7 @@ class Archived:
         found = set()
         for path in self.path.rglob("*"):
             relative = path.relative_to(self.path)
-            if relative.parts[0] == "_delta_log" or relative == Path("_staging"):
+            if relative.parts[0] == "_delta_log" or relative in (Path("_staging"), Path("_staging/clock")):
                 continue
             if path.is_file() or not any(path.iterdir()):
                 found.add(str(relative))

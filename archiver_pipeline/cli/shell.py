@@ -14,7 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from archiver_pipeline.bucket_errors import NoObject, Unreachable
 from archiver_pipeline.errors import ArchiveError
+from archiver_pipeline.staging import storage_error
+from archiver_pipeline.storage import Attached
 
 if TYPE_CHECKING:
     import duckdb
@@ -53,10 +56,11 @@ class SqlError(ArchiveError):
 class View:
     """The DuckDB file, opened read-only and opened again when a batch has replaced it."""
 
-    def __init__(self, path: Path, attach: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    def __init__(self, path: Path, attach: Callable[[duckdb.DuckDBPyConnection], Attached]) -> None:
         """Open nothing yet; `attach` lets a connection read the archive's files, wherever they are."""
         self.path = path
         self._attach = attach
+        self._attached = Attached()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._opened: tuple[int, int] | None = None
 
@@ -76,7 +80,7 @@ class View:
                 self._connection = duckdb.connect(str(self.path), read_only=True)
             except duckdb.Error as error:
                 raise ArchiveError(f"it cannot be opened: {error}", path=str(self.path)) from error
-            self._attach(self._connection)
+            self._attached = self._attach(self._connection)
             self._connection.execute("SET TimeZone = 'UTC'")
             self._opened = present
         return self._connection
@@ -96,7 +100,7 @@ class View:
         connection = self.connection()
         # In a thread of its own: the main thread, which signals go to, is deaf while DuckDB runs in it.
         with ThreadPoolExecutor(1, "sql") as pool:
-            future = pool.submit(_run, connection, text, form)
+            future = pool.submit(_run, connection, self._attached, text, form)
             try:
                 future.result()
             except KeyboardInterrupt:
@@ -112,26 +116,33 @@ class View:
         return [name for (name,) in self.connection().execute(query, [table]).fetchall()]
 
 
-def _run(connection: duckdb.DuckDBPyConnection, text: str, form: Form) -> None:
+def _run(connection: duckdb.DuckDBPyConnection, attached: Attached, text: str, form: Form) -> None:
     import duckdb
 
     try:
-        for statement in connection.extract_statements(text):
-            if form == "table" and statement.type.name in _SHOWN:
-                _show(connection.sql(statement.query))
-                continue
-            result = connection.execute(statement)
-            columns = [column[0] for column in result.description or ()]
-            rows = _fetched(result)
-            if form == "csv":
-                _print_csv(columns, rows)
-            elif form == "json":
-                _print_json(columns, rows)
-            else:
-                for row in rows:
-                    print(*row[-1:])
+        with attached.told():
+            _print_all(connection, text, form)
+    except (Unreachable, NoObject) as error:
+        raise storage_error(error, "") from error
     except duckdb.Error as error:
         raise SqlError(f"{error}{_NO_JSON if 'Malformed JSON' in str(error) else ''}") from None
+
+
+def _print_all(connection: duckdb.DuckDBPyConnection, text: str, form: Form) -> None:
+    for statement in connection.extract_statements(text):
+        if form == "table" and statement.type.name in _SHOWN:
+            _show(connection.sql(statement.query))
+            continue
+        result = connection.execute(statement)
+        columns = [column[0] for column in result.description or ()]
+        rows = _fetched(result)
+        if form == "csv":
+            _print_csv(columns, rows)
+        elif form == "json":
+            _print_json(columns, rows)
+        else:
+            for row in rows:
+                print(*row[-1:])
 
 
 def _show(result: duckdb.DuckDBPyRelation) -> None:

@@ -92,13 +92,15 @@ def _read(archive: Archive, paths: Mapping[tuple[str, Hour], list[str]]) -> dict
 
     every = {path: archive.storage.address(path) for files in paths.values() for path in files}
     with duckdb.connect() as connection:
-        archive.storage.attach(connection)
-        try:
-            reports = hour_fields.read(connection, list(every.values()))
-        except duckdb.Error:
-            reports = {}
-            for path in every.values():
-                with suppress(duckdb.Error):
-                    reports |= hour_fields.read(connection, [path])
+        attached = archive.storage.attach(connection)
+        with archive.reached():
+            try:
+                with attached.told():
+                    reports = hour_fields.read(connection, list(every.values()))
+            except (duckdb.Error, FileNotFoundError):
+                reports = {}
+                for path in every.values():
+                    with suppress(duckdb.Error, FileNotFoundError), attached.told():
+                        reports |= hour_fields.read(connection, [path])
     found = {at: [reports[every[path]] for path in files if every[path] in reports] for at, files in paths.items()}
     return {at: hour_fields.together(those) for at, those in found.items() if those}

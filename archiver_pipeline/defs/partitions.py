@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from archiver_pipeline.bucket_errors import Unreachable
 from archiver_pipeline.defs.resources import archive
 from archiver_pipeline.hours import Hour, hour_of
 from archiver_pipeline.storage import Storage
@@ -48,19 +50,19 @@ def first_hour(storage: Storage, oldest: datetime, newest: datetime) -> Hour | N
     """
     after, until = hour_of(oldest).dt, hour_of(newest).dt
     days: dict[str, list[str]] = {}
-    types = _folders(storage, "", "type=")
-    with ThreadPoolExecutor(_AT_ONCE, "hours") as pool:
-        for names in pool.map(lambda of_type: _folders(storage, of_type, "dt="), types):
-            for name in names:
-                day = name.rpartition("=")[2]
-                # Text compares as time does, and `_unknown` comes after every digit.
-                if after < day <= until:
-                    days.setdefault(day, []).append(name)
-    if not days:
+    try:
+        for name in _folders_of(storage, _folders(storage, "", "type="), "dt="):
+            day = name.rpartition("=")[2]
+            # Text compares as time does, and `_unknown` comes after every digit.
+            if after < day <= until:
+                days.setdefault(day, []).append(name)
+        if not days:
+            return None
+        day = min(days)
+        hours = (name.rpartition("=")[2] for name in _folders_of(storage, days[day], "hr="))
+        return min(Hour(day, min(hours, default="00")), hour_of(newest))
+    except Unreachable:
         return None
-    day = min(days)
-    hours = (name.rpartition("=")[2] for folder in days[day] for name in _folders(storage, folder, "hr="))
-    return min(Hour(day, min(hours, default="00")), hour_of(newest))
 
 
 def key_of(hour: Hour, partitions: dg.HourlyPartitionsDefinition) -> str | None:
@@ -79,10 +81,26 @@ def hour_of_key(key: str) -> Hour:
     return hour_of(datetime.strptime(key, _KEY).replace(tzinfo=UTC))
 
 
+def _folders_of(storage: Storage, parents: list[str], prefix: str) -> Iterator[str]:
+    """The folders below several; at the first that the store does not tell of, the others are not asked for."""
+    pool = ThreadPoolExecutor(_AT_ONCE, "hours")
+    try:
+        for names in pool.map(lambda parent: _folders(storage, parent, prefix), parents):
+            yield from names
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _folders(storage: Storage, parent: str, prefix: str) -> list[str]:
-    """The folders whose names begin so, as paths below the archive; none where the parent cannot be read."""
+    """The folders whose names begin so, as paths below the archive; none where the parent cannot be read.
+
+    Raises:
+        Unreachable: the object store does not answer.
+    """
     try:
         names = storage.names(parent)
+    except Unreachable:
+        raise
     except OSError:
         return []
     return [f"{parent}/{name}".lstrip("/") for name in names if name.startswith(prefix)]
