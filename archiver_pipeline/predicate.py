@@ -94,7 +94,7 @@ class Predicate:
         with self._database(scratch) as connection:
             connection.execute(f"CREATE VIEW messages AS {_select(list(paths))}")
             self._check(connection)
-            bytes_ = "value_bytes IS NOT NULL AS undecoded"
+            bytes_ = "value IS NULL AND value_bytes IS NOT NULL AS undecoded"
             names = ", ".join(f'"{name}"' for name in (*IDENTITY, "timestamp", *envelope.PARTITION_COLUMNS))
             live = f"messages WHERE type <> {literal(envelope.ERASED)}"
             # On lines of its own: a comment in it must not swallow the rest.
