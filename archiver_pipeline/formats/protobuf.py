@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Convert = Callable[[Any], Any]
 
+_SECOND = 1_000_000_000
 _CANONICAL = frozenset({"Duration", "FieldMask", "Struct", "Value", "ListValue"})
 """Types of `google.protobuf` that are written as Protobuf's own JSON has them (ProtoJSON format)."""
 
@@ -155,11 +156,12 @@ def _write(fields: list[tuple[str, bool, Convert | None]], message: Any) -> dict
     return found
 
 
-def _timestamp(message: Any) -> str | int:
-    """A moment, with three digits behind the second, or six or nine where it has them."""
-    nanos = message.seconds * 1_000_000_000 + message.nanos
-    unit = next(unit for unit in (1_000, 1_000_000, 1_000_000_000) if nanos % (1_000_000_000 // unit) == 0)
-    return timestamp_text(nanos // (1_000_000_000 // unit), unit, "Z")
+def _timestamp(message: Any) -> Any:
+    """A moment, with three digits behind the second, or six or nine where it has them; else as it is."""
+    nanos = message.seconds * _SECOND + message.nanos
+    unit = next(unit for unit in (1_000, 1_000_000, _SECOND) if nanos % (_SECOND // unit) == 0)
+    text = timestamp_text(nanos // (_SECOND // unit), unit, "Z")
+    return text if isinstance(text, str) else {"seconds": message.seconds, "nanos": message.nanos}
 
 
 def _write_list(convert: Convert | None, values: Any) -> list[Any]:

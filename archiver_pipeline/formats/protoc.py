@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 _MAIN = "archiver-value.proto"
 _LIMIT_SECONDS = 60
+_SERIALIZED = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+"""A file in base64, as some clients register it and some registries hand it out: text of Protobuf has other letters."""
 
 
 def compiled(schema: WriterSchema) -> tuple[FileDescriptor, DescriptorPool]:
@@ -40,14 +45,19 @@ def _run(schema: WriterSchema) -> bytes:
 
     with tempfile.TemporaryDirectory(prefix="archiver-protoc-") as folder:
         sources = Path(folder) / "sources"
+        sources.mkdir()
+        ready = []
         for name, text in (*schema.references, (_MAIN, schema.text)):
+            if _SERIALIZED.fullmatch(text):
+                ready.append((name, base64.b64decode(text)))
+                continue
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise ValueError(f"it imports {name!r}, which is no place below others")
             path = sources / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
         known, target = Path(folder) / "known.pb", Path(folder) / "compiled.pb"
-        known.write_bytes(_built_in())
+        known.write_bytes(_known(ready))
         own = Path(grpc_tools.__path__[0]) / "_proto"
         command = [
             sys.executable,
@@ -67,8 +77,9 @@ def _run(schema: WriterSchema) -> bytes:
         return target.read_bytes()
 
 
-def _built_in() -> bytes:
-    """Files that Confluent's registry takes for known and never names as references, beside those of Protobuf."""
+def _known(files: Sequence[tuple[str, bytes]]) -> bytes:
+    """Files that need no compiling, as a set: those given, and those that Confluent's registry never names as
+    references, beside Protobuf's own, which protoc knows."""
     from confluent_kafka.schema_registry.confluent import meta_pb2
     from confluent_kafka.schema_registry.confluent.type import decimal_pb2
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -102,4 +113,7 @@ def _built_in() -> bytes:
 
     for module in modules:
         add(module.DESCRIPTOR)
+    for name, content in files:
+        found.file.add().MergeFromString(content)
+        found.file[-1].name = name
     return bytes(found.SerializeToString())
