@@ -58,14 +58,14 @@ class RegistrySettings(BaseSettings):
     registry_undecoded: Annotated[tuple[_SchemaId, ...], NoDecode, BeforeValidator(split)] = Field(
         (), description="ids of schemas, numbers or GUIDs, comma-separated"
     )
-    format: _TopicFormat = Field("json", description=_FORMATS)
+    payload_format: _TopicFormat = Field("json", description=_FORMATS)
     formats: dict[Topic, _TopicFormat] = Field(
         {}, description=f"topics, or regexes that start with '^', and their formats: {_FORMATS}"
     )
 
     def is_registry(self, topic: str) -> bool:
         """Whether the payloads of a topic are of the Schema Registry's formats."""
-        return of_topic(self.formats, topic, self.format) == "registry"
+        return of_topic(self.formats, topic, self.payload_format) == "registry"
 
     @property
     def registry_address(self) -> str:

@@ -171,7 +171,7 @@ def test_other_type_rules_and_other_topics(
         produce(bootstrap_servers, topic, sent([good, bad], headers=(("event-type", b"mine"),)))
     rules = {topics[0]: "header:event-type", topics[1]: "constant:fixed"}
     settings = decoded_settings(
-        registry.url, types=rules, format="json", formats={"^.*-(header|constant)$": "registry"}
+        registry.url, types=rules, payload_format="json", formats={"^.*-(header|constant)$": "registry"}
     )
     archived = Archived(tmp_path, bootstrap_servers, *topics, **settings)
     archived.run()

@@ -56,4 +56,4 @@ def evolved(schema: Json, **fields: Any) -> Json:
 
 def decoded_settings(url: str, **more: Any) -> Mapping[str, Any]:
     """Fields of `Settings` for an archive that decodes all topics."""
-    return {"registry_url": url, "format": "registry", "registry_wait_seconds": 0, **more}
+    return {"registry_url": url, "payload_format": "registry", "registry_wait_seconds": 0, **more}
