@@ -24,6 +24,7 @@ from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
 from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import HOST, free_ports
 from archiver_pipeline_tests.registry.apicurio import Apicurio
+from archiver_pipeline_tests.registry.certificates import PASSWORD, Certificates
 from archiver_pipeline_tests.registry.written import avro, decoded_settings, framed, record, register
 from archiver_pipeline_tests.samples import FIRST_MS
 
@@ -275,3 +276,26 @@ def test_logging_in(
         archived.run()
     assert types(archived, topic_name) == ["order"]
     assert [each.headers.get("Authorization", each.headers.get("authorization")) for each in asked] == [header]
+
+
+def test_tls_with_a_certificate_of_ones_own(
+    bootstrap_servers: str, topic_name: str, tmp_path: Path, registry: Apicurio
+) -> None:
+    """The registry is believed by the authority that is set, and sees the client's certificate; without either the
+    topic waits, and the error says why."""
+    create_topic(bootstrap_servers, topic_name)
+    schema = register(registry.url, topic_name, ORDER)
+    send(bootstrap_servers, topic_name, order(schema, 1))
+    certificates = Certificates(tmp_path)
+    own = {"registry_certificate": certificates.client, "registry_key": certificates.client_key}
+    own |= {"registry_key_password": PASSWORD}
+    answer, asked = answering(registry.url)
+    with proxy(registry.url, answer, certificates.server_side()) as url:
+        stranger = Archived(tmp_path, bootstrap_servers, topic_name, **decoded_settings(url, **own))
+        with pytest.raises(RegistryUnavailable, match="certificate verify failed"):
+            stranger.run()
+        assert asked == []
+        settings = decoded_settings(url, registry_ca=certificates.authority, **own)
+        archived = Archived(tmp_path, bootstrap_servers, topic_name, **settings)
+        archived.run()
+    assert types(archived, topic_name) == ["order"]
