@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.formats.avro_columns import Columns, columns_of
-from archiver_pipeline.formats.avro_schema import has_empty_items, is_recursive, prepared, register
+from archiver_pipeline.formats.avro_schema import has_empty_items, is_recursive, prepared, register, wrapped
 from archiver_pipeline.formats.registry import WriterSchema
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class AvroCodec:
         for each in ready:
             fastavro.parse_schema(each, named_schemas=named)
         own = prepared(schema.text)
-        self._schema = fastavro.parse_schema(own, named_schemas=named)
+        self._wrapped = not (isinstance(own, dict) and own["type"] == "record")
+        self._schema = fastavro.parse_schema(wrapped(own) if self._wrapped else own, named_schemas=named)
         # Nested deeply enough, a message would overflow the stack of the compiled reader and end the process.
         compiled = not any(map(is_recursive, (*ready, own)))
         self._read: Callable[..., Any] = (fastavro if compiled else fastavro._read_py).schemaless_reader
@@ -75,7 +76,8 @@ class AvroCodec:
             return None
         stream = BytesIO(body)
         try:
-            text = orjson.dumps(self._read(stream, self._schema, None))
+            datum = self._read(stream, self._schema, None)
+            text = orjson.dumps(datum["value"] if self._wrapped else datum)
         except MemoryError:
             raise
         except Exception:  # There is no telling what bytes that are none of Avro's make the reader raise.

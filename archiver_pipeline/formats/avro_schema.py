@@ -40,6 +40,7 @@ _TEXTS: dict[tuple[str, str], Callable[[Any], Any]] = {
 """How values of an Avro type, and the logical type that it is marked with, are written (Avro 1.12, "Logical Types")."""
 
 _PLAIN = {"bytes": "base64", "fixed": "base64", "float": "shortest"}
+_SIMPLE = ("null", "boolean", "int", "long", "float", "double", "bytes", "string", "enum", "fixed")
 _KEPT = ("type", "name", "namespace", "symbols", "size", "scale", "precision")
 _FIXED_SIZES = {"duration": 12, "uuid": 16}
 
@@ -69,7 +70,7 @@ def _prepared(node: Any) -> Any:
         return {"type": "array", "items": _prepared(node["items"])}
     if kind == "map":
         return {"type": "map", "values": _prepared(node["values"])}
-    return _marked(kept, node.get("logicalType"))
+    return _marked(kept, node.get("logicalType")) if kind in _SIMPLE else kind
 
 
 def _marked(node: dict[str, Any], logical: Any = None) -> dict[str, Any]:
@@ -103,6 +104,12 @@ def register() -> None:
 
 def _reader(text: Callable[[Any], Any]) -> Callable[..., Any]:
     return lambda value, _writer, _reader=None: text(value)
+
+
+def wrapped(schema: Any) -> dict[str, Any]:
+    """A record of one field, `value`, that is encoded as the schema itself: fastavro forgets the names that a schema
+    refers to where it is only a name or a union."""
+    return {"type": "record", "name": "ArchiverValue", "fields": [{"name": "value", "type": schema}]}
 
 
 def is_recursive(schema: Any) -> bool:

@@ -238,3 +238,27 @@ def test_schemas_refer_to_each_other() -> None:
     datum |= {"total": {"currency": "EUR", "cents": 350}}  # type: ignore[dict-item]
     of = codec(order, ("money", money), ("item", item))
     assert decode(of, avro(whole, datum)) == [(datum,)]
+    both = codec(["shop.Money", "shop.Item"], ("money", money), ("item", item))
+    assert decode(both, b"\0\6EUR\2", b"\2\6tea\6EUR\2") == [
+        ({"currency": "EUR", "cents": 1},),
+        ({"what": "tea", "price": {"currency": "EUR", "cents": 1}},),
+    ]
+    for alone in ("shop.Money", {"type": "shop.Money"}):
+        assert decode(codec(alone, ("money", money)), b"\6EUR\2") == [({"currency": "EUR", "cents": 1},)]
+
+
+def test_a_message_need_not_be_a_record() -> None:
+    """A schema may be a simple type or a union, and its JSON is then no object."""
+    assert decode(codec("string"), b"\6abc", b"\6ab") == [("abc",), None]
+    assert decode(codec(logical("long", "timestamp-millis")), b"\2") == [("1970-01-01T00:00:00.001Z",)]
+    assert decode(codec(["null", "bytes"]), b"\2\2\xff", b"\0", b"\4") == [("/w==",), (None,), None]
+
+
+def test_what_only_a_reader_needs_is_not_looked_at() -> None:
+    """A default that does not fit, or a name that Java would not take, keeps no message from being decoded."""
+    odd = record("Bad-name", n="int", k={**ENUM, "default": "Z"})
+    odd["fields"][0]["default"] = "no number"
+    assert decode(codec(odd), b"\2\2") == [({"n": 1, "k": "B"},)]
+    for schema in ("nope", {"type": "record"}, {}, 5, record("R", x="nope")):
+        with pytest.raises(Exception, match=r"."):
+            codec(schema)
