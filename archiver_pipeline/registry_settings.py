@@ -54,7 +54,7 @@ class RegistrySettings(BaseSettings):
     registry_certificate: _File = Field("", description="a file in PEM")
     registry_key: _File = Field("", description="a file in PEM")
     registry_key_password: SecretStr = Field(SecretStr(""), description="the password of the key")
-    registry_wait_seconds: float = Field(60, ge=0, le=3600, description="a number from 0 to 3600")
+    registry_wait_seconds: float = Field(60, ge=0, le=600, description="a number from 0 to 600")
     registry_undecoded: Annotated[tuple[_SchemaId, ...], NoDecode, BeforeValidator(split)] = Field(
         (), description="ids of schemas, numbers or GUIDs, comma-separated"
     )

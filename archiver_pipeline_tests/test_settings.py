@@ -114,7 +114,7 @@ WRONG = [
     ("ARCHIVER_MINUTE_GRACE_SECONDS", "-1", f"{NUMBER} (default 120)"),
     ("ARCHIVER_PAYLOAD_FORMAT", "avro", FORMATS),
     ("ARCHIVER_PAYLOAD_FORMAT", "registry", f"{FORMATS}, but ARCHIVER_REGISTRY_URL is not set"),
-    ("ARCHIVER_REGISTRY_WAIT_SECONDS", "-1", "a number from 0 to 3600 (default 60)"),
+    ("ARCHIVER_REGISTRY_WAIT_SECONDS", "-1", "a number from 0 to 600 (default 60)"),
     ("ARCHIVER_REGISTRY_UNDECODED", "7,seven", f"{IDS}, but 'seven' is neither"),
     ("ARCHIVER_REGISTRY_UNDECODED", "4294967296", f"{IDS}, but '4294967296' is neither"),
     ("ARCHIVER_REGISTRY_CA", "no/such", "a file or folder of certificates in PEM, but there is no such file"),

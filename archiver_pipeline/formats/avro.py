@@ -47,7 +47,7 @@ class AvroCodec:
         # Nested deeply enough, a message would overflow the stack of the compiled reader and end the process.
         compiled = not any(map(is_recursive, (*ready, own)))
         self._read: Callable[..., Any] = (fastavro if compiled else fastavro._read_py).schemaless_reader
-        self._endless = any(map(has_empty_items, (*ready, own)))
+        self._endless = has_empty_items((*ready, own))
         self.columns = columns_of(own) if compiled else None
         self._break = self._next_break = 0
 

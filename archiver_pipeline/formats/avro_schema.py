@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from typing import Any
 from uuid import UUID
@@ -129,19 +129,30 @@ def _walk(node: Any, within: frozenset[str], known: dict[str, Any]) -> bool:
     return _walk(node.get("items", node.get("values", "null")), within, known)
 
 
-def has_empty_items(schema: Any) -> bool:
-    """Whether arrays of a prepared schema may have items of no bytes, so that a few bytes make any number of them."""
-    if isinstance(schema, list):
-        return any(map(has_empty_items, schema))
-    if isinstance(schema, str):
+def has_empty_items(schemas: Iterable[Any]) -> bool:
+    """Whether arrays of prepared schemas, each after those that it refers to, may have items of no bytes: then a few
+    bytes make any number of them."""
+    empty = {"null"}
+    return any(_has_empty_items(schema, empty) for schema in schemas)
+
+
+def _has_empty_items(node: Any, empty: set[str]) -> bool:
+    """The same for one; the names of types that take no bytes are added to `empty`."""
+    if isinstance(node, list):
+        return any(_has_empty_items(branch, empty) for branch in node)
+    if isinstance(node, str):
         return False
-    if schema["type"] == "record":
-        return any(has_empty_items(field["type"]) for field in schema["fields"])
-    inside = schema.get("items", schema.get("values"))
-    return (schema["type"] == "array" and _is_empty(inside)) or (inside is not None and has_empty_items(inside))
+    inside = [field["type"] for field in node.get("fields", ())] + [node[k] for k in ("items", "values") if k in node]
+    found = any(_has_empty_items(each, empty) for each in inside)
+    if _is_empty(node, empty) and "name" in node:
+        name = str(node["name"])
+        empty |= {name, name.rpartition(".")[2], f"{node.get('namespace', '')}.{name}"}
+    return found or (node["type"] == "array" and _is_empty(node["items"], empty))
 
 
-def _is_empty(node: Any) -> bool:
+def _is_empty(node: Any, empty: set[str]) -> bool:
     if isinstance(node, str | list):
-        return node == "null"
-    return node["type"] == "null" or (node["type"] == "record" and all(_is_empty(f["type"]) for f in node["fields"]))
+        return isinstance(node, str) and node in empty
+    if node["type"] == "record":
+        return all(_is_empty(field["type"], empty) for field in node["fields"])
+    return bool(node["type"] == "null" or (node["type"] == "fixed" and node["size"] == 0))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Convert = Callable[[Any], Any]
 
 _SECOND = 1_000_000_000
-_CANONICAL = frozenset({"Duration", "FieldMask", "Struct", "Value", "ListValue"})
+_CANONICAL = frozenset({"FieldMask", "Struct", "Value", "ListValue"})
 """Types of `google.protobuf` that are written as Protobuf's own JSON has them (ProtoJSON format)."""
 
 
@@ -71,7 +71,8 @@ class ProtobufCodec:
                 if not 0 <= index < len(types):
                     return None
                 descriptor = types[index]
-                types = list(descriptor.nested_types)
+                # As Confluent's Java client counts: what protoc makes of maps is no message of the schema.
+                types = [each for each in descriptor.nested_types if not each.GetOptions().map_entry]
             assert descriptor is not None
             self._types[indexes] = (GetMessageClass(descriptor).FromString, self._json.of(descriptor))
         return self._types[indexes]
@@ -100,8 +101,8 @@ class _Json:
 
     def _special(self, name: str, descriptor: Descriptor) -> Convert | None:
         """What writes a type of Protobuf's own, None where it is written as any other."""
-        if name == "Timestamp":
-            return _timestamp
+        if name in ("Timestamp", "Duration"):
+            return _timestamp if name == "Timestamp" else _duration
         if name == "Any":
             return self._any
         if name.endswith("Value") and list(descriptor.fields_by_name) == ["value"]:  # Int64Value, StringValue, ...
@@ -162,6 +163,14 @@ def _timestamp(message: Any) -> Any:
     unit = next(unit for unit in (1_000, 1_000_000, _SECOND) if nanos % (_SECOND // unit) == 0)
     text = timestamp_text(nanos // (_SECOND // unit), unit, "Z")
     return text if isinstance(text, str) else {"seconds": message.seconds, "nanos": message.nanos}
+
+
+def _duration(message: Any) -> Any:
+    """A duration as Protobuf's own JSON has it; one of more than 10,000 years, which that refuses, as it is."""
+    try:
+        return message.ToJsonString()
+    except ValueError:
+        return {"seconds": message.seconds, "nanos": message.nanos}
 
 
 def _write_list(convert: Convert | None, values: Any) -> list[Any]:

@@ -224,7 +224,14 @@ def test_a_message_that_is_nested_too_deeply_is_not_decoded() -> None:
 def test_a_few_bytes_do_not_make_any_number_of_items() -> None:
     """Items of no bytes could be a thousand billion in six bytes: such messages are kept as they are."""
     endless = b"\x80\x80\x80\x80\x80\x80\x20"
-    assert decode(codec(record(a={"type": "array", "items": "null"})), endless, b"\0") == [None, None]
+    nothing, none = record("Nothing"), {"type": "fixed", "name": "None", "size": 0}
+    for items in ("null", nothing, none, record("Outer", n=nothing, m="Nothing")):
+        assert decode(codec(record(a={"type": "array", "items": items})), endless, b"\0") == [None, None]
+    by_name = record(x=nothing, a={"type": "array", "items": "Nothing"})
+    assert decode(codec(by_name), endless) == [None]
+    assert decode(codec(record(x="Nothing", a={"type": "array", "items": "int"}), ("n", nothing)), b"\2\2\0") == [
+        ({"x": {}, "a": [1]},)
+    ]
 
 
 def test_schemas_refer_to_each_other() -> None:

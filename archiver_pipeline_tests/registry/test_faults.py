@@ -200,10 +200,10 @@ def test_an_id_that_nobody_knows(bootstrap_servers: str, topic_name: str, tmp_pa
 def test_a_run_that_is_stopped_does_not_wait(
     bootstrap_servers: str, topic_name: str, tmp_path: Path, registry: Apicurio
 ) -> None:
-    """Whoever stops a batch that waits, for an hour if need be, has it stopped at once."""
+    """Whoever stops a batch that waits, for ten minutes if need be, has it stopped at once."""
     create_topic(bootstrap_servers, topic_name)
     send(bootstrap_servers, topic_name, framed(UNKNOWN, b""))
-    settings = decoded_settings(registry.url, registry_wait_seconds=3600)
+    settings = decoded_settings(registry.url, registry_wait_seconds=600)
     archiver = Archived(tmp_path, bootstrap_servers, topic_name, **settings).archiver()
     planned = archiver._planner.plan({}, None)
     assert planned is not None
