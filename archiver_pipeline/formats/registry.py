@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.errors import RegistryError, RegistryUnavailable, SchemaUnknown, SchemaUnusable
@@ -42,12 +41,6 @@ class SchemaRegistry:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    @cached_property
-    def _client(self) -> SchemaRegistryClient:
-        from confluent_kafka.schema_registry import SchemaRegistryClient
-
-        return SchemaRegistryClient(client_properties(self._settings))
-
     def fetch(self, schema: str) -> WriterSchema:
         """Ask for a schema by its id or GUID, and for what it refers to.
 
@@ -55,33 +48,16 @@ class SchemaRegistry:
             RegistryUnavailable: the registry does not answer, fails, or refuses.
             SchemaUnknown: it does not know the schema, or one that it refers to.
         """
+        from confluent_kafka.schema_registry import SchemaRegistryClient
+
         try:
-            found = (
-                self._client.get_schema(int(schema)) if schema.isdigit() else self._client.get_schema_by_guid(schema)
-            )
-            return WriterSchema(
-                found.schema_type or "AVRO", found.schema_str or "", tuple(self._references(found).items())
-            )
+            # A schema is asked for once: a client that stays would keep a connection open for nothing.
+            with SchemaRegistryClient(client_properties(self._settings)) as client:
+                found = client.get_schema(int(schema)) if schema.isdigit() else client.get_schema_by_guid(schema)
+                references = _references(client, found)
         except Exception as error:  # The client raises whatever its HTTP client, TLS and JSON do.
             raise self._translated(error, schema) from error
-
-    def _references(self, schema: Schema) -> dict[str, str]:
-        """Names and texts of what a schema refers to, and what that refers to."""
-        found: dict[str, str] = {}
-        asked: set[tuple[str, int]] = set()
-
-        def visit(schema: Schema) -> None:
-            for reference in schema.references or ():
-                place = (str(reference.subject), int(reference.version or 0))
-                if place not in asked:
-                    asked.add(place)
-                    # What a schema refers to may have been deleted since, and is still there for that.
-                    referred = self._client.get_version(*place, deleted=True).schema
-                    visit(referred)
-                    found[str(reference.name)] = referred.schema_str or ""
-
-        visit(schema)
-        return found
+        return WriterSchema(found.schema_type or "AVRO", found.schema_str or "", tuple(references.items()))
 
     def _translated(self, error: Exception, schema: str) -> RegistryError:
         """Say what kept the schema from being had, with secrets masked."""
@@ -96,6 +72,25 @@ class SchemaRegistry:
             hint = f"Register it there under that id, or restore the registry; {_UNDECODED}"
             return SchemaUnknown(said, hint=hint)
         return RegistryUnavailable(said, hint=_ACCESS if error.http_status_code in (401, 403) else _ADDRESS)
+
+
+def _references(client: SchemaRegistryClient, schema: Schema) -> dict[str, str]:
+    """Names and texts of what a schema refers to, each after those that it refers to itself."""
+    found: dict[str, str] = {}
+    asked: set[tuple[str, int]] = set()
+
+    def visit(schema: Schema) -> None:
+        for reference in schema.references or ():
+            place = (str(reference.subject), int(reference.version or 0))
+            if place not in asked:
+                asked.add(place)
+                # What a schema refers to may have been deleted since, and is still there for that.
+                referred = client.get_version(*place, deleted=True).schema
+                visit(referred)
+                found[str(reference.name)] = referred.schema_str or ""
+
+    visit(schema)
+    return found
 
 
 def unusable(schema: str, why: object, settings: Settings) -> SchemaUnusable:
