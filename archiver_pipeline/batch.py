@@ -82,7 +82,7 @@ class Archiver:
         self._run_id = run_id
         self._on_step = on_step
         self._held = Held(settings.is_registry)
-        self._planner = Planner(settings, lane, self.cluster, self._held.has)
+        self._planner = Planner(settings, lane, self.cluster, self._held.within)
         self._next: Reading | None = None
 
     def look(self) -> Look:
@@ -100,8 +100,8 @@ class Archiver:
     def batch(self, targets: Targets | None = None, *, read_on: bool = False) -> Batch | None:
         """Archive one batch, or return None where nothing is to be done.
 
-        A refused commit starts over from a fresh snapshot: the run that won has moved the offsets on. A topic whose
-        messages cannot be decoded is left out from then on; when nothing else is to be done, its error is raised.
+        A refused commit starts over from a fresh snapshot: the run that won has moved the offsets on. A message
+        that cannot be decoded ends its partition from then on; when nothing else is to be done, its error is raised.
 
         Args:
             targets: how far to go.
@@ -122,7 +122,7 @@ class Archiver:
                 log.warning("%s; starting over", error)
             except RegistryError as error:
                 self._held.add(error)
-                log.warning("%s; topics that do not wait for it go on", error)
+                log.warning("%s; what does not wait for it goes on", error)
             else:
                 if batch is None:
                     self._held.raise_first()

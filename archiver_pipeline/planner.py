@@ -76,13 +76,17 @@ class Planner:
     """Plans the batches of one lane."""
 
     def __init__(
-        self, settings: Settings, lane: int, cluster: Cluster, is_held: Callable[[str], bool] = lambda _: False
+        self,
+        settings: Settings,
+        lane: int,
+        cluster: Cluster,
+        within: Callable[[Iterable[Position]], Iterable[Position]] = lambda positions: positions,
     ) -> None:
-        """Begin; no batch has a topic that is held, which keeps its lag."""
+        """Begin; of the positions a batch may have those that `within` returns, and the others keep their lag."""
         self._settings = settings
         self._lane = lane
         self._cluster = cluster
-        self._is_held = is_held
+        self._within = within
         self._warned: set[str] = set()
 
     def look(self) -> Look:
@@ -127,7 +131,7 @@ class Planner:
     def plan(self, committed: CommittedOffsets, targets: Targets | None) -> Planned | None:
         """Plan the next batch; None where nothing is to be done."""
         look, positions = self._standing(committed)
-        free = [item for item in positions if not self._is_held(item.at.topic)]
+        free = self._within(positions)
         plan = plan_batch(self._lane, self._settings.lanes, free, self._settings.batch_messages, targets)
         if plan is None:
             return None

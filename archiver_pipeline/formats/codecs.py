@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,12 +43,17 @@ class JsonCodec:
 
 
 class Codecs:
-    """The codecs of one registry's schemas."""
+    """The codecs of one registry's schemas.
+
+    Attributes:
+        missed: schemas that were waited for in vain; the next one to need them does not wait.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._registry = SchemaRegistry(settings)
         self._known: dict[str, Codec] = {}
+        self.missed: set[str] = set()
 
     def known(self, schema: str) -> Codec | None:
         """The codec of a schema that was asked for before."""
@@ -101,37 +105,42 @@ def codecs_of(settings: Settings) -> Codecs:
 class Patience:
     """Waits for the registry, says so, and gives up after `ARCHIVER_REGISTRY_WAIT_SECONDS`."""
 
-    def __init__(self, settings: Settings, stopped: Event) -> None:
+    def __init__(self, settings: Settings, codecs: Codecs, stopped: Event) -> None:
         """Begin; `stopped` ends every wait."""
         self._settings = settings
+        self._codecs = codecs
         self._stopped = stopped
         self._waits = Waits(settings.base_dir)
 
-    def until(self, ask: Callable[[], Codec], schema: str, at: TopicPartition, offset: int) -> Codec:
-        """Ask until there is an answer.
+    def until_there(self, schema: str, at: TopicPartition, offset: int) -> Codec:
+        """Ask for the codec of a schema, which the message at this place needs, until it is there.
 
         Raises:
             RegistryError: there was none in time, or it is of no use; with the place of the message.
         """
         began = time.monotonic()
+        limit = 0.0 if schema in self._codecs.missed else self._settings.registry_wait_seconds
         pause, said = _FIRST_PAUSE, float("-inf")
         noted = False
         while True:
             try:
-                codec = ask()
+                codec = self._codecs.of(schema)
             except RegistryError as error:
                 noted = True
                 self._waits.note(at, offset, schema, self._settings.registry_address, str(error))
                 waited = time.monotonic() - began
-                ended = waited >= self._settings.registry_wait_seconds or isinstance(error, SchemaUnusable)
-                if ended or self._stopped.is_set():
+                if waited >= limit or isinstance(error, SchemaUnusable):
+                    self._codecs.missed.add(schema)
+                    raise _placed(error, at, offset, waited) from error
+                if self._stopped.is_set():
                     raise _placed(error, at, offset, waited) from error
                 if waited - said >= _SAY_AGAIN_SECONDS:
                     said = waited
                     log.warning("%s, partition %d, offset %d waits: %s", at.topic, at.partition, offset, error)
-                self._stopped.wait(min(pause, max(0.0, self._settings.registry_wait_seconds - waited)))
+                self._stopped.wait(min(pause, limit - waited))
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
+                self._codecs.missed.discard(schema)
                 if noted:
                     log.info("%s, partition %d goes on: schema %s is there", at.topic, at.partition, schema)
                     self._waits.forget(at)

@@ -38,7 +38,7 @@ class Decoder:
         self._places = places
         self._undecoded = frozenset(settings.registry_undecoded)
         self._codecs = codecs_of(settings)
-        self._patience = Patience(settings, stopped or Event())
+        self._patience = Patience(settings, self._codecs, stopped or Event())
         self._warned_of_glue = False
 
     def split(self, frame: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
@@ -77,7 +77,7 @@ class Decoder:
         if codec is not None:
             return codec
         at = self._places[frame["range"][row]]
-        return self._patience.until(lambda: self._codecs.of(schema), schema, at, frame["offset"][row])
+        return self._patience.until_there(schema, at, frame["offset"][row])
 
     def _warn_of_glue(self, frame: pl.DataFrame, plain: pl.Series) -> None:
         """Say once that payloads are framed as AWS Glue does it, which no registry of Confluent's kind knows."""
