@@ -139,8 +139,9 @@ def _compare(folder: str, kind: str, messages: int, ids: list[int]) -> int:
         version = version_of(number, messages)
         payload = write[version](number)
         wanted = expected(kind, number, version)
-        decoded = kind not in ("json",)
-        if (name, orjson.loads(value)) != (wanted["type"], wanted) or (raw if decoded else value.encode()) != payload:
+        if (name, orjson.loads(value)) != (wanted["type"], wanted) or (
+            value.encode() if raw is None else raw
+        ) != payload:
             raise RuntimeError(f"{kind}, number {number}: {name}, {value}, and not {wanted}")
         seen += 1
     if seen != messages or rows.select("partition", "offset").n_unique() != messages:

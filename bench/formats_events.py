@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -131,8 +132,6 @@ def expected(kind: str, number: int, version: int) -> Event:
     found = event(number, version)
     if kind.startswith("avro"):
         seconds, milliseconds = divmod(found["ts"], 1000)
-        import time
-
         found["ts"] = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
         return _nested(found) if kind == "avro-nested" else found
     if kind == "protobuf":
