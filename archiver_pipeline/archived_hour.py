@@ -13,6 +13,7 @@ from archiver_pipeline.attempt import Attempt, Replaced
 from archiver_pipeline.classifier import Classifier
 from archiver_pipeline.errors import ArchiveError
 from archiver_pipeline.files import COLUMNS, Fault, ListedFile, check_file
+from archiver_pipeline.formats.decoder import decoder_of
 from archiver_pipeline.frames import raw_frame
 from archiver_pipeline.hour_rows import Tally
 from archiver_pipeline.hours import Hour
@@ -46,7 +47,7 @@ class ArchivedHour:
 
     def read(self, folder: Path, settings: Settings, types: set[str], on_frame: Callable[[], None]) -> Runs:
         """Read the messages of the sound files: the archive's columns, `type` by the present rules, and `was`, the
-        type under which the archive has them. Erased ones stay erased.
+        type under which the archive has them. Erased ones stay erased, and what was decoded once stays as it is.
 
         Args:
             folder: where to keep what does not fit into memory.
@@ -86,7 +87,8 @@ class ArchivedHour:
             for _, frame in frames():
                 runs.add(frame.with_columns(type=pl.lit(was), was=pl.lit(was)))
             return
-        classifier = Classifier(self._places, settings.type_rule, types, settings.max_types)
+        decoder = decoder_of(settings, self._places)
+        classifier = Classifier(self._places, settings.type_rule, types, settings.max_types, decoder)
         for typed in classifier.over(self._raw(file, frame) for file, frame in frames()):
             runs.add(typed.select(*COLUMNS, "type", was=pl.lit(was)))
 

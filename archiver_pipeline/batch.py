@@ -11,7 +11,8 @@ from functools import partial
 from archiver_pipeline.archive import archive_of
 from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.batch_info import BatchInfo
-from archiver_pipeline.errors import ArchiveError, ArchiverError, Superseded, TopicChanged
+from archiver_pipeline.errors import ArchiveError, ArchiverError, RegistryError, Superseded, TopicChanged
+from archiver_pipeline.formats.held import Held
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import caught_up_transaction, gap_transaction, offset_transactions
 from archiver_pipeline.look import Look
@@ -80,7 +81,8 @@ class Archiver:
         self.archive = archive_of(settings)
         self._run_id = run_id
         self._on_step = on_step
-        self._planner = Planner(settings, lane, self.cluster)
+        self._held = Held(settings.is_registry)
+        self._planner = Planner(settings, lane, self.cluster, self._held.within)
         self._next: Reading | None = None
 
     def look(self) -> Look:
@@ -98,23 +100,33 @@ class Archiver:
     def batch(self, targets: Targets | None = None, *, read_on: bool = False) -> Batch | None:
         """Archive one batch, or return None where nothing is to be done.
 
-        A refused commit starts over from a fresh snapshot: the run that won has moved the offsets on.
+        A refused commit starts over from a fresh snapshot: the run that won has moved the offsets on. A message
+        that cannot be decoded ends its partition from then on; when nothing else is to be done, its error is raised.
 
         Args:
             targets: how far to go.
             read_on: what comes after it is read while it is committed, for the next call; `rest` ends that.
 
         Raises:
-            KafkaError: the broker failed; ArchiveError: the archive could not be written. Nothing was committed then.
+            KafkaError: the broker failed; ArchiveError: the archive could not be written; RegistryError: a message
+                cannot be decoded. Nothing was committed then.
         """
-        for attempt in range(_TRIES):
+        tries = 0
+        while True:
             try:
-                return self._attempt(targets, read_on)
+                batch = self._attempt(targets, read_on)
             except (Superseded, TopicChanged) as error:
-                if attempt == _TRIES - 1:
+                tries += 1
+                if tries == _TRIES:
                     raise
                 log.warning("%s; starting over", error)
-        return None
+            except RegistryError as error:
+                self._held.add(error)
+                log.warning("%s; what does not wait for it goes on", error)
+            else:
+                if batch is None:
+                    self._held.raise_first()
+                return batch
 
     def rest(self) -> None:
         """Read no further ahead."""

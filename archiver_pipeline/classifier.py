@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import logging
-from collections.abc import Callable, Generator, Iterable, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Set
 from functools import cache
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
+from archiver_pipeline.formats.decoder import Decoder
 from archiver_pipeline.frames import envelope_frame
 from archiver_pipeline.message_types import classify
 from archiver_pipeline.plan import TopicPartition
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _ROWS, _BYTES = 50_000, 16 * 1024**2
 """So much is classified at once: fewer calls where frames are small."""
+
+_DECODED_BYTES = 4 * 1024**2
+"""So much is decoded at once: its JSON may take twenty times as much."""
 
 
 @cache
@@ -45,8 +49,19 @@ class Classifier:
         rule_of: Callable[[str], envelope.TypeRule],
         known_types: Set[str],
         max_types: int,
+        decoder: Decoder | None = None,
     ) -> None:
+        """Begin.
+
+        Args:
+            places: the topic partitions, by the numbers that frames have in `range`.
+            rule_of: the type rule of a topic.
+            known_types: the types that the archive has.
+            max_types: how many it may have.
+            decoder: decodes the payloads of its topics; without it all are taken as they come.
+        """
         self._places = places
+        self._decoder = decoder
         self._rules = {topic: rule_of(topic) for topic in {at.topic for at in places}}
         self.types = set(known_types)
         self._max_types = max_types
@@ -76,19 +91,33 @@ class Classifier:
                 min(self._refused_types),
             )
 
-    def _classify(self) -> list[pl.DataFrame]:
+    def _classify(self) -> Iterator[pl.DataFrame]:
         """Give the collected frames the archive's columns and the type."""
         import polars as pl
 
         if not self._raw:
-            return []
-        frame = envelope_frame(pl.concat(self._raw), self._places)
+            return
+        raw = pl.concat(self._raw)
         self._raw, self._raw_bytes = [], 0
-        parts = frame.partition_by("topic", maintain_order=True) if len(self._rules) > 1 else [frame]
-        return [
-            part.with_columns(self._within_limit(classify(part, self._rules[part["topic"][0]], self._duckdb)))
-            for part in parts
-        ]
+        for frame in self._enveloped(raw):
+            parts = frame.partition_by("topic", maintain_order=True) if len(self._rules) > 1 else [frame]
+            for part in parts:
+                types = classify(part, self._rules[part["topic"][0]], self._duckdb)
+                yield part.with_columns(self._within_limit(types))
+
+    def _enveloped(self, raw: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Give messages the archive's columns: those to be decoded a few at a time, the others at once."""
+        if self._decoder is None:
+            yield envelope_frame(raw, self._places)
+            return
+        framed = raw["range"].is_in(self._decoder.ranges)
+        if not framed.all():
+            yield envelope_frame(raw.filter(~framed), self._places)
+        if framed.any():
+            decoded = raw.filter(framed)
+            rows = max(1, decoded.height * _DECODED_BYTES // max(1, int(decoded.estimated_size())))
+            for part in decoded.iter_slices(rows):
+                yield envelope_frame(part, self._places, self._decoder.split(part))
 
     def _within_limit(self, found: pl.Series) -> pl.Series:
         """Turn new types past the limit into `_other`."""

@@ -11,6 +11,8 @@ import struct
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from archiver_pipeline.frames import original
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -37,7 +39,7 @@ def hashes(frame: pl.DataFrame) -> pl.Series:
     """
     import polars as pl
 
-    key, payload = pl.col("key"), pl.coalesce("value_bytes", pl.col("value").cast(pl.Binary))
+    key, payload = pl.col("key"), original()
     numbers = (
         pl.col("partition"),
         pl.col("offset"),

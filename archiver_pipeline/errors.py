@@ -7,6 +7,10 @@ ArchiverError
 │   ├── BrokerUnavailable   no broker answered in time
 │   ├── AccessDenied        authentication or authorization refused
 │   └── TopicChanged        a topic was deleted or made again while it was read
+├── RegistryError           a message needs a schema that cannot be had; nothing was committed
+│   ├── RegistryUnavailable the Schema Registry does not answer, fails, or refuses access
+│   ├── SchemaUnknown       it knows no schema of that id
+│   └── SchemaUnusable      what it has is no schema that can be read
 ├── ArchiveError            the archive could not be read or written
 │   ├── StorageError        the folder is read-only, full or gone
 │   ├── ArchiveDamaged      the table's log cannot be read
@@ -84,6 +88,22 @@ class AccessDenied(KafkaError):
 
 class TopicChanged(KafkaError):
     """A topic was deleted or made again while a batch read it; nothing was committed, the next run sorts it out."""
+
+
+class RegistryError(ArchiverError):
+    """A message cannot be decoded, for its schema cannot be had; nothing was committed, the next run tries again."""
+
+
+class RegistryUnavailable(RegistryError):
+    """The Schema Registry does not answer, fails, or refuses access."""
+
+
+class SchemaUnknown(RegistryError):
+    """The Schema Registry knows no schema of the id that a message has."""
+
+
+class SchemaUnusable(RegistryError):
+    """What the Schema Registry has under an id, or what that refers to, is no schema that can be read."""
 
 
 class ArchiveError(ArchiverError):

@@ -19,14 +19,22 @@ Headers = list[tuple[str, bytes | None]]
 """The headers of a message; order and repeats kept."""
 
 
-def envelope_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame:
-    """Give a frame of `RangeReader.frames` the archive's columns but for the type: the payload becomes `value` where it
-    is UTF-8, else `value_bytes`; `hour` (Int64, hours since 1970, null where no calendar holds the time) is added."""
+def envelope_frame(
+    frame: pl.DataFrame, places: list[TopicPartition], payload: tuple[pl.Series, pl.Series] | None = None
+) -> pl.DataFrame:
+    """Give a frame of `RangeReader.frames` the archive's columns but for the type; `hour` (Int64, hours since 1970,
+    null where no calendar holds the time) is added.
+
+    Args:
+        frame: the messages.
+        places: the topic partitions, by the numbers in `range`.
+        payload: what `value` and `value_bytes` are; without it they are as `split` has them.
+    """
     import polars as pl
 
     ms = pl.col("timestamp_ms")
     timed = _timed()
-    value, value_bytes = decoded(frame["payload"])
+    value, value_bytes = payload or split(frame)
     index = frame["range"]
 
     def column(values: list[Any], dtype: Any) -> pl.Series:
@@ -67,7 +75,8 @@ def hour_of_frame() -> pl.Expr:
 
 
 def raw_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame:
-    """Give archived messages the columns of `RangeReader.frames`: the opposite of `envelope_frame`.
+    """Give archived messages the columns of `RangeReader.frames`, the opposite of `envelope_frame`; and `known`
+    (String), the JSON of those that were decoded.
 
     Args:
         frame: the archive's columns.
@@ -86,9 +95,17 @@ def raw_frame(frame: pl.DataFrame, places: list[TopicPartition]) -> pl.DataFrame
         (pl.col("timestamp").cast(pl.Int64) // 1000).alias("timestamp_ms"),
         "timestamp_type",
         "key",
-        pl.coalesce("value_bytes", pl.col("value").cast(pl.Binary)).alias("payload"),
+        original().alias("payload"),
         "headers",
+        pl.when(pl.col("value_bytes").is_not_null()).then("value").alias("known"),
     )
+
+
+def original() -> pl.Expr:
+    """The payload as it came, by the archive's columns (Binary); null for a tombstone."""
+    import polars as pl
+
+    return pl.coalesce("value_bytes", pl.col("value").cast(pl.Binary))
 
 
 def packed(frame: pl.DataFrame) -> pl.DataFrame:
@@ -96,6 +113,16 @@ def packed(frame: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     return pl.DataFrame(frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def split(frame: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """What `value` and `value_bytes` are of messages that need no decoding: text where the payload is UTF-8, else
+    bytes. Both, where `known` has the JSON of a payload that was decoded before."""
+    value, value_bytes = decoded(frame["payload"])
+    if "known" in frame.columns and (rows := frame["known"].is_not_null().arg_true()).len():
+        value = value.scatter(rows, frame["known"].gather(rows))
+        value_bytes = value_bytes.scatter(rows, frame["payload"].gather(rows))
+    return value, value_bytes
 
 
 def decoded(payload: pl.Series) -> tuple[pl.Series, pl.Series]:

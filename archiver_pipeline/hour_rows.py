@@ -9,6 +9,7 @@ from operator import and_
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
+from archiver_pipeline.frames import original
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.runs import ORDER, PLACE
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-_CONTENT = ("timestamp", "timestamp_type", "key", "value", "value_bytes", "headers")
+_CONTENT = ("timestamp", "timestamp_type", "key", "payload", "headers")
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Tally:
         read: messages that Kafka still has.
         added: of these, messages that the archive did not have.
         changed: messages that the archive had with another content, or more than once.
-        retyped: messages that belong to another type by the present rules.
+        retyped: messages that belong to another type by the present rules, or are now decoded, or no longer.
         kept: messages that only the archive has, and erased ones.
         types: how many messages each type has in the end.
         dirty: the types whose files have to be written anew.
@@ -65,14 +66,21 @@ def judge(frame: pl.DataFrame) -> pl.DataFrame:
     following = [pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in ORDER]
     previous = [pl.col(name).eq_missing(pl.col(name).shift(1)) for name in ORDER]
     content = [pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in _CONTENT]
-    marked = frame.with_columns(
-        kafka=pl.col("was").is_null(),
-        paired=reduce(and_, following).fill_null(False),
-        second=reduce(and_, previous).fill_null(False),
-        equal=reduce(and_, content).fill_null(False),
-        other=pl.col("was").shift(-1),
-    ).with_columns(other=pl.when("paired").then("other"))
-    moved = pl.col("type") != pl.coalesce(pl.col("was"), pl.col("other"))
+    marked = (
+        frame.with_columns(payload=original())
+        .with_columns(
+            kafka=pl.col("was").is_null(),
+            paired=reduce(and_, following).fill_null(False),
+            second=reduce(and_, previous).fill_null(False),
+            equal=reduce(and_, content).fill_null(False),
+            other=pl.col("was").shift(-1),
+            decoded=(pl.col("value").is_null() != pl.col("value").is_null().shift(-1)).fill_null(False),
+        )
+        .with_columns(
+            other=pl.when("paired").then("other"), decoded=pl.col("decoded") & pl.col("paired") & pl.col("kafka")
+        )
+    )
+    moved = pl.col("decoded") | (pl.col("type") != pl.coalesce(pl.col("was"), pl.col("other")))
     return marked.with_columns(
         verdict=pl.when("kafka")
         .then(

@@ -13,6 +13,7 @@ from archiver_pipeline import envelope
 from archiver_pipeline.classifier import Classifier
 from archiver_pipeline.copies import Copies
 from archiver_pipeline.files import COLUMNS, OnProgress
+from archiver_pipeline.formats.decoder import decoder_of
 from archiver_pipeline.frames import hour_of_frame
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.kafka import Cluster
@@ -153,6 +154,7 @@ class HoursRead:
 
         Raises:
             KafkaError: the broker failed, or was asked without topic ids although the archive has some.
+            RegistryError: a message cannot be decoded.
         """
         import polars as pl
 
@@ -166,7 +168,8 @@ class HoursRead:
         self._inherited = [item for item in places if item.before is not None]
         reader = RangeReader(cluster, ranges, sys.maxsize, copies=_copies(ledger, self._inherited))
         settings = cluster.settings
-        classifier = Classifier([item.at for item in ranges], settings.type_rule, self.types, settings.max_types)
+        at = [item.at for item in ranges]
+        classifier = Classifier(at, settings.type_rule, self.types, settings.max_types, decoder_of(settings, at))
         total = sum(map(len, ranges))
         numbers = pl.Series(list(self._runs), dtype=pl.Int64)
         wanted = hour_of_frame().is_in(numbers.implode(), nulls_equal=True)

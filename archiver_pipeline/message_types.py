@@ -69,7 +69,8 @@ def classify(frame: pl.DataFrame, rule: TypeRule, connection: duckdb.DuckDBPyCon
     """Return the type of each row, a String series named `type` without nulls.
 
     Args:
-        frame: columns `value` (String, null where the payload is not UTF-8), `value_bytes` (Binary), `headers`.
+        frame: columns `value` (String, null where the payload is not UTF-8, or not of its schema), `value_bytes`
+            (Binary, there, too, where `value` was decoded from it), `headers`.
         rule: where the type comes from.
         connection: an in-memory DuckDB connection of the calling thread.
     """
@@ -82,7 +83,7 @@ def classify(frame: pl.DataFrame, rule: TypeRule, connection: duckdb.DuckDBPyCon
     else:
         found = _by_header(frame["headers"], rule.name)
     tombstone = pl.col("value").is_null() & pl.col("value_bytes").is_null()
-    undecoded = pl.col("value_bytes").is_not_null() & pl.lit(rule.kind == "path")
+    undecoded = pl.col("value").is_null() & pl.col("value_bytes").is_not_null() & pl.lit(rule.kind == "path")
     return frame.select(
         pl.when(tombstone)
         .then(pl.lit(TOMBSTONE))

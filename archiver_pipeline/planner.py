@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from archiver_pipeline.errors import KafkaError, RangeRefused
@@ -75,10 +75,18 @@ class Planned:
 class Planner:
     """Plans the batches of one lane."""
 
-    def __init__(self, settings: Settings, lane: int, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        lane: int,
+        cluster: Cluster,
+        within: Callable[[Iterable[Position]], Iterable[Position]] = lambda positions: positions,
+    ) -> None:
+        """Begin; of the positions a batch may have those that `within` returns, and the others keep their lag."""
         self._settings = settings
         self._lane = lane
         self._cluster = cluster
+        self._within = within
         self._warned: set[str] = set()
 
     def look(self) -> Look:
@@ -123,7 +131,8 @@ class Planner:
     def plan(self, committed: CommittedOffsets, targets: Targets | None) -> Planned | None:
         """Plan the next batch; None where nothing is to be done."""
         look, positions = self._standing(committed)
-        plan = plan_batch(self._lane, self._settings.lanes, positions, self._settings.batch_messages, targets)
+        free = self._within(positions)
+        plan = plan_batch(self._lane, self._settings.lanes, free, self._settings.batch_messages, targets)
         if plan is None:
             return None
         lag = sum(

@@ -97,7 +97,7 @@ class Predicate:
         with self._database(scratch) as connection, storage.attach(connection).told():
             connection.execute(f"CREATE VIEW messages AS {_select([storage.pattern(path) for path in paths])}")
             self._check(connection)
-            bytes_ = "value_bytes IS NOT NULL AS undecoded"
+            bytes_ = "value IS NULL AND value_bytes IS NOT NULL AS undecoded"
             names = ", ".join(f'"{name}"' for name in (*IDENTITY, "timestamp", *envelope.PARTITION_COLUMNS))
             live = f"messages WHERE type <> {literal(envelope.ERASED)}"
             # On lines of its own: a comment in it must not swallow the rest.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from archiver_pipeline.ahead import Ahead
 from archiver_pipeline.classifier import Classifier
 from archiver_pipeline.copies import Copies
+from archiver_pipeline.formats.decoder import decoder_of
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.planner import Planned
@@ -54,13 +55,13 @@ class Reading:
         self._settings = settings
         self._types: Set[str] = frozenset()
         self._then: Callable[[], None] | None = None
-        self._taken = Event()
+        self._taken, self._stopped = Event(), Event()
         self._reader = RangeReader(cluster, planned.plan.ranges, settings.batch_bytes, copies=copies)
         self._read = Ahead(self._frames_read(on_frame), _READ_BYTES, "read")
         self._classified = Ahead(self._frames_classified(types), _CLASSIFIED_BYTES, "classify")
 
     def frames(self, then: Callable[[], None] | None = None) -> Iterator[pl.DataFrame]:
-        """Return the frames of `Classifier.over`. They raise what `RangeReader.frames` raises.
+        """Return the frames of `Classifier.over`. They raise what `RangeReader.frames` and the decoder raise.
 
         Args:
             then: is called, in the thread that reads, when all of it came from Kafka; the frames end after that.
@@ -80,7 +81,8 @@ class Reading:
 
     def _frames_classified(self, types: Callable[[], Set[str]]) -> Generator[pl.DataFrame]:
         settings, places = self._settings, [item.at for item in self.planned.plan.ranges]
-        classifier = Classifier(places, settings.type_rule, types(), settings.max_types)
+        decoder = decoder_of(settings, places, self._stopped)
+        classifier = Classifier(places, settings.type_rule, types(), settings.max_types, decoder)
         self._types = classifier.types
         with closing(classifier.over(self._read)) as frames:
             yield from frames
@@ -98,6 +100,7 @@ class Reading:
     def stop(self) -> None:
         """Read no further, and wait until nothing is asked of the broker any more."""
         self._reader.halted = True
+        self._stopped.set()
         self._taken.set()
         self._read.stop()
         self._classified.stop()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, SecretStr, ValidationInfo
 
 from archiver_pipeline.envelope import parse_type_rule
+
+Value = TypeVar("Value")
 
 POSITIONS_SUFFIX = "-positions"
 REPLAYS_TOPIC = "archiver-replays"
@@ -94,6 +96,20 @@ def check_uri(uri: Any) -> Any:
     if not _BUCKET.fullmatch(uri):
         raise ValueError("this is neither")
     return uri.rstrip("/")
+
+
+def check_file(path: str) -> str:
+    """Check that a file or folder is there, or none is named. Raises ValueError."""
+    if path and not os.path.exists(path):
+        raise ValueError("there is no such file")
+    return path
+
+
+def of_topic(table: Mapping[str, Value], topic: str, default: Value) -> Value:
+    """What a table by topic says of one: what stands under its name, else under the first regex that matches."""
+    if topic in table:
+        return table[topic]
+    return next((found for name, found in table.items() if name.startswith("^") and re.match(name, topic)), default)
 
 
 def as_text(value: Any) -> Any:

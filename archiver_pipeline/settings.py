@@ -23,6 +23,7 @@ from archiver_pipeline import properties, secrets
 from archiver_pipeline.aggregates import Aggregate, built_in, check_names
 from archiver_pipeline.envelope import TYPE_RULES, TypeRule, parse_type_rule
 from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.registry_settings import RegistrySettings
 from archiver_pipeline.setting_types import (
     POSITIONS_SUFFIX,
     ArchiveUri,
@@ -35,6 +36,7 @@ from archiver_pipeline.setting_types import (
     as_text,
     check_folder,
     check_start,
+    of_topic,
     parse_time,
     split,
 )
@@ -42,7 +44,7 @@ from archiver_pipeline.setting_types import (
 log = logging.getLogger(__name__)
 
 ENV_PREFIX = "ARCHIVER_"
-_ONLY_IN_FILE = ("kafka", "types", "aggregates")
+_ONLY_IN_FILE = ("kafka", "types", "formats", "aggregates")
 
 
 class _Environment(EnvSettingsSource):
@@ -54,7 +56,7 @@ class _Environment(EnvSettingsSource):
         return super().get_field_value(field, field_name)
 
 
-class Settings(BaseSettings):
+class Settings(RegistrySettings):
     """Everything that can be set; a field `x` is `ARCHIVER_X` in the environment and `x` in `archiver.toml`.
 
     The description of a field is what it allows, as the error for a wrong value has it.
@@ -166,12 +168,7 @@ class Settings(BaseSettings):
 
     def type_rule(self, topic: str) -> TypeRule:
         """The type rule of a topic: its own, that of the first matching regex of `types`, or the general one."""
-        if topic in self.types:
-            return parse_type_rule(self.types[topic])
-        for pattern, rule in self.types.items():
-            if pattern.startswith("^") and re.match(pattern, topic):
-                return parse_type_rule(rule)
-        return parse_type_rule(self.type_path)
+        return parse_type_rule(of_topic(self.types, topic, self.type_path))
 
     def require_kafka(self) -> None:
         """Raise SettingsError unless a broker and a topic are named."""
@@ -192,7 +189,7 @@ class Settings(BaseSettings):
         """Return `text` with every secret value replaced by `***`."""
         urls = (re.search(r"://[^/:@]*:(.+)@", url.get_secret_value()) for url in (self.mysql_url, self.search_url))
         passwords = (form for found in urls if found for form in (found.group(1), unquote(found.group(1))))
-        return secrets.hide(secrets.mask(text, self.kafka_properties), passwords)
+        return secrets.hide(secrets.mask(text, self.kafka_properties), [*passwords, *self.registry_secrets])
 
 
 def load() -> Settings:

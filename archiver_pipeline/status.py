@@ -11,6 +11,7 @@ from archiver_pipeline import erasure_plan
 from archiver_pipeline.archive import archive_of
 from archiver_pipeline.errors import KafkaError
 from archiver_pipeline.followers.lag import FollowerLag, lags
+from archiver_pipeline.formats.waits import Wait, Waits
 from archiver_pipeline.hours import count_hours
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger, RecordedGap
@@ -96,6 +97,7 @@ class Status:
         given_up: how many it held once that were lost with their files and given up, counted for their partitions.
         interrupted_erasures: when erasures began (UTC) that were confirmed and then interrupted.
         followers: what follows the archive, and how far each is behind it.
+        waits: messages that wait for a schema.
         warnings: a sentence for each topic that cannot be read.
         broker_error: why the broker did not answer.
     """
@@ -116,6 +118,7 @@ class Status:
     given_up: int
     interrupted_erasures: tuple[datetime, ...]
     followers: tuple[FollowerLag, ...]
+    waits: tuple[Wait, ...]
     warnings: tuple[str, ...]
     broker_error: KafkaError | None
 
@@ -161,6 +164,7 @@ class Status:
             "given_up": self.given_up,
             "interrupted_erasures": [_iso(moment) for moment in self.interrupted_erasures],
             "followers": [asdict(item) for item in self.followers],
+            "waits": [asdict(item) for item in self.waits],
             "warnings": list(self.warnings),
             "broker_error": None if self.broker_error is None else str(self.broker_error),
         }
@@ -210,6 +214,7 @@ def status(settings: Settings) -> Status:
         given_up=ledger.given_up,
         interrupted_erasures=tuple(plan.started for plan in erasure_plan.interrupted(archive.storage)),
         followers=tuple(lags(settings, ledger)),
+        waits=tuple(Waits(settings.base_dir).present(ledger.committed)),
         warnings=warnings,
         broker_error=error,
     )

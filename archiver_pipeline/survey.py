@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from archiver_pipeline.frames import original
 from archiver_pipeline.hours import MiB
 from archiver_pipeline.parquet import Ranges
 from archiver_pipeline.plan import TopicPartition
@@ -133,7 +134,7 @@ def measured(frame: pl.DataFrame) -> pl.DataFrame:
     """Measure messages (the archive's columns) by partition and bucket of offsets."""
     import polars as pl
 
-    payload = pl.coalesce(pl.col("value").str.len_bytes(), pl.col("value_bytes").bin.size()).fill_null(0)
+    payload = original().bin.size().fill_null(0)
     key = pl.col("key").bin.size().fill_null(0)
     stamp = pl.col("timestamp").cast(pl.Int64)
     unsendable = (stamp == 0) | (stamp.is_null() & (pl.col("timestamp_type") != "none"))

@@ -223,7 +223,9 @@ def _row_message(
     us: int | None,
     timestamp_type: str,
 ) -> Message:
-    assert value is None or value_bytes is None, f"offset {offset} has value and value_bytes"
+    text = None if value is None else value.encode()
+    assert text is None or text != value_bytes, f"offset {offset} has its payload twice"
     pairs = tuple((header["key"], header["value"]) for header in headers or ())
     milliseconds = NO_TIME if us is None else us // 1000
-    return Message(offset, key, value_bytes if value is None else value.encode(), pairs, milliseconds, timestamp_type)
+    payload = text if value_bytes is None else value_bytes
+    return Message(offset, key, payload, pairs, milliseconds, timestamp_type)

@@ -109,7 +109,8 @@ def archived_messages(target: Archive) -> list[Message]:
 def _of_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
     for row in rows:
         us = row["timestamp"] if row["timestamp"] is not None else row.get("timestamp_us")
-        payload = row["value"].encode() if row["value"] is not None else row["value_bytes"]
+        text = None if row["value"] is None else row["value"].encode()
+        payload = text if row["value_bytes"] is None else row["value_bytes"]
         headers = tuple((each["key"], each["value"]) for each in row["headers"] or ())
         named = (row["topic"], row["topic_id"], row["partition"], row["offset"], us, row["timestamp_type"], row["type"])
         yield Message(*named, row["key"], payload, headers)
@@ -117,9 +118,9 @@ def _of_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
 
 def _restored(row: Mapping[str, Any], name: str) -> bytes | None:
     """The rule by which text becomes bytes again."""
-    if row[name] is not None:
-        return str(row[name]).encode()
-    return None if row[f"{name}_bytes"] is None else base64.b64decode(row[f"{name}_bytes"], validate=True)
+    if row[f"{name}_bytes"] is not None:
+        return base64.b64decode(row[f"{name}_bytes"], validate=True)
+    return None if row[name] is None else str(row[name]).encode()
 
 
 def _time(row: Mapping[str, Any]) -> int | None:

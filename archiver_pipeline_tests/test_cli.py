@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from archiver_pipeline.cli.shell import View
+from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce, read_all
 
@@ -175,7 +176,8 @@ def test_status_as_lines_and_as_json(archiver: Run, archived: Archived, topic_na
     assert list(found) == [
         *("archive", "time", "version", "messages", "files", "bytes", "types", "hours", "sealed_hours", "lag"),
         *("partitions", "last_batch"),
-        *("age_seconds", "rates", "gaps", "given_up", "interrupted_erasures", "followers", "warnings", "broker_error"),
+        *("age_seconds", "rates", "gaps", "given_up", "interrupted_erasures", "followers", "waits", "warnings"),
+        "broker_error",
     ]
     assert list(found["partitions"][0]) == ["topic", "topic_id", "partition", "first", "next", "end", "lag", "messages"]
     assert set(found["last_batch"]) == {
@@ -183,6 +185,18 @@ def test_status_as_lines_and_as_json(archiver: Run, archived: Archived, topic_na
     }
     assert set(found["rates"][0]) == {"minutes", "batches", "messages_per_second", "bytes_per_second"}
     assert (found["messages"], found["lag"], found["types"], found["broker_error"]) == (3, 0, 2, None)
+
+
+def test_status_while_messages_wait_for_a_schema(archiver: Run, archived: Archived, topic_name: str) -> None:
+    """Each partition that waits has a line, or an entry in the JSON, and the exit code is 1."""
+    (at,) = archived.archiver().archive.ledger().committed
+    Waits(archived.settings.base_dir).note(at, 3, "4711", "http://registry:8081", "it does not answer")
+    done = archiver("status")
+    assert done.returncode == 1
+    line = rf"waiting: {topic_name}/0 waits since \S+ at offset 3 for schema 4711 of http://registry:8081: it does not"
+    assert re.search(line, done.stdout)
+    (wait,) = json.loads(archiver("status", "--json").stdout)["waits"]
+    assert list(wait) == ["topic", "topic_id", "partition", "offset", "schema", "registry", "why", "since"]
 
 
 def test_status_without_an_archive(archiver: Run, bootstrap_servers: str, topic_name: str) -> None:

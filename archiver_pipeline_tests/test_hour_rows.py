@@ -242,7 +242,7 @@ def test_every_column_counts(tmp_path: Path) -> None:
         (0, b"", "{}", None, None),
         (0, b"k", "", None, None),
         (0, b"k", None, None, None),
-        (0, b"k", None, b"{}", None),
+        (0, b"k", "{}", b"{}\n", None),
         (0, b"k", "{}", None, (("h", None),)),
     ]
     kafka = [Row(AT, number) for number in range(len(others))]
@@ -253,6 +253,18 @@ def test_every_column_counts(tmp_path: Path) -> None:
     kafka = [Row(AT, number, (0, None, None, None, one)) for number, (one, _) in enumerate(pairs)]
     archive = [Row(AT, number, (0, None, None, None, other), was="a") for number, (_, other) in enumerate(pairs)]
     assert compared(kafka, archive, tmp_path / "headers").changed == len(pairs) - len(headers)
+
+
+def test_what_is_decoded_now_and_was_not_is_written_anew(tmp_path: Path) -> None:
+    """Of one payload, JSON in place of nothing is no other message, and still counts; JSON in other words does not."""
+    kafka = [Row(AT, 1, (0, None, "{}", b"\0", None)), Row(AT, 2, (0, None, '{"a":1}', b"\1", None)), Row(AT, 3)]
+    archive = [
+        Row(AT, 1, (0, None, None, b"\0", None), was="a"),
+        Row(AT, 2, (0, None, '{"a": 1}', b"\1", None), was="a"),
+        Row(AT, 3, was="a"),
+    ]
+    tally = compared(kafka, archive, tmp_path)
+    assert (tally.changed, tally.retyped, tally.dirty) == (0, 1, {"a"})
 
 
 def test_messages_before_the_start_are_counted(tmp_path: Path) -> None:

@@ -49,6 +49,16 @@ DEFAULTS = {
     "results_topic": "events_per_minute",
     "mysql_url": "",
     "search_url": "",
+    "registry_url": "",
+    "registry_token": "",
+    "registry_ca": "",
+    "registry_certificate": "",
+    "registry_key": "",
+    "registry_key_password": "",
+    "registry_wait_seconds": 60,
+    "registry_undecoded": (),
+    "payload_format": "json",
+    "formats": {},
     "kafka": {},
 }
 
@@ -58,6 +68,8 @@ TIME = "earliest, latest or an ISO time such as 2019-08-01T00:00:00Z (default ea
 TOPICS = "topic names (letters, digits, '.', '_', '-') or regexes that start with '^', comma-separated"
 TABLES = "tables with name, window, group_by and measures"
 RESULTS = "a topic name of up to 239 letters, digits, '.', '_' and '-', or '' (default events_per_minute)"
+FORMATS = "json or registry (default json)"
+IDS = "ids of schemas, numbers or GUIDs, comma-separated"
 SIZE = "a size such as 64MiB or 67108864 (default 256MiB)"
 
 WRONG = [
@@ -100,6 +112,14 @@ WRONG = [
     ("ARCHIVER_USERS", "some", "exact or approximate (default exact)"),
     ("ARCHIVER_TIME_PATH", "ts", PATHS),
     ("ARCHIVER_MINUTE_GRACE_SECONDS", "-1", f"{NUMBER} (default 120)"),
+    ("ARCHIVER_PAYLOAD_FORMAT", "avro", FORMATS),
+    ("ARCHIVER_PAYLOAD_FORMAT", "registry", f"{FORMATS}, but ARCHIVER_REGISTRY_URL is not set"),
+    ("ARCHIVER_REGISTRY_WAIT_SECONDS", "-1", "a number from 0 to 600 (default 60)"),
+    ("ARCHIVER_REGISTRY_UNDECODED", "7,seven", f"{IDS}, but 'seven' is neither"),
+    ("ARCHIVER_REGISTRY_UNDECODED", "4294967296", f"{IDS}, but '4294967296' is neither"),
+    ("ARCHIVER_REGISTRY_CA", "no/such", "a file or folder of certificates in PEM, but there is no such file"),
+    ("ARCHIVER_REGISTRY_CERTIFICATE", "no/such", "a file in PEM, but there is no such file"),
+    ("ARCHIVER_REGISTRY_KEY", "no/such", "a file in PEM, but there is no such file"),
     *(("ARCHIVER_RESULTS_TOPIC", value, RESULTS) for value in ("a b", "x" * 240, ".", "..")),
 ]
 
@@ -116,6 +136,15 @@ WRONG_IN_FILE = [
         "types.'a b' = '$.x'",
         "types.a b in {file} is 'a b': allowed is topics, or regexes that start with '^', and their rules, "
         "but 'a b' is neither",
+    ),
+    (
+        "formats.a = 'avro'",
+        "formats.a in {file} is 'avro': allowed is topics, or regexes that start with '^', and their formats: json or "
+        "registry",
+    ),
+    (
+        "registry_undecoded = [7, -1]",
+        f"registry_undecoded.1 in {{file}} is -1: allowed is {IDS}, but '-1' is neither",
     ),
     ("lane = 1", "'lane' in {file} is not a setting; is it 'lanes'?"),
     ("wholly_unlike = 1", "'wholly_unlike' in {file} is not a setting"),
@@ -159,7 +188,11 @@ SECRETS = {
     "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET": PASSWORD + "-oauth",
     "ARCHIVER_MYSQL_URL": f"mysql://archiver:{PASSWORD}@db/events",
     "ARCHIVER_SEARCH_URL": f"https://archiver:{PASSWORD}@search:9200",
+    "ARCHIVER_REGISTRY_URL": f"https://archiver:{PASSWORD}%21@one:8081,https://two:8081",
+    "ARCHIVER_REGISTRY_TOKEN": PASSWORD + "-token",
+    "ARCHIVER_REGISTRY_KEY_PASSWORD": PASSWORD + "-registry",
 }
+SECRET_FIELDS = ("mysql_url", "search_url", "registry_url", "registry_token", "registry_key_password")
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +219,7 @@ def write(tmp_path: Path) -> Write:
 def values(settings: Settings) -> dict[str, Any]:
     """Every setting in clear."""
     clear = {name: getattr(settings, name) for name in type(settings).model_fields}
-    clear |= {name: clear[name].get_secret_value() for name in ("mysql_url", "search_url")}
+    clear |= {name: clear[name].get_secret_value() for name in SECRET_FIELDS}
     return {**clear, "kafka": settings.kafka_properties}
 
 
@@ -252,11 +285,11 @@ def test_results_do_not_go_where_they_are_archived(monkeypatch: pytest.MonkeyPat
 def test_every_setting_has_a_wrong_value_tested() -> None:
     """A new setting comes with a sentence of what it allows, and with a test of it."""
     tested = {name.removeprefix("ARCHIVER_").lower() for name, *_ in WRONG}
-    assert tested | {"types", "aggregates", "kafka", "mysql_url", "search_url"} == set(Settings.model_fields)
+    assert tested | {"types", "formats", "aggregates", "kafka", *SECRET_FIELDS} == set(Settings.model_fields)
     assert [name for name, info in Settings.model_fields.items() if not info.description] == ["kafka"]
 
 
-@pytest.mark.parametrize("name", ["ARCHIVER_MYSQL_URL", "ARCHIVER_SEARCH_URL"])
+@pytest.mark.parametrize("name", ["ARCHIVER_MYSQL_URL", "ARCHIVER_SEARCH_URL", "ARCHIVER_REGISTRY_URL"])
 @pytest.mark.parametrize(
     "value",
     [
@@ -298,7 +331,12 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     ):
         assert PASSWORD not in text
     said = f"login as {PASSWORD}-oauth failed, {PASSWORD}-key too, at {SECRETS['ARCHIVER_MYSQL_URL']}"
+    said += f", {PASSWORD}! and {PASSWORD}-token and {PASSWORD}-registry at {SECRETS['ARCHIVER_REGISTRY_URL']}"
     assert PASSWORD not in settings.mask(said)
+    assert (settings.registry_address, settings.registry_user) == (
+        "https://one:8081,https://two:8081",
+        f"archiver:{PASSWORD}!",
+    )
     monkeypatch.setenv("ARCHIVER_LANES", "0")
     assert PASSWORD not in refused()
     monkeypatch.delenv("ARCHIVER_LANES")
@@ -431,6 +469,8 @@ def test_the_committed_file_shows_the_defaults_and_every_line_of_it_can_be_taken
             r"^metrics\..*": "constant:metric",
             "clicks": "$.meta.kind",
         },
+        "formats": {"orders": "registry", "^logs-.*": "json"},
+        "registry_url": "http://localhost:8081",
         "aggregates": (
             Aggregate(
                 name="sales",
@@ -469,6 +509,21 @@ def test_the_rule_of_a_topic_is_its_own_then_a_regex_then_the_general_one(write:
     assert rule("payments") == TypeRule("constant", "exact")
     assert rule("payments2") == TypeRule("header", "regex")
     assert rule("xpay") == TypeRule("path", steps=("kind",))
+
+
+def test_the_format_of_a_topic_is_found_as_its_rule_is(write: Write) -> None:
+    """By its exact name, then by a regex, then the general one."""
+    write(
+        "registry_url = 'http://localhost:8081'\npayload_format = 'registry'\n"
+        "[formats]\n'^log-' = 'json'\nlog-orders = 'registry'\n"
+    )
+    assert [load().is_registry(topic) for topic in ("orders", "log-x", "log-orders")] == [True, False, True]
+
+
+def test_schemas_are_named_by_number_or_guid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However they are written, they are compared with what messages have."""
+    monkeypatch.setenv("ARCHIVER_REGISTRY_UNDECODED", "007, 4294967295, {9E7B1A2C-0000-0000-0000-0000000000FF}")
+    assert load().registry_undecoded == ("7", "4294967295", "9e7b1a2c-0000-0000-0000-0000000000ff")
 
 
 def test_a_run_needs_a_broker_and_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:

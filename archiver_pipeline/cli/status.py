@@ -20,14 +20,15 @@ def command(
 
     For each topic partition: the next offset to archive, the end offset (the last stable one), the lag between them and
     the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types, and how far what
-    follows the archive is behind it. Where the broker or a follower does not answer, all else is shown all the same,
-    and the exit code is 1.
+    follows the archive is behind it, and which messages wait for a schema of the registry. Where the broker or a
+    follower does not answer, or a message waits, all else is shown all the same, and the exit code is 1.
 
     **JSON**: archive, time, version, messages, files, bytes, types, hours, sealed_hours, lag, partitions (topic,
     topic_id, partition, first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds,
     run_id, messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps
     (time, topic, topic_id, partition, start, end, reason), given_up, interrupted_erasures, followers (name, lag, hours,
-    error), warnings, broker_error. What is not known is null.
+    error), waits (topic, topic_id, partition, offset, schema, registry, why, since), warnings, broker_error. What is
+    not known is null.
 
     **Examples**
 
@@ -46,7 +47,7 @@ def command(
         _print(found)
     if found.broker_error is not None:
         raise found.broker_error
-    if any(follower.error for follower in found.followers):
+    if found.waits or any(follower.error for follower in found.followers):
         raise typer.Exit(1)
 
 
@@ -86,6 +87,8 @@ def _print(found: Status) -> None:
     for follower in found.followers:
         hours = f", {follower.hours:,} changed hours" if follower.hours else ""
         print(f"follower {follower.name}: {follower.error or f'lag {follower.lag:,}{hours}'}")
+    for wait in found.waits:
+        print(f"waiting: {wait}")
     for moment in found.interrupted_erasures:
         print(f"an erasure of {moment:%Y-%m-%d %H:%M:%S} UTC was interrupted: `archiver erase --resume` finishes it")
     if found.given_up:

@@ -16,6 +16,7 @@ from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.resources import archive, cluster, settings
 from archiver_pipeline.defs.runs import record_of, under_way
 from archiver_pipeline.errors import ArchiverError
+from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import Position, lane_of, positions_of
@@ -119,7 +120,7 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     busy = _busy_lanes(record_of(context), current.lanes)
     now = time.time()
     since = _waiting_since(context.cursor)
-    requests, reasons, waiting = [], list(look.warnings), {}
+    requests, reasons, waiting = [], [*look.warnings, *map(str, Waits(current.base_dir).present(ledger.committed))], {}
     states = lane_states(found, current.lanes)
     for state in states:
         if state.lag and not state.records:

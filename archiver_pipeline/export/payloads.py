@@ -1,4 +1,4 @@
-"""Payloads as lines: the original, one a line, and what of them no line can hold."""
+"""Payloads as lines, one a line: the original, or its JSON where it was decoded; and what of them no line can hold."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lines(frame: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
     refused: Counter[str] = Counter()
     missing = frame["value"].is_null()
     if missing.any():
-        binary = int(frame["value_bytes"].is_not_null().sum())
+        binary = int((missing & frame["value_bytes"].is_not_null()).sum())
         refused.update({NOT_UTF8: binary, TOMBSTONE: int(missing.sum()) - binary})
     value = frame["value"].drop_nulls()
     broken = value.str.contains_any(["\n", "\r"]).arg_true()

@@ -143,7 +143,7 @@ def _document(place: tuple[str, str], identity: dict[str, Any], value: str | Non
     head = _text(identity)[:-1]
     if size is None:
         return Document(*place, head, "", "")
-    if size > LARGEST_PAYLOAD:
+    if size > LARGEST_PAYLOAD or (value is not None and len(value) > LARGEST_PAYLOAD):
         why = f"a payload over {LARGEST_PAYLOAD} bytes is in the archive only"
         return Document(*place, head, "", "").without_payload(why)
     if value is None:

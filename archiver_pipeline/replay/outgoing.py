@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from archiver_pipeline.frames import original
 from archiver_pipeline.selected import Stretch
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def outgoing(stretch: Stretch, ranges: Sequence[tuple[int, int]], to_topic: str,
         repeat(to_topic) if to_topic else frame["target"].to_list(),
         repeat(-1) if by_key else frame["partition"].to_list(),
         chosen["key"].to_list(),
-        chosen.select(pl.coalesce("value_bytes", pl.col("value").cast(pl.Binary))).to_series().to_list(),
+        chosen.select(original()).to_series().to_list(),
         # librdkafka takes 0 for now: whoever sends it has agreed to send it without a time.
         (chosen["timestamp"].cast(pl.Int64) // 1000).replace(0, None).fill_null(_NO_TIME).to_list(),
         _headers(chosen["headers"]),

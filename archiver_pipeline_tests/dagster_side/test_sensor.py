@@ -14,6 +14,7 @@ import pytest
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.runs import SILENT_SECONDS
 from archiver_pipeline.defs.sensors import tick_seconds
+from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.plan import lane_of
 from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
@@ -52,6 +53,21 @@ def test_without_a_lag_it_skips_with_numbers(deploy: MakeDeployment, ticks: Make
     produce(deployment.bootstrap_servers, topic_name, messages(5))
     deployment.archived.run()
     assert ticks(deployment).skips() == "3 partitions of 1 topics; lane 0: lag 0"
+
+
+def test_what_waits_for_a_schema_is_in_the_reason(deploy: MakeDeployment, ticks: MakeTicks, topic_name: str) -> None:
+    """While a run waits for the registry, and where nothing is left to do but that, a skip says for what."""
+    deployment = deploy(topic_name)
+    create_topic(deployment.bootstrap_servers, topic_name)
+    produce(deployment.bootstrap_servers, topic_name, messages(5))
+    deployment.archived.run()
+    (at,) = deployment.archived.archiver().archive.ledger().committed
+    waits = Waits(deployment.archived.settings.base_dir)
+    waits.note(at, 5, "4711", "http://registry:8081", "it does not answer")
+    assert f"{topic_name}/0 waits since " in ticks(deployment).skips()
+    assert "at offset 5 for schema 4711 of http://registry:8081: it does not answer" in ticks(deployment).skips()
+    waits.note(at, 4, "4711", "http://registry:8081", "it does not answer")
+    assert "4711" not in ticks(deployment).skips(), "that message was archived"
 
 
 def test_behind_it_asks_for_one_run_that_makes_it_good(

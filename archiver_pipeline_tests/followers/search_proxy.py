@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,8 +31,8 @@ Answer = Callable[[Asked, Forward], Answered]
 
 
 @contextmanager
-def proxy(node: str, answer: Answer) -> Iterator[str]:
-    """Listen on an address that is yielded; what comes is answered by `answer`."""
+def proxy(node: str, answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Listen on an address that is yielded, by TLS if that is given; what comes is answered by `answer`."""
 
     def forward(asked: Asked) -> Answered:
         kept = {name: value for name, value in asked.headers.items() if name in ("Content-Type", "Content-Encoding")}
@@ -58,10 +59,12 @@ def proxy(node: str, answer: Answer) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

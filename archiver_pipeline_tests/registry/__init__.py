@@ -1,0 +1,1 @@
+"""Tests of the Schema Registry's formats, on a real registry."""
