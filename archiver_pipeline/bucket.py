@@ -76,6 +76,7 @@ class Bucket(Objects, Storage):
         try:
             yield
         finally:
+            lease.release()  # Where it is lost by now, it is another's, and stays.
             lease.end()
 
     def is_busy(self, name: str) -> bool:
