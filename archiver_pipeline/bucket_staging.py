@@ -113,13 +113,18 @@ class Lease:
         if self._lost:
             raise LeaseLost
         self._written += 1
-        tag = bucket.claim(self._name, self._content(), self._tag)
-        if tag is None and (found := bucket.fetch(self._name)) is not None and self._nonce.encode() in found.data:
-            tag = bucket.tag(self._name)  # The answer to a writing before this one was lost.
+        content = self._content()
+        tag = bucket.claim(self._name, content, self._tag)
+        if tag is None and self._is_ours(bucket):  # The answer to this writing was lost, or that to one before it.
+            tag = bucket.claim(self._name, content, bucket.tag(self._name))
         if tag is None:
             self._lost = True
             raise LeaseLost
         self._tag = tag
+
+    def _is_ours(self, bucket: Objects) -> bool:
+        found = bucket.fetch(self._name)
+        return found is not None and json.loads(found.data)["nonce"] == self._nonce
 
     def _content(self) -> bytes:
         who = {"host": socket.gethostname(), "pid": os.getpid(), "nonce": self._nonce, "written": self._written}
