@@ -19,8 +19,8 @@ demo: $(INSTALLED) ## see it work: embedded broker, generator, Dagster; CI=true 
 dev: $(INSTALLED) ## Dagster's UI, daemon and sensor against the configured broker
 	@$(BIN)/python -m archiver_pipeline.dev $(ARGS)
 
-test: $(INSTALLED) ## the whole suite by two processes, each with a real Kafka and S3 server (Java 17, Maven, Go, openssl)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(INSTALLED) ## the whole suite by three processes, each with a real Kafka and S3 server (Java 17, Maven, Go, openssl)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check .

@@ -24,6 +24,12 @@ class Bucket(Objects, Storage):
         """As `Storage.create`: a conditional PUT."""
         return self.claim(name, content) is not None
 
+    def remove(self, names: Iterable[str]) -> int:
+        """As `Storage.remove`."""
+        there = self.there(sorted(names))
+        self.delete(sorted(there))
+        return len(there)
+
     def lasting(self, names: Iterable[str]) -> None:
         """As `Storage.lasting`: an object that was written lasts."""
 

@@ -96,7 +96,7 @@ class Lease:
         self._ended.set()
         with self._writing:
             if not self._lost:
-                self._bucket.remove([self._name])
+                self._bucket.delete([self._name])
 
     def _keep_up(self) -> None:
         while not self._ended.wait(RENEW_SECONDS):
@@ -217,9 +217,9 @@ def clear(bucket: Objects, leftover: Leftover, keep: Collection[str], *, lease: 
         now = bucket.fetch(name)
         files = {*leftover.files, *(json.loads(now.data)["files"] if now else ())} - set(keep)
         there = bucket.there(sorted(files))
-        bucket.remove(sorted(there))
+        bucket.delete(sorted(there))
         if lease:
-            bucket.remove([name])
+            bucket.delete([name])
         return len(there)
 
 

@@ -68,13 +68,15 @@ class Folder(Storage):
         os.rename(source, target)
         force([target.parent, target.parent.parent, self._path])
 
-    def remove(self, names: Iterable[str]) -> None:
+    def remove(self, names: Iterable[str]) -> int:
         """As `Storage.remove`."""
         files = [self._path / name for name in names]
-        for file in files:
+        there = [file for file in files if file.exists()]
+        for file in there:
             file.unlink(missing_ok=True)
         for folder in sorted({file.parent for file in files}):
             folder_staging.remove_empty_folders(self._path, folder)
+        return len(there)
 
     def first(self, folder: str) -> str | None:
         """As `Storage.first`."""

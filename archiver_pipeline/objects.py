@@ -186,8 +186,8 @@ class Objects:
         for source, name in large:
             self.put(source, name)
 
-    def remove(self, names: Iterable[str]) -> None:
-        """As `Storage.remove`."""
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove objects; those that are not there are passed over."""
         import obstore
 
         listed = list(names)
@@ -195,9 +195,9 @@ class Objects:
             with told(self.uri):
                 obstore.delete(self._store, listed)
         else:  # Others have no call for many, and complain of what is not there.
-            self._each(self._remove, listed)
+            self._each(self._delete, listed)
 
-    def _remove(self, name: str) -> None:
+    def _delete(self, name: str) -> None:
         import obstore
 
         with suppress(NoObject), told(self.address(name)):

@@ -99,8 +99,8 @@ class Storage(ABC):
         """Move a local file to its place, so that it lasts and is seen whole."""
 
     @abstractmethod
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove files, and folders that are empty then; those that are not there are passed over."""
+    def remove(self, names: Iterable[str]) -> int:
+        """Remove files, and the folders of all of them that are empty then, and return how many files went."""
 
     @abstractmethod
     def first(self, folder: str) -> str | None:
