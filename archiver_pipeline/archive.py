@@ -253,6 +253,8 @@ class Archive:
         """Say what an error of Delta, the disk or the object store means for the archive."""
         if isinstance(error, OSError) and error.strerror:
             return storage_error(error, self.uri)
+        if (explained := self.storage.explained(error)) is not None:
+            return storage_error(explained, self.uri)
         text = one_line(error)
         if isinstance(error, OSError) or STORAGE.search(text):
             return storage_error(OSError(text), self.uri)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import bucket_staging
+from archiver_pipeline.bucket_errors import refused
 from archiver_pipeline.bucket_staging import BucketStaging, Lease
-from archiver_pipeline.objects import ANSWER_SECONDS, RETRY_SECONDS, Objects, allows_http
+from archiver_pipeline.objects import ANSWER_SECONDS, MAX_RETRIES, RETRY_SECONDS, Objects, allows_http
 from archiver_pipeline.staging import Leftover, translated
 from archiver_pipeline.storage import Attached, Mine, Storage
 
@@ -38,8 +39,16 @@ class Bucket(Objects, Storage):
 
     def options(self) -> dict[str, str]:
         """As `Storage.options`; what else there is, it takes from the environment."""
-        limits = {"timeout": f"{3 * ANSWER_SECONDS}s", "retry_timeout": f"{RETRY_SECONDS}s", "max_retries": "20"}
+        limits = {
+            "timeout": f"{3 * ANSWER_SECONDS}s",
+            "retry_timeout": f"{RETRY_SECONDS}s",
+            "max_retries": str(MAX_RETRIES),
+        }
         return limits | ({"allow_http": "true"} if allows_http() else {})
+
+    def explained(self, error: Exception) -> OSError | None:
+        """As `Storage.explained`."""
+        return refused(str(error), self.uri) if "Error performing" in str(error) else None
 
     def attach(self, connection: duckdb.DuckDBPyConnection) -> Attached:
         """As `Storage.attach`: by a file system of Python, for which DuckDB needs no extension."""

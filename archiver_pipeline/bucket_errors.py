@@ -76,13 +76,14 @@ def told(address: str) -> Iterator[None]:
         code = _CODE.search(str(error))
         # A missing bucket, and with some servers an unknown access key, is told as a missing file would be.
         if code and code[1] not in ("NoSuchKey", "BlobNotFound"):
-            raise _refused(str(error), address) from error
+            raise refused(str(error), address) from error
         raise NoObject(address) from error
     except BaseError as error:
-        raise _refused(str(error), address) from error
+        raise refused(str(error), address) from error
 
 
-def _refused(text: str, address: str) -> StoreError:
+def refused(text: str, address: str) -> StoreError:
+    """Say what a library that speaks with an object store says, in one line."""
     scheme = urlsplit(address).scheme
     said = text.split("\n\nDebug source:")[0]
     code, message, status = _CODE.search(said), _MESSAGE.search(said), _STATUS.search(said)

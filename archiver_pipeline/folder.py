@@ -118,6 +118,10 @@ class Folder(Storage):
         """As `Storage.options`: nothing."""
         return {}
 
+    def explained(self, error: Exception) -> OSError | None:
+        """As `Storage.explained`: libraries name what the system says."""
+        return None
+
     def attach(self, connection: duckdb.DuckDBPyConnection) -> Attached:
         """As `Storage.attach`: DuckDB reads folders by itself, and names what it cannot read."""
         return Attached()

@@ -34,6 +34,9 @@ RETRY_SECONDS = 30
 """For so long a request is tried again where the store does not answer or has a fault: below the minute that Dagster
 gives a sensor."""
 
+MAX_RETRIES = 1000
+"""More than fit into that time: what ends the waiting is the clock."""
+
 _AT_ONCE = 16
 """Requests side by side where there are many: each waits most of its time."""
 
@@ -94,7 +97,7 @@ class Objects:
                 self.uri,
                 client_options={"timeout": timedelta(seconds=seconds), "allow_http": allows_http()},
                 retry_config={
-                    "max_retries": 20,
+                    "max_retries": MAX_RETRIES,
                     "retry_timeout": timedelta(seconds=self._retry_seconds),
                     "backoff": {
                         "max_backoff": timedelta(seconds=5),

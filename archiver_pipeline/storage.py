@@ -135,6 +135,10 @@ class Storage(ABC):
         """What deltalake has to know to open the table."""
 
     @abstractmethod
+    def explained(self, error: Exception) -> OSError | None:
+        """What an error of a library that has opened the table says of the storage; None if nothing."""
+
+    @abstractmethod
     def attach(self, connection: duckdb.DuckDBPyConnection) -> Attached:
         """Let a DuckDB connection, and all of the same database, read files by their address."""
 

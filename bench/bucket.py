@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -137,7 +138,9 @@ def _endured(fault: Callable[[], Any], environment: Mapping[str, str], messages:
             if done.returncode == 0:
                 break
             failed.append(time.monotonic() - since)
-            errors.append(done.stderr.strip().splitlines()[-1].partition("errors.")[2][:300])
+            # Where it was is another file each time.
+            said = done.stderr.strip().splitlines()[-1].partition("errors.")[2]
+            errors.append(re.sub(r" \(s3://[^)]*\)|127\.0\.0\.1:", "", said)[:300])
             time.sleep(PAUSE_SECONDS)
         seconds = time.monotonic() - began
     os.environ.update({name: value for name, value in environment.items() if name.startswith("AWS_")})

@@ -174,6 +174,13 @@ def test_a_bucket_that_is_not_there(gateway: Gateway, tmp_path: Path) -> None:
         Archive("s3://nowhere/archive", scratch=tmp_path).made()
 
 
+def test_a_bucket_that_cannot_be_written_from_the_start(own_gateway: Gateway, tmp_path: Path, through: Through) -> None:
+    """Where not even the table can be made, the error is as plain as later."""
+    through(lambda method, _: 403 if method == "PUT" else PASS)
+    with pytest.raises(StorageError, match=r"the object store refused: .*s3:PutObject.*what is archived is untouched$"):
+        Archive(own_gateway.make_bucket("refused") + "/archive", scratch=tmp_path).made()
+
+
 def test_a_run_that_wakes_up(begun: Archived, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose lease was over, and behind which another one cleaned, commits nothing and leaves nothing."""
     monkeypatch.setattr(bucket_staging, "RENEW_SECONDS", 3600.0)
