@@ -19,6 +19,7 @@ from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.errors import ArchiveError, Superseded
 from archiver_pipeline.ledger import Transaction, fence_of
 from archiver_pipeline.staging import Staging
+from archiver_pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import deltalake
@@ -152,12 +153,12 @@ class Attempt:
             try:
                 done = delta_log.put(self._archive.storage, state.version + 1, lines, self.staging.commit_file)
             except OSError as error:
-                done = self._is_committed(state.version + 1)
+                done = self._is_committed(state.version + 1, self._archive.storage.hasty())
                 if not done:
                     # Whoever took this attempt for dead has committed first, and then removed its folder.
                     self._check_not_superseded(self._archive.standing()[0], wanted, replaced)
                     raise self._archive.translated(error) from error
-            if done or self._is_committed(state.version + 1):
+            if done or self._is_committed(state.version + 1, self._archive.storage):
                 self._archive.checkpoint(replace(state, version=state.version + 1))
                 return state.version + 1
             self._commit_tried = False  # The version is another's: none of this is in the log.
@@ -267,11 +268,11 @@ class Attempt:
             hint="Nothing is lost: the next run goes on from what it committed",
         )
 
-    def _is_committed(self, version: int) -> bool:
+    def _is_committed(self, version: int, storage: Storage) -> bool:
         """Whether the commit of a version is this attempt's, by its name."""
         wanted = f'"attempt":"{self._name}"'.encode()
         with suppress(FileNotFoundError), self._archive.reached():
-            return wanted in delta_log.commit(self._archive.storage, version)
+            return wanted in delta_log.commit(storage, version)
         return False
 
 

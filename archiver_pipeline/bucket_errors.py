@@ -107,7 +107,7 @@ def refused(text: str, address: str) -> StoreError:
 def _hint(scheme: str, code: str, status: str) -> str:
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return "Make the bucket, or check ARCHIVER_URI"
-    if status.startswith(("401", "403")) or any(word in code for word in ("User", "Key", "Token")):
+    if status.startswith(("401", "403")) or any(word in code for word in ("Access", "User", "Key", "Token")):
         return f"Check {_ACCESS.get(scheme, 'the credentials')}"
     if status.startswith("3") or code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
         return "Check that AWS_REGION is that of the bucket, and AWS_ENDPOINT_URL"

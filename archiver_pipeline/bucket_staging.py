@@ -26,7 +26,7 @@ from typing import Any
 from archiver_pipeline import envelope
 from archiver_pipeline.bucket_errors import StoreError
 from archiver_pipeline.errors import StorageError, Superseded
-from archiver_pipeline.objects import Objects, Tag
+from archiver_pipeline.objects import HASTY_SECONDS, Objects, Tag
 from archiver_pipeline.staging import ATTEMPT, Leftover, Staging, translated
 from archiver_pipeline.storage import Content
 
@@ -99,11 +99,12 @@ class Lease:
                 self._bucket.delete([self._name])
 
     def _keep_up(self) -> None:
+        bucket = _hasty(self._bucket)
         while not self._ended.wait(RENEW_SECONDS):
             try:
                 with self._writing:
                     if not self._ended.is_set():
-                        self._write(self._bucket)
+                        self._write(bucket)
             except LeaseLost:
                 return
             except Exception as error:  # It is tried again; where it is too late for that, the fence is there.
@@ -224,8 +225,8 @@ def clear(bucket: Objects, leftover: Leftover, keep: Collection[str], *, lease: 
 
 
 def _hasty(bucket: Objects) -> Objects:
-    """The same objects for whoever gives up: the store may be the reason, and has been waited for."""
-    return Objects(bucket.uri, bucket.scratch.path, retry_seconds=1)
+    """The same objects for whoever gives up, since the store may be the reason, or asks again soon."""
+    return Objects(bucket.uri, bucket.scratch.path, HASTY_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,10 @@ class Folder(Storage):
         """As `Storage.pattern`."""
         return no_glob(self.address(name))
 
+    def hasty(self) -> Folder:
+        """As `Storage.hasty`: itself."""
+        return self
+
     def stage(self, scope: str) -> FolderStaging:
         """As `Storage.stage`."""
         return FolderStaging(self._path, scope)

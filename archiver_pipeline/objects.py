@@ -34,6 +34,9 @@ RETRY_SECONDS = 30
 """For so long a request is tried again where the store does not answer or has a fault: below the minute that Dagster
 gives a sensor."""
 
+HASTY_SECONDS = 1
+"""The same for whoever has waited already, or asks again soon."""
+
 MAX_RETRIES = 1000
 """More than fit into that time: what ends the waiting is the clock."""
 

@@ -147,6 +147,10 @@ class Storage(ABC):
         """The address of a file where DuckDB takes a glob pattern."""
 
     @abstractmethod
+    def hasty(self) -> Storage:
+        """The same for whoever has waited already, and gives up soon."""
+
+    @abstractmethod
     def stage(self, scope: str) -> Staging:
         """Begin an attempt."""
 

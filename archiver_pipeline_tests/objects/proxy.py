@@ -15,6 +15,7 @@ from archiver_pipeline_tests.processes import HOST
 PASS, LOSE, DENY, DROP = 0, 1, 2, 3
 """Hand a request on; hand it on and lose the answer, or answer 500; let it get lost itself. Else an HTTP status."""
 
+_DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 Judge = Callable[[str, str], int]
@@ -42,7 +43,8 @@ def proxy(endpoint: str, judge: Judge) -> Iterator[str]:
                     self._answer(answer.status, dict(answer.getheaders()), content)
                 connection.close()
             if what == DENY or what >= 100:
-                self._answer(500 if what == DENY else what, {"Content-Type": "application/xml"}, _SLOW_DOWN)
+                text = _DENIED if what == 403 else _SLOW_DOWN
+                self._answer(500 if what == DENY else what, {"Content-Type": "application/xml"}, text)
             self.close_connection = what in (LOSE, DROP) or self.close_connection
 
         def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
