@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem
 
-from archiver_pipeline.bucket_errors import told
+from archiver_pipeline.bucket_errors import StoreError, told
 from archiver_pipeline.storage import Attached
 
 if TYPE_CHECKING:
@@ -71,9 +71,12 @@ class BucketFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no an
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> ObjectReader:
         """An object as a file to be read. Raises FileNotFoundError, StoreError."""
-        return ObjectReader(self._store, self._name(path), path, self.info(path)["size"], self._attached)
+        size = self.info(path)["size"]
+        return ObjectReader(self._store, self._name(path), path, size, self._attached)
 
     def _name(self, path: str) -> str:
+        if not path.startswith(f"{self._uri}/"):
+            raise StoreError("the DuckDB file shows another archive", path, "Check ARCHIVER_URI and BASE_DIR")
         return path.removeprefix(f"{self._uri}/")
 
 

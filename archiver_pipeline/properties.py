@@ -83,6 +83,11 @@ def _refused(properties: Mapping[str, str], text: str) -> SettingsError:
         if name in text or name.replace(".", " ") in text.lower():
             value = HIDDEN if is_secret(name) else repr(mask(properties[name], properties))
             return SettingsError(f"{env_name(name)} is {value}: {_locked(name, properties) or text}")
+    if "GSSAPI" in text and "sasl.mechanism" not in properties:
+        return SettingsError(
+            "KAFKA_SASL_MECHANISM is not set: with this KAFKA_SECURITY_PROTOCOL it takes PLAIN, SCRAM-SHA-256, "
+            "SCRAM-SHA-512 or OAUTHBEARER"
+        )
     return SettingsError(f"the KAFKA_* settings do not fit together: {text}")
 
 

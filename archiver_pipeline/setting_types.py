@@ -27,6 +27,8 @@ _TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 _UNREADABLE = re.compile(r"[\\?\x00-\x1f]|%[0-9A-Fa-f]{2}|(?:^|/)(?:type|dt|hr)=")
 
 
+_ADDRESS = re.compile(r"[A-Za-z0-9]{2,}:/")
+
 # Of what else a bucket may take in a key, some reader makes a wildcard or an escape.
 _BUCKET = re.compile(r"(?:s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~@+-]+)*/?")
 
@@ -91,10 +93,10 @@ def check_folder(folder: Any) -> Any:
 
 def check_uri(uri: Any) -> Any:
     """Check the address of an archive: a folder, or below a bucket. Raises ValueError."""
-    if "://" not in str(uri):
+    if not _ADDRESS.match(str(uri)):
         return check_folder(uri)
     if not _BUCKET.fullmatch(uri):
-        raise ValueError("this is neither")
+        raise ValueError("this is none of them")
     return uri.rstrip("/")
 
 

@@ -219,3 +219,9 @@ def test_no_secret_value_is_left_in_a_masked_text(text: str, values: dict[str, s
     masked = secrets.mask(f"{text} {' '.join(hidden)}", values)
     assert not any(value in masked for value in hidden)
     assert masked.split(" ")[1:] == ["***"] * len(hidden) or not hidden
+
+
+def test_a_login_without_a_mechanism_is_told_by_its_setting() -> None:
+    """librdkafka would have it recompiled for Kerberos, which nobody asked for."""
+    with pytest.raises(SettingsError, match=r"^KAFKA_SASL_MECHANISM is not set: .* SCRAM-SHA-512"):
+        properties.known({"security.protocol": "SASL_SSL"})

@@ -555,7 +555,16 @@ def test_the_archive_lies_in_the_base_folder_unless_it_has_an_address(
 
 @pytest.mark.parametrize(
     "uri",
-    ["http://bucket/a", "s3://", "s3:///a", "s3://key:secret@bucket/a", "s3://b/a?x=1", "s3://b/a*", "s3://b/../a"],
+    [
+        "http://bucket/a",
+        "s3://",
+        "s3:///a",
+        "s3://key:secret@bucket/a",
+        "s3://b/a?x=1",
+        "s3://b/a*",
+        "s3://b/../a",
+        "s3:/bucket/a",
+    ],
 )
 def test_an_address_that_is_none_of_a_bucket(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     """It is refused before anything starts, with those that are allowed."""

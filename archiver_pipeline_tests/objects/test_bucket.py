@@ -15,11 +15,12 @@ import polars as pl
 import pytest
 
 from archiver_pipeline import view
-from archiver_pipeline.archive import archive_of
+from archiver_pipeline.archive import Archive, archive_of
 from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.backfill import Backfiller
+from archiver_pipeline.cli.shell import View
 from archiver_pipeline.erasure import begun
-from archiver_pipeline.errors import Superseded
+from archiver_pipeline.errors import StorageError, Superseded
 from archiver_pipeline.predicate import Predicate
 from archiver_pipeline.seal import Sealer
 from archiver_pipeline.verify import verify
@@ -192,3 +193,11 @@ def test_the_local_disk_is_left_as_it_was(filled: Archived, work: Callable[[Arch
     there = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
     assert there <= {"archive.duckdb", "archive.duckdb.lock", "scratch"}
     assert sum(path.stat().st_size for path in (tmp_path / "scratch").rglob("*") if path.is_file()) < 600 * 1024**2
+
+
+def test_a_duckdb_file_of_another_archive_is_told(filled: Archived) -> None:
+    """A wrong prefix beside the right BASE_DIR is named, and no message of the other archive is shown."""
+    other = Archive(filled.settings.archive_uri + "2", scratch=filled.settings.base_dir / "scratch")
+    shell = View(filled.settings.view_path, other.storage.attach)
+    with pytest.raises(StorageError, match=r"shows another archive.*Check ARCHIVER_URI and BASE_DIR"):
+        shell.run("SELECT count(value) FROM messages", "csv")
