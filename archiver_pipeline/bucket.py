@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from archiver_pipeline import bucket_staging
 from archiver_pipeline.bucket_errors import refused
 from archiver_pipeline.bucket_staging import BucketStaging, Lease
-from archiver_pipeline.objects import ANSWER_SECONDS, HASTY_SECONDS, MAX_RETRIES, RETRY_SECONDS, Objects, allows_http
+from archiver_pipeline.objects import ANSWER_SECONDS, MAX_RETRIES, RETRY_SECONDS, Objects, allows_http
 from archiver_pipeline.staging import Leftover, translated
 from archiver_pipeline.storage import Attached, Mine, Storage
 
@@ -61,10 +61,6 @@ class Bucket(Objects, Storage):
     def pattern(self, name: str) -> str:
         """As `Storage.pattern`: that file system knows no wildcards."""
         return self.address(name)
-
-    def hasty(self) -> Bucket:
-        """As `Storage.hasty`."""
-        return Bucket(self.uri, self.scratch.path, HASTY_SECONDS)
 
     def stage(self, scope: str) -> BucketStaging:
         """As `Storage.stage`."""

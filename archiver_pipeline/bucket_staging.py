@@ -26,7 +26,7 @@ from typing import Any
 from archiver_pipeline import envelope
 from archiver_pipeline.bucket_errors import StoreError
 from archiver_pipeline.errors import StorageError, Superseded
-from archiver_pipeline.objects import HASTY_SECONDS, Objects, Tag
+from archiver_pipeline.objects import Objects, Tag
 from archiver_pipeline.staging import ATTEMPT, Leftover, Staging, translated
 from archiver_pipeline.storage import Content
 
@@ -89,7 +89,7 @@ class Lease:
         """Keep it up no longer, and say so: as if the process were dead."""
         self._ended.set()
         with self._writing, suppress(OSError, LeaseLost):  # It is dead soon without that.
-            self._write(_hasty(self._bucket))
+            self._write(self._bucket.hasty())
 
     def end(self) -> None:
         """Remove it, if it is not lost."""
@@ -99,7 +99,7 @@ class Lease:
                 self._bucket.delete([self._name])
 
     def _keep_up(self) -> None:
-        bucket = _hasty(self._bucket)
+        bucket = self._bucket.hasty()
         while not self._ended.wait(RENEW_SECONDS):
             try:
                 with self._writing:
@@ -173,7 +173,7 @@ class BucketStaging(Staging):
         self._lease.release()
         try:
             # What the store was still busy with may come after that: then the lease stays, for the next run to look.
-            clear(_hasty(self._bucket), Leftover("", self.attempt, tuple(self._files)), (), lease=not self._sending)
+            clear(self._bucket.hasty(), Leftover("", self.attempt, tuple(self._files)), (), lease=not self._sending)
         except StorageError as error:
             log.info("what was sent is left to the next run: %s", error)
 
@@ -222,11 +222,6 @@ def clear(bucket: Objects, leftover: Leftover, keep: Collection[str], *, lease: 
         if lease:
             bucket.delete([name])
         return len(there)
-
-
-def _hasty(bucket: Objects) -> Objects:
-    """The same objects for whoever gives up, since the store may be the reason, or asks again soon."""
-    return Objects(bucket.uri, bucket.scratch.path, HASTY_SECONDS)
 
 
 @dataclass(frozen=True)

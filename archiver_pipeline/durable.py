@@ -47,10 +47,15 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 def is_locked(path: Path) -> bool:
     """Tell whether a process holds a file by `locked` now; nothing is made or held."""
+    return is_held(path.with_name(path.name + ".lock")) is True
+
+
+def is_held(lock: Path) -> bool | None:
+    """Tell whether a process holds a lock file by flock(2) now; None where there is no such file."""
     try:
-        handle = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY)
+        handle = os.open(lock, os.O_RDONLY)
     except FileNotFoundError:
-        return False
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False

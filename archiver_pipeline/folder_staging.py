@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from archiver_pipeline import envelope
-from archiver_pipeline.durable import force
+from archiver_pipeline.durable import force, is_held
 from archiver_pipeline.errors import Superseded
 from archiver_pipeline.staging import ATTEMPT, SCRATCH, Leftover, Staging, translated
 
@@ -190,17 +190,7 @@ class Lock:
 
 def _is_dead(path: Path) -> bool:
     """Tell whether the process that held the lock is gone."""
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(handle)
+    return is_held(path) is False
 
 
 def _remove_attempt(root: Path, attempt: str) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from archiver_pipeline.bucket_errors import NoObject, told
 from archiver_pipeline.scratch import LocalCopies, Scratch
@@ -110,6 +110,10 @@ class Objects:
                 },
             )
 
+    def hasty(self) -> Self:
+        """As `Storage.hasty`."""
+        return type(self)(self.uri, self.scratch.path, HASTY_SECONDS)
+
     def address(self, name: str) -> str:
         """The whole address of an object."""
         return f"{self.uri}/{name}"
@@ -186,11 +190,13 @@ class Objects:
 
     def put_all(self, sources: Iterable[tuple[Path, str]]) -> None:
         """Move local files to their places: small ones several at a time, large ones one by one."""
-        pairs = list(sources)
-        large = [pair for pair in pairs if pair[0].stat().st_size > _LARGE_BYTES]
-        self._each(lambda pair: self.put(*pair), (pair for pair in pairs if pair not in large))
-        for source, name in large:
-            self.put(source, name)
+        small: list[tuple[Path, str]] = []
+        large: list[tuple[Path, str]] = []
+        for pair in sources:
+            (large if pair[0].stat().st_size > _LARGE_BYTES else small).append(pair)
+        self._each(lambda pair: self.put(*pair), small)
+        for pair in large:
+            self.put(*pair)
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; those that are not there are passed over."""

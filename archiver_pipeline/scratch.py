@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from archiver_pipeline.bucket_errors import NoObject, ScratchError, Unreachable
+from archiver_pipeline.durable import is_held
 
 _PREFIX, _UNNAMED = "run-", ".run-"
 _UNNAMED_SECONDS = 3600
@@ -47,7 +48,7 @@ class Scratch:
 
     def _sweep(self) -> None:
         for folder in self._parent.glob(f"{_PREFIX}*"):
-            if _is_dead(folder):
+            if not is_held(folder / _LOCK):
                 shutil.rmtree(folder, ignore_errors=True)
         for folder in self._parent.glob(f"{_UNNAMED}*"):
             if folder.stat().st_mtime < time.time() - _UNNAMED_SECONDS:
@@ -71,20 +72,6 @@ def _held(parent: Path) -> Path:
 
     atexit.register(leave)
     return path
-
-
-def _is_dead(folder: Path) -> bool:
-    try:
-        handle = os.open(folder / _LOCK, os.O_RDWR)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(handle)
 
 
 class LocalCopies:

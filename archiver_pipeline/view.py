@@ -83,28 +83,25 @@ def refresh(
         with locked(path):
             try:
                 try:
-                    version = _refresh(path, working, archive, look, look_seconds, anew=anew or not path.exists())
+                    return _refresh(path, working, archive, look, look_seconds, anew=anew or not path.exists())
                 except duckdb.Error as error:
                     log.warning("%s cannot be carried on and is made anew: %s", path, error)
-                    version = _refresh(path, working, archive, look, look_seconds, anew=True)
-                _note(path).write_text(f"{archive.made()[0].metadata['id']} {version}")
-                return version
+                    return _refresh(path, working, archive, look, look_seconds, anew=True)
             except duckdb.Error as error:
                 raise _translated(error, path) from error
             finally:
                 _remove(working)
 
 
-def behind(path: Path, archive: Archive, version: int, seconds: float) -> bool:
+def behind(path: Path, archive: Archive, state: LogState, seconds: float) -> bool:
     """Tell whether the file has not shown the table's newest version for so long, as after a kill between the two.
 
     It goes by what the last refresh noted beside the file, so that it may be asked every few seconds.
     """
-    table = archive.standing()[0].metadata.get("id", "")
-    if version < 0 or (path.exists() and _noted(path, table) >= version):
+    if state.version < 0 or (path.exists() and _noted(path, state.metadata.get("id", "")) >= state.version):
         return False
     with archive.reached():
-        return archive.storage.modified(delta_log.commit_name(version)) <= time.time() - seconds
+        return archive.storage.modified(delta_log.commit_name(state.version)) <= time.time() - seconds
 
 
 def _noted(path: Path, table: str) -> int:
@@ -114,6 +111,12 @@ def _noted(path: Path, table: str) -> int:
         return int(version) if shown == table else -1
     except (FileNotFoundError, ValueError):
         return -1
+
+
+def _write_note(path: Path, state: LogState, version: int) -> int:
+    """Note, and return, the version of a table that the file shows now."""
+    _note(path).write_text(f"{state.metadata['id']} {version}")
+    return version
 
 
 def _note(path: Path) -> Path:
@@ -142,14 +145,14 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, loo
         with closing(ViewFiles(connection, archive.storage)) as files, files.told():
             up_to_date = before == state.version and not files.mended
             if before > state.version or (up_to_date and not lacks_views(connection, aggregates)):
-                return before
+                return _write_note(path, state, before)
             replace_aggregates(connection, aggregates)
             _update(connection, archive, Standing(state, ledger, look), files, look_seconds)
             files.warn()
     # Columns that an aggregate gets from now on are newer, also while this was at work: see `has_new_columns`.
     os.utime(working, ns=(began, began))
     _replace(working, path)
-    return state.version
+    return _write_note(path, state, state.version)
 
 
 @dataclass(frozen=True)

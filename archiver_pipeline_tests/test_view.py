@@ -350,7 +350,7 @@ def test_a_file_that_lacks_a_commit_is_known_by_it(viewed: Viewed) -> None:
     """Also where the commit came while the file was brought up to the one before; a patient look waits for it."""
 
     def behind(seconds: float) -> bool:
-        return view.behind(viewed.path, viewed.archive, viewed.archive.ledger().version, seconds)
+        return view.behind(viewed.path, viewed.archive, viewed.archive.standing()[0], seconds)
 
     assert not behind(0), "there is no archive"
     archive(viewed.archive, [event()])

@@ -115,7 +115,7 @@ def or_reason(
 def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     current = settings()
     look = cluster().look()
-    ledger = archive().ledger()
+    log, ledger = archive().standing()
     found = positions(ledger, look)
     busy = _busy_lanes(record_of(context), current.lanes)
     now = time.time()
@@ -139,7 +139,7 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         else:
             reasons.append(f"lane {state.lane}: lag 0")
     idle = not requests and not busy
-    if idle and view.behind(current.view_path, archive(), ledger.version, _VIEW_SECONDS):
+    if idle and view.behind(current.view_path, archive(), log, _VIEW_SECONDS):
         # Once for each version: a run that finds the view up to date would change nothing.
         requests.append(_request(states[0], current, run_key=f"view of version {ledger.version}"))
     counted = f"{len(found)} partitions of {len(look.topics)} topics"
