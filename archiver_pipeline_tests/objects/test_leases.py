@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.bucket import Bucket
 from archiver_pipeline.errors import StorageError, Superseded
 from archiver_pipeline.files import check_file, listed_files
+from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline_tests.batches import archive, event, write
 from archiver_pipeline_tests.disk import mounted
 from archiver_pipeline_tests.objects.gateway import Gateway
@@ -165,3 +167,19 @@ def test_a_fault_of_the_store_leaves_the_view_as_it_was(
     assert path.read_bytes() == shown
     judged(lambda *_: PASS)
     assert view.refresh(path, stored.archive) == stored.archive.ledger().version
+
+
+def test_lanes_that_race_lose_nothing(stored: Stored, tmp_path: Path) -> None:
+    """Lanes that want the same version at the same moment all come through: the store gives each version once."""
+
+    def lane(number: int) -> None:
+        own = Archive(stored.archive.uri, lanes=4, scratch=tmp_path / "scratch")
+        for _ in range(8):
+            archive(own, [event()] * 2, TopicPartition("orders", "A", number + 1), number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lane, range(4)))
+    committed = stored.archive.ledger().committed
+    assert {at.partition: what.next for at, what in committed.items()} == {0: 3, 1: 16, 2: 16, 3: 16, 4: 16}
+    assert int(stored.archive.files()["messages"].sum()) == 3 + 4 * 16
+    assert stored.files() == stored.listed()
