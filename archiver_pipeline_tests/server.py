@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from typing import Self, TypeVar
 import pytest
 
 from archiver_pipeline_tests.kafka.jars import ToolMissing, last_lines
-from archiver_pipeline_tests.processes import DIE_WITH_PARENT
+from archiver_pipeline_tests.processes import DIE_WITH_PARENT, HOST
 
 START_LIMIT_SECONDS = 60.0
 STOP_LIMIT_SECONDS = 20.0
@@ -156,6 +157,19 @@ class Server(ABC):
             raise self.error(f"{self.what} does not run")
         if self.process.poll() is None:
             os.killpg(self.process.pid, number)
+
+
+def is_ok(port: int, path: str) -> bool:
+    """Whether a server on this machine answers a GET with 200."""
+    # Straight to the port: urllib would ask a proxy that the environment names.
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 Kind = TypeVar("Kind", bound=Server)

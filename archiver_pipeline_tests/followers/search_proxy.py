@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import requests
+
+from archiver_pipeline_tests.listening import QuietHandler, listening
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,9 @@ def proxy(node: str, answer: Answer, tls: ssl.SSLContext | None = None) -> Itera
         found = requests.request(asked.method, node + asked.path, data=asked.body, headers=kept, timeout=60)
         return found.status_code, found.json() if found.content else None
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             status, found = answer(Asked(self.command, self.path, dict(self.headers.items()), body), forward)
             text = b"" if found is None else json.dumps(found).encode()
             self.send_response(status)
@@ -54,18 +52,5 @@ def proxy(node: str, answer: Answer, tls: ssl.SSLContext | None = None) -> Itera
 
         do_GET = do_PUT = do_POST = do_HEAD = handle_any
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Handler, tls) as address:
+        yield address

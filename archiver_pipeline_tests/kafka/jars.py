@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
+
+from archiver_pipeline_tests.fetched import once
 
 POM = Path(__file__).with_name("pom.xml")
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
@@ -53,24 +53,20 @@ def fetch_jars() -> Path:
         ToolMissing: there is nothing fetched yet and no Maven.
         BrokerError: Maven failed; the text has what it said.
     """
-    folder = CACHE / kafka_version()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes that start together fetch once
-        if folder.is_dir():
-            return folder
-        maven = shutil.which("mvn")
-        if maven is None:
-            raise ToolMissing("Maven is missing: the tests on Kafka need mvn on the PATH to fetch the broker once")
-        with tempfile.TemporaryDirectory(dir=CACHE, prefix=".fetch-") as scratch:
-            jars = Path(scratch) / "jars"
-            command = [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0 or not jars.is_dir():
-                said = last_lines(done.stdout + done.stderr)
-                raise BrokerError(f"Maven could not fetch Kafka {folder.name}; is Maven Central in reach?\n{said}")
-            jars.rename(folder)
-    return folder
+    return once(CACHE / kafka_version(), _fetch)
+
+
+def _fetch(scratch: Path) -> Path:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise ToolMissing("Maven is missing: the tests on Kafka need mvn on the PATH to fetch the broker once")
+    jars = scratch / "jars"
+    command = [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not jars.is_dir():
+        said = last_lines(done.stdout + done.stderr)
+        raise BrokerError(f"Maven could not fetch Kafka {kafka_version()}; is Maven Central in reach?\n{said}")
+    return jars
 
 
 def last_lines(text: str, count: int = 30) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 from archiver_pipeline import bucket_staging
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.crash.conftest import runs as runs
 from archiver_pipeline_tests.kafka.produce import create_topic
 from archiver_pipeline_tests.objects.gateway import Gateway
+from archiver_pipeline_tests.objects.proxy import PASS, Judge, proxy
 from archiver_pipeline_tests.server import running
 
 
@@ -42,6 +45,23 @@ def found(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(bucket_staging, "RENEW_SECONDS", 0.5)
     return gateway
+
+
+Through = Callable[[Judge], None]
+"""Puts a proxy before a server, or gives the one that is there another judge; the environment leads to it."""
+
+
+@contextmanager
+def through_proxy(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[Through]:
+    """A proxy before a server, for a fixture."""
+    judge: list[Judge] = [lambda *_: PASS]
+    with proxy(gateway.endpoint, lambda method, path: judge[0](method, path)) as endpoint:
+
+        def put(by: Judge) -> None:
+            judge[0] = by
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+
+        yield put
 
 
 @pytest.fixture

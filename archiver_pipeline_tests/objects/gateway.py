@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
 import subprocess
-import tempfile
 from pathlib import Path
 
+from archiver_pipeline_tests.fetched import once
 from archiver_pipeline_tests.kafka.jars import ToolMissing, last_lines
 from archiver_pipeline_tests.processes import CHECKOUT, HOST, free_ports
 from archiver_pipeline_tests.server import Server
@@ -32,26 +31,22 @@ def gateway() -> Path:
         ToolMissing: there is none yet and no Go.
         GatewayError: Go could not fetch or build it; the text has what it said.
     """
-    program = CACHE / VERSION / "versitygw"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes that start together build once
-        if program.exists():
-            return program
-        go = shutil.which("go")
-        if go is None:
-            raise ToolMissing("Go is missing: the tests on object storage need go 1.24 or later on the PATH, once")
-        with tempfile.TemporaryDirectory(dir=CACHE, prefix=".build-") as scratch:
-            done = subprocess.run(
-                [go, "install", MODULE],
-                env={**os.environ, "GOBIN": scratch, "GOFLAGS": "-trimpath"},
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if done.returncode != 0:
-                raise GatewayError(f"Go could not build {MODULE}:\n{last_lines(done.stdout + done.stderr)}")
-            program.parent.mkdir(exist_ok=True)
-            (Path(scratch) / "versitygw").rename(program)
-    return program
+    return once(CACHE / VERSION, _build) / "versitygw"
+
+
+def _build(scratch: Path) -> Path:
+    go = shutil.which("go")
+    if go is None:
+        raise ToolMissing("Go is missing: the tests on object storage need go 1.24 or later on the PATH, once")
+    folder = scratch / "bin"
+    done = subprocess.run(
+        [go, "install", MODULE],
+        env={**os.environ, "GOBIN": str(folder), "GOFLAGS": "-trimpath"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise GatewayError(f"Go could not build {MODULE}:\n{last_lines(done.stdout + done.stderr)}")
+    return folder
 
 
 class Gateway(Server):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from archiver_pipeline_tests.processes import HOST
+from archiver_pipeline_tests.listening import QuietHandler, listening
 
 PASS, LOSE, DENY, DROP = 0, 1, 2, 3
 """Hand a request on; hand it on and lose the answer, or answer 500; let it get lost itself. Else an HTTP status."""
@@ -27,11 +24,9 @@ def proxy(endpoint: str, judge: Judge) -> Iterator[str]:
     """Listen on an address that is yielded; what `judge` says becomes of each request."""
     target = urlsplit(endpoint).netloc
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             what = judge(self.command, unquote(self.path))
             if what in (PASS, LOSE, DENY):
                 connection = HTTPConnection(target, timeout=60)
@@ -60,16 +55,5 @@ def proxy(endpoint: str, judge: Judge) -> Iterator[str]:
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer((HOST, 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://{HOST}:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Handler) as address:
+        yield address

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,16 +27,6 @@ def archived(bootstrap_servers: str, topic_name: str, tmp_path: Path, gateway: G
         found.run()
     fill(bootstrap_servers, topic_name, 3)
     return found
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """The runs of a test, which are killed at its end if they are not over."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        if run.alive():
-            run.kill()
 
 
 def settle(archived: Archived) -> None:

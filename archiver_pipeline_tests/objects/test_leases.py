@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ from archiver_pipeline.files import check_file, listed_files
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline_tests.batches import archive, event, write
 from archiver_pipeline_tests.disk import mounted
+from archiver_pipeline_tests.objects.conftest import Through, through_proxy
 from archiver_pipeline_tests.objects.gateway import Gateway
-from archiver_pipeline_tests.objects.proxy import PASS, Judge, proxy
+from archiver_pipeline_tests.objects.proxy import PASS
 
 
 @dataclass(frozen=True)
@@ -95,19 +96,13 @@ def test_a_lease_that_was_taken_over_is_lost(stored: Stored, monkeypatch: pytest
 
 
 @pytest.fixture
-def judged(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Judge], None]]:
+def judged(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[Through]:
     """A proxy before the server; its judge may be replaced."""
-    judge: list[Judge] = [lambda *_: PASS]
-    with proxy(gateway.endpoint, lambda method, path: judge[0](method, path)) as endpoint:
-
-        def put(by: Judge) -> None:
-            judge[0] = by
-            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-
+    with through_proxy(gateway, monkeypatch) as put:
         yield put
 
 
-def test_files_go_before_the_lease_that_names_them(stored: Stored, judged: Callable[[Judge], None]) -> None:
+def test_files_go_before_the_lease_that_names_them(stored: Stored, judged: Through) -> None:
     """Where the store refuses to remove a file, its lease stays, and the next run removes both."""
     attempt = batch_of(stored.archive, 0)
     write(attempt, [event()] * 2, 3)
@@ -128,7 +123,7 @@ def _through(stored: Stored, attempt: Attempt) -> Attempt:
     return attempt
 
 
-def test_who_may_only_read_can_look(stored: Stored, judged: Callable[[Judge], None], tmp_path: Path) -> None:
+def test_who_may_only_read_can_look(stored: Stored, judged: Through, tmp_path: Path) -> None:
     """While somebody is at work, one that may not write still finds out what belongs to it."""
     attempt = batch_of(stored.archive, 0)
     write(attempt, [event()] * 2, 3)
@@ -152,9 +147,7 @@ def test_a_full_local_disk_is_no_damage(stored: Stored, tmp_path: Path) -> None:
                 check_file(reader.storage, file, 2)
 
 
-def test_a_fault_of_the_store_leaves_the_view_as_it_was(
-    stored: Stored, judged: Callable[[Judge], None], tmp_path: Path
-) -> None:
+def test_a_fault_of_the_store_leaves_the_view_as_it_was(stored: Stored, judged: Through, tmp_path: Path) -> None:
     """A refresh that cannot read new files fails, instead of taking them for missing; the next one shows them."""
     path = tmp_path / "archive.duckdb"
     view.refresh(path, stored.archive)

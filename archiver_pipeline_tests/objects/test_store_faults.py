@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,10 @@ from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
 from archiver_pipeline_tests.kafka.topics import wait_for
-from archiver_pipeline_tests.objects.conftest import in_bucket
+from archiver_pipeline_tests.objects.conftest import Through, in_bucket, through_proxy
 from archiver_pipeline_tests.objects.gateway import Gateway
-from archiver_pipeline_tests.objects.proxy import DENY, DROP, LOSE, PASS, Judge, proxy
+from archiver_pipeline_tests.objects.proxy import DENY, DROP, LOSE, PASS
 from archiver_pipeline_tests.samples import at_step, numbered
-
-Through = Callable[[Judge], None]
 
 
 @pytest.fixture
@@ -38,13 +36,7 @@ def begun(bootstrap_servers: str, topic_name: str, tmp_path: Path, own_gateway: 
 @pytest.fixture
 def through(own_gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[Through]:
     """Puts a proxy before the server, whose judge may be replaced; the environment leads to it."""
-    judge: list[Judge] = [lambda *_: PASS]
-    with proxy(own_gateway.endpoint, lambda method, path: judge[0](method, path)) as endpoint:
-
-        def put(by: Judge) -> None:
-            judge[0] = by
-            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-
+    with through_proxy(own_gateway, monkeypatch) as put:
         yield put
 
 

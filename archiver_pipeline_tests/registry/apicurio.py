@@ -5,17 +5,15 @@ It is fetched once from Maven Central into `.cache/apicurio/<version>/` of the c
 
 from __future__ import annotations
 
-import fcntl
-import http.client
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
 
+from archiver_pipeline_tests.fetched import once
 from archiver_pipeline_tests.kafka.jars import ToolMissing, java, last_lines
 from archiver_pipeline_tests.processes import HOST, free_ports
-from archiver_pipeline_tests.server import Server
+from archiver_pipeline_tests.server import Server, is_ok
 
 VERSION = "3.0.9"
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "apicurio"
@@ -36,26 +34,22 @@ def fetch() -> Path:
         ToolMissing: there is nothing fetched yet and no Maven.
         RegistryFault: Maven failed; the text has what it said.
     """
-    folder = CACHE / VERSION
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes that start together fetch once
-        if folder.is_dir():
-            return folder
-        maven = shutil.which("mvn")
-        if maven is None:
-            raise ToolMissing("Maven is missing: the tests on the registry need mvn on the PATH to fetch it once")
-        with tempfile.TemporaryDirectory(dir=CACHE, prefix=".fetch-") as scratch:
-            packed = Path(scratch) / "registry.tar.gz"
-            command = [maven, "-q", "-B", _GET, f"-Dartifact={_ARTIFACT}", "-Dtransitive=false", f"-Ddest={packed}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0 or not packed.exists():
-                said = last_lines(done.stdout + done.stderr)
-                raise RegistryFault(f"Maven could not fetch {_ARTIFACT}; is Maven Central in reach?\n{said}")
-            with tarfile.open(packed) as archive:
-                archive.extractall(Path(scratch) / "app", filter="data")
-            (Path(scratch) / "app").rename(folder)
-    return folder
+    return once(CACHE / VERSION, _fetch)
+
+
+def _fetch(scratch: Path) -> Path:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise ToolMissing("Maven is missing: the tests on the registry need mvn on the PATH to fetch it once")
+    packed = scratch / "registry.tar.gz"
+    command = [maven, "-q", "-B", _GET, f"-Dartifact={_ARTIFACT}", "-Dtransitive=false", f"-Ddest={packed}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not packed.exists():
+        said = last_lines(done.stdout + done.stderr)
+        raise RegistryFault(f"Maven could not fetch {_ARTIFACT}; is Maven Central in reach?\n{said}")
+    with tarfile.open(packed) as archive:
+        archive.extractall(scratch / "app", filter="data")
+    return scratch / "app"
 
 
 class Apicurio(Server):
@@ -90,12 +84,4 @@ class Apicurio(Server):
         return [*command, "-jar", str(next(fetch().glob("*-runner.jar")))]
 
     def _answers(self) -> bool:
-        # Straight to the port: urllib would ask a proxy that the environment names.
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=10)
-        try:
-            connection.request("GET", "/apis/ccompat/v7/subjects")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return is_ok(self._port, "/apis/ccompat/v7/subjects")

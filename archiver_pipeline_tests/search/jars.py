@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
+from archiver_pipeline_tests.fetched import once
 from archiver_pipeline_tests.kafka.jars import ToolMissing, java, last_lines
 
 POM = Path(__file__).with_name("pom.xml")
@@ -37,30 +36,24 @@ def fetch_class_path() -> str:
         NodeError: Maven or the compiler failed; the text has what it said.
     """
     digest = hashlib.sha256(POM.read_bytes() + MAIN.read_bytes()).hexdigest()[:8]
-    folder = CACHE / f"{opensearch_version()}-{digest}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes that start together fetch once
-        if not folder.is_dir():
-            _fetch(folder)
+    folder = once(CACHE / f"{opensearch_version()}-{digest}", _fetch)
     return os.pathsep.join([str(folder), f"{folder}/*"])
 
 
-def _fetch(folder: Path) -> None:
+def _fetch(scratch: Path) -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         raise ToolMissing("Maven is missing: the tests on OpenSearch need mvn on the PATH to fetch the node once")
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix=".fetch-") as scratch:
-        jars = Path(scratch) / "jars"
-        what = f"Maven could not fetch OpenSearch {opensearch_version()}; is Maven Central in reach?"
-        _run([maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"], what)
-        found = sorted(map(str, jars.glob("*.jar")))
-        if not found:
-            raise NodeError(what)
-        compiler = [java(), "-cp", os.pathsep.join(found), "org.eclipse.jdt.internal.compiler.batch.Main"]
-        options = ["-17", "-nowarn", "-proc:none", "-cp", os.pathsep.join(found), "-d", str(jars)]
-        _run([*compiler, *options, str(MAIN)], f"{MAIN} could not be compiled")
-        jars.rename(folder)
+    jars = scratch / "jars"
+    what = f"Maven could not fetch OpenSearch {opensearch_version()}; is Maven Central in reach?"
+    _run([maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"], what)
+    found = sorted(map(str, jars.glob("*.jar")))
+    if not found:
+        raise NodeError(what)
+    compiler = [java(), "-cp", os.pathsep.join(found), "org.eclipse.jdt.internal.compiler.batch.Main"]
+    options = ["-17", "-nowarn", "-proc:none", "-cp", os.pathsep.join(found), "-d", str(jars)]
+    _run([*compiler, *options, str(MAIN)], f"{MAIN} could not be compiled")
+    return jars
 
 
 def _run(command: list[str], what: str) -> None:

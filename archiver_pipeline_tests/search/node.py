@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from archiver_pipeline_tests.kafka.jars import java
 from archiver_pipeline_tests.processes import HOST, free_ports
 from archiver_pipeline_tests.search.jars import NodeError, fetch_class_path
-from archiver_pipeline_tests.server import Server
+from archiver_pipeline_tests.server import Server, is_ok
 
 SETTINGS: Mapping[str, str | int | float | bool] = {
     "cluster.name": "tests",
@@ -68,13 +67,5 @@ class SearchNode(Server):
         return [*command, "SearchNode", str(self.data)]
 
     def _answers(self) -> bool:
-        # Straight to the port: urllib would ask a proxy that the environment names.
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=10)
-        try:
-            # Yellow: every index can be written and read, though its replicas have no other node to go to.
-            connection.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        # Yellow: every index can be written and read, though its replicas have no other node to go to.
+        return is_ok(self._port, "/_cluster/health?wait_for_status=yellow&timeout=1s")
