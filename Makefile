@@ -50,7 +50,7 @@ down: ## stop the containers, keep their data
 
 lock: ## write requirements.lock anew from pyproject.toml (needs uv); ARGS=--upgrade takes newer releases
 	@test -n "$(UV)" || { echo "make lock: needs uv, and there is none on PATH; install it, then run this again" >&2; exit 2; }
-	@$(UV) pip compile pyproject.toml --extra dev --quiet --output-file requirements.lock --generate-hashes --no-header \
+	@$(UV) pip compile pyproject.toml --extra dev --extra deploy --quiet --output-file requirements.lock --generate-hashes --no-header \
 		--universal --python-version 3.11 --fork-strategy fewest --no-strip-extras $(ARGS)
 
 clean: ## remove what make and its tools have made; the archive stays

@@ -23,6 +23,7 @@ from archiver_pipeline import properties, secrets
 from archiver_pipeline.aggregates import Aggregate, built_in, check_names
 from archiver_pipeline.envelope import TYPE_RULES, TypeRule, parse_type_rule
 from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.operation_settings import OperationSettings
 from archiver_pipeline.registry_settings import RegistrySettings
 from archiver_pipeline.setting_types import (
     POSITIONS_SUFFIX,
@@ -56,7 +57,7 @@ class _Environment(EnvSettingsSource):
         return super().get_field_value(field, field_name)
 
 
-class Settings(RegistrySettings):
+class Settings(RegistrySettings, OperationSettings):
     """Everything that can be set; a field `x` is `ARCHIVER_X` in the environment and `x` in `archiver.toml`.
 
     The description of a field is what it allows, as the error for a wrong value has it.

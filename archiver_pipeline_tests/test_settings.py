@@ -59,6 +59,8 @@ DEFAULTS = {
     "registry_undecoded": (),
     "payload_format": "json",
     "formats": {},
+    "log_format": "text",
+    "keep_runs_days": 30,
     "kafka": {},
 }
 
@@ -77,6 +79,8 @@ WRONG = [
     ("ARCHIVER_TOPICS", "ok,^(", f"{TOPICS}, but '^(' is no regex: missing ), unterminated subpattern at position 1"),
     ("ARCHIVER_TOPICS", "x" * 250, f"{TOPICS}, but '{'x' * 250}' is neither"),
     ("ARCHIVER_TOPICS", "..", f"{TOPICS}, but '..' is neither"),
+    ("ARCHIVER_LOG_FORMAT", "xml", "text or json (default text)"),
+    ("ARCHIVER_KEEP_RUNS_DAYS", "-1", "a number from 0 to 3650; 0 is for ever (default 30)"),
     ("ARCHIVER_START", "yesterday", TIME),
     ("ARCHIVER_START", "2019-13-01", TIME),
     ("ARCHIVER_START", "0001-01-01T00:00:00+14:00", TIME),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import socket
@@ -16,7 +15,8 @@ from typing import Any
 
 import pymysql
 
-from archiver_pipeline_tests.kafka.jars import BrokerError, ToolMissing, last_lines
+from archiver_pipeline_tests.debian import installed
+from archiver_pipeline_tests.kafka.jars import BrokerError, last_lines
 from archiver_pipeline_tests.processes import HOST, free_ports
 from archiver_pipeline_tests.server import Server
 
@@ -159,24 +159,4 @@ def _as_user() -> list[str]:
 
 
 def _installed(program: str) -> str:
-    """The path of a program of MariaDB, installed with apt-get where that can be done.
-
-    Raises:
-        ToolMissing: it is not there, and cannot be installed.
-    """
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
-    if shutil.which(program, path=path) is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        with Path(tempfile.gettempdir(), "mariadb-install.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes that start together install once
-            _install(program, path)
-    found = shutil.which(program, path=path)
-    if found is None:
-        raise ToolMissing(f"MariaDB is missing: the tests on MySQL need {program} ({', '.join(PACKAGES)}) on the PATH")
-    return found
-
-
-def _install(program: str, path: str) -> None:
-    variables = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (("update",), ("install", "-y", "--no-install-recommends", *PACKAGES)):
-        if shutil.which(program, path=path) is None:
-            subprocess.run(["apt-get", "-q", *command], env=variables, capture_output=True, check=False, timeout=240)
+    return installed(program, *PACKAGES)
