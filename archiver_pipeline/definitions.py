@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from archiver_pipeline.defs.assets import archive_assets, topic_assets
+from archiver_pipeline.defs.code_server import keep_clearing
 from archiver_pipeline.defs.follow import follow_job, follow_sensor
 from archiver_pipeline.defs.followers import follower_assets
 from archiver_pipeline.defs.hours import sealed_hours
@@ -15,6 +16,7 @@ from archiver_pipeline.defs.seal import seal_job
 from archiver_pipeline.defs.seal_sensor import seal_sensor
 from archiver_pipeline.defs.sensors import archive_sensor
 
+keep_clearing()
 topics = topic_assets()
 hours = hour_partitions()
 archive = archive_job()
