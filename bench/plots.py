@@ -1,6 +1,6 @@
-"""Draw what was recorded: throughput by size of messages and by lanes, cost of a batch by size of the archive.
+"""Draw what was recorded: throughput by size of messages and by lanes, a batch by size of the archive, the soak.
 
-It reads `bench/results/` and writes `docs/speed-*.svg`; run it after `bench.sizes` or `bench.growth batches`.
+It reads `bench/results/` and writes `docs/speed-*.svg`; run it after `bench.sizes`, `bench.growth batches` or `bench.soak`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def main() -> None:
         ("sizes", "sizes", _sizes),
         ("lanes", "sizes", _lanes),
         ("growth", "growth_batches", _growth),
+        ("soak", "soak", _soak),
     ):
         found = recorded(result)
         if found is None:
@@ -80,6 +81,29 @@ def _growth(axes: Axes, found: Any) -> None:
     axes.fill_between(files, list(map(min, each)), list(map(max, each)), color=_ARCHIVER, alpha=0.2)
     axes.set(xscale="log", ylim=(0, None), xlabel="files in the archive", ylabel="seconds")
     axes.set_title("A batch of 100,000 messages, from plan to visible: median, least, most")
+
+
+def _soak(axes: Axes, found: Any) -> None:
+    """Memory of the archiver's processes, and behind it for how long messages waited to be visible."""
+    for name, label in (
+        ("largest_run", "largest run"),
+        ("code", "code location"),
+        ("webserver", "webserver"),
+        ("daemon", "daemon"),
+        ("metrics", "metrics"),
+    ):
+        minutes, mib = zip(*found["memory_over_time"][name], strict=True)
+        axes.plot(minutes, mib, label=label, linewidth=1.2)
+    axes.set(xlabel="minutes", ylabel="MiB in memory", ylim=(0, None))
+    waited = axes.twinx()
+    minutes, seconds = zip(*found["freshness_over_time"], strict=True)
+    waited.fill_between(minutes, seconds, color=_BARE, alpha=0.35, linewidth=0)
+    waited.set(ylabel="seconds until visible (grey)", ylim=(0, None))
+    for fault in found["faults"]:
+        axes.axvline(fault["minute"], color=_BARE, linestyle=":", linewidth=0.8)
+        axes.text(fault["minute"], axes.get_ylim()[1], fault["server"], fontsize=7, rotation=90, va="top", ha="right")
+    axes.set_title("Half an hour of everything, with servers that go")
+    axes.legend(frameon=False, fontsize=7, loc="upper left")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ any time, and in the end Kafka, archive, aggregates and MariaDB with the same me
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -106,7 +106,7 @@ def _soak(stack: Stack, scale: float, console: Console) -> dict[str, Any]:
         "caught_up_seconds_after_the_last_message": round(caught_up - ended, 1),
         "equal": _equal(stack),
     }
-    console.print(found)
+    console.print({name: what for name, what in found.items() if not name.endswith("over_time")})
     return found
 
 
@@ -142,8 +142,6 @@ def _go_wrong(stack: Stack, scale: float, console: Console, watch: Watch) -> Non
 
 def _is_caught_up(stack: Stack) -> bool:
     """Whether nothing is left to be archived, and followers have all of it."""
-    import json
-
     done = stack.archiver("status", "--json", seconds=60)
     if done.returncode == 2 or not done.stdout:
         raise RuntimeError(f"archiver status: {done.stderr}")
@@ -177,11 +175,6 @@ def _wait(is_so: Callable[[], bool], seconds: float) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"not all was archived within {seconds:.0f} s after the last message")
         time.sleep(2)
-
-
-def middle(numbers: list[float]) -> float:
-    """The median, rounded."""
-    return round(statistics.median(numbers), 2)
 
 
 if __name__ == "__main__":

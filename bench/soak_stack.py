@@ -79,10 +79,11 @@ class Stack:
         return f"http://{HOST}:{self._ports['prometheus']}"
 
     def memory(self) -> dict[str, float]:
-        """MiB in memory by program, and of all runs together."""
+        """MiB in memory by program, of all runs together and of the largest one."""
         found = {name: _mib(process) for name, process in self.programs.items()}
         runs = [child for child in self.programs["code"].children(recursive=True) if "spawn_main" in _line(child)]
-        found["runs"] = sum(map(_mib, runs))
+        sizes = [_mib(run) for run in runs]
+        found |= {"runs": sum(sizes), "largest_run": max(sizes, default=0.0)}
         for name, server in (("kafka", self.kafka), ("store", self.store), ("mysql", self.mysql)):
             if server.process is not None:
                 found[name] = _mib(psutil.Process(server.process.pid))

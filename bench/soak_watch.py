@@ -9,7 +9,7 @@ from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from bench.soak_stack import TOPICS, Stack
 
@@ -17,7 +17,13 @@ FRESH_SECONDS = 1.0
 MEMORY_SECONDS = 10.0
 DISK_SECONDS = 60.0
 
+POINT_SECONDS = 20.0
+"""A plot has a point for each of these."""
+
 Offsets = dict[tuple[str, int], int]
+Value = TypeVar("Value")
+Series = list[tuple[float, Value]]
+"""Values at moments of the monotonic clock."""
 
 
 class Watch:
@@ -27,9 +33,9 @@ class Watch:
         self._stack = stack
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._freshness, self._sizes)]
-        self._ends: list[tuple[float, Offsets]] = []
-        self._visible: list[tuple[float, Offsets]] = []
-        self._memory: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._ends: Series[Offsets] = []
+        self._visible: Series[Offsets] = []
+        self._memory: dict[str, Series[float]] = defaultdict(list)
         self._disk: list[tuple[float, dict[str, float], dict[str, int]]] = []
         self._cpu = (time.monotonic(), stack.cpu_seconds())
 
@@ -55,8 +61,11 @@ class Watch:
     def found(self) -> dict[str, Any]:
         """All figures: seconds until visible, MiB by program, growth, CPU."""
         began, cpu = self._cpu
+        waits = waited(self._ends, self._visible)
         return {
-            "freshness_seconds": freshness(self._ends, self._visible),
+            "freshness_seconds": freshness([seconds for _, seconds in waits]),
+            "freshness_over_time": over_time(waits, began),
+            "memory_over_time": {name: over_time(samples, began) for name, samples in self._memory.items()},
             "memory_mib": {name: memory(samples) for name, samples in self._memory.items()},
             "storage": self._growth(),
             "cpu_seconds_per_minute": round((self._stack.cpu_seconds() - cpu) / (time.monotonic() - began) * 60, 1),
@@ -92,22 +101,27 @@ class Watch:
                     self._disk.append((now, self._stack.disk(), self._stack.runs()))
 
 
-def freshness(ends: list[tuple[float, Offsets]], visible: list[tuple[float, Offsets]]) -> dict[str, float]:
-    """Seconds from the moment that an end offset was seen in Kafka to the one that all before it was visible.
+def waited(ends: Series[Offsets], visible: Series[Offsets]) -> Series[float]:
+    """Seconds from each moment that end offsets were seen in Kafka to the one that all before them was visible.
 
     Args:
         ends: times, and the end offset of each partition then.
         visible: times, and the next offset of each partition that the DuckDB file had from then on.
     """
-    waits: list[float] = []
+    waits: Series[float] = []
     position = 0
     for moment, offsets in ends:
         while position < len(visible) and any(visible[position][1].get(at, 0) < end for at, end in offsets.items()):
             position += 1
         if position == len(visible):
             break
-        waits.append(max(0.0, visible[position][0] - moment))
-    waits.sort()
+        waits.append((moment, max(0.0, visible[position][0] - moment)))
+    return waits
+
+
+def freshness(waits: list[float]) -> dict[str, float]:
+    """Median, 95th percentile and worst of such seconds."""
+    waits = sorted(waits)
     return {
         "samples": len(waits),
         "median": round(statistics.median(waits), 2),
@@ -116,7 +130,16 @@ def freshness(ends: list[tuple[float, Offsets]], visible: list[tuple[float, Offs
     }
 
 
-def memory(samples: list[tuple[float, float]]) -> dict[str, float]:
+def over_time(samples: Series[float], began: float) -> list[tuple[float, float]]:
+    """The most of each stretch of `POINT_SECONDS`, by minutes since the beginning."""
+    most: dict[int, float] = {}
+    for moment, value in samples:
+        stretch = int((moment - began) // POINT_SECONDS)
+        most[stretch] = max(value, most.get(stretch, 0.0))
+    return [(round(stretch * POINT_SECONDS / 60, 2), round(value, 1)) for stretch, value in sorted(most.items())]
+
+
+def memory(samples: Series[float]) -> dict[str, float]:
     """MiB over time: median and most, and by how much the last third's median is above that of the middle third."""
     sizes = [mib for _, mib in samples if mib]
     if not sizes:
