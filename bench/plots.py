@@ -1,6 +1,7 @@
 """Draw what was recorded: throughput by size of messages and by lanes, a batch by size of the archive, the soak.
 
-It reads `bench/results/` and writes `docs/speed-*.svg`; run it after `bench.sizes`, `bench.growth batches` or `bench.soak`.
+It reads `bench/results/` and writes `docs/speed-*.svg`; run `bench.sizes`, `bench.growth batches` or `bench.soak`
+before.
 """
 
 from __future__ import annotations
