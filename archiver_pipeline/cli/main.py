@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from archiver_pipeline.cli import backfill, erase, export, generate, replay, sql, status, tail, verify
+from archiver_pipeline.cli import backfill, erase, export, generate, metrics, replay, sql, status, tail, verify
 from archiver_pipeline.cli.shell import SqlError
 from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError
 
@@ -115,6 +115,7 @@ app.command("erase")(erase.command)
 app.command("generate")(generate.command)
 app.command("sql")(sql.command)
 app.command("tail")(tail.command)
+app.command("metrics")(metrics.command)
 
 
 def main() -> None:
