@@ -14,6 +14,10 @@ from archiver_pipeline.defs.resources import ArchiverResource
 from archiver_pipeline.defs.seal import seal_job
 from archiver_pipeline.defs.seal_sensor import seal_sensor
 from archiver_pipeline.defs.sensors import archive_sensor
+from archiver_pipeline.logs import JSON, into_dagster, wanted_format
+
+if wanted_format() == JSON:
+    into_dagster()
 
 topics = topic_assets()
 hours = hour_partitions()

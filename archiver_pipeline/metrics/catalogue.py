@@ -112,9 +112,9 @@ DEFINITIONS: tuple[Definition, ...] = (
     ),
     *_of(
         "dagster",
-        ("archiver_runs", "counter", ("job", "outcome"), "Runs that ended since the exporter began."),
+        ("archiver_runs", "counter", ("dagster_job", "outcome"), "Runs that ended since the exporter began."),
         ("archiver_active_runs", "gauge", ("state",), "Runs that are queued, or under way."),
-        ("archiver_run_success_timestamp_seconds", "gauge", ("job",), "When a run of a job succeeded last."),
+        ("archiver_run_success_timestamp_seconds", "gauge", ("dagster_job",), "When a run of a job succeeded last."),
         ("archiver_daemon_up", "gauge", ("daemon",), "1 while a daemon of Dagster says often enough that it lives."),
         ("archiver_daemon_heartbeat_timestamp_seconds", "gauge", ("daemon",), "When a daemon of Dagster said so last."),
     ),

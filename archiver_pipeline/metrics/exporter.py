@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 30.0
 """A look that is overdue by three intervals and this: what was found before is no longer shown."""
 
-_SHARE = 50
-"""A costly look is made again after this many times as long as it took."""
+_SHARE, _LONGEST_SECONDS = 20, 300.0
+"""A costly look is made again after this many times as long as it took, but for the first one, which loads libraries."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class Watch:
         if error is None and success is not None and self.found.error and self.found.success:
             log.warning("%s answers again", self.name)
         seconds = time.monotonic() - began
-        pause = max(self._interval, _SHARE * seconds if self._source.costly else 0.0)
+        costs = _SHARE * seconds if self._source.costly and self.found.success else 0.0
+        pause = max(self._interval, min(costs, _LONGEST_SECONDS))
         good_until = time.monotonic() + pause + 2 * self._interval + _PATIENCE_SECONDS
         self.found = Found(metrics, error, seconds, success, good_until)
         return pause

@@ -36,6 +36,8 @@ def test_what_it_tells_is_what_happened(world: World, exporter: Exporter) -> Non
     """Messages, lag, gaps, kinds, runs and followers are those of the archive, the broker and Dagster."""
     topic = world.topic
     wait_for("all that happened", lambda: exporter.samples().get(("archiver_lag_messages", "0", topic)) == 4)
+    files = len(world.archived.listed_files())
+    wait_for("all files", lambda: exporter.samples()["archiver_table_files",] == files)
     found = exporter.samples()
     archived = {number: len(messages) for number, messages in world.archived.messages(topic).items()}
     told = {number: found["archiver_archived_messages_total", str(number), topic] for number in archived}
@@ -50,13 +52,12 @@ def test_what_it_tells_is_what_happened(world: World, exporter: Exporter) -> Non
     assert found["archiver_batches_total",] == found["archiver_batch_seconds_count",] == 1
     assert found["archiver_batch_step_seconds_total", "read"] > 0
     assert found["archiver_runs_total", "archive", "failure"] == 1
-    assert found["archiver_runs_total", "archive", "success"] == 2
+    assert found["archiver_runs_total", "archive", "success"] == 1
     assert found["archiver_follower_lag_messages", "events_per_minute"] == 0
     assert found["archiver_follower_lag_messages", "page_views"] > 0
     assert found["archiver_daemon_up", "SENSOR"] == 1
     assert found["archiver_newest_message_timestamp_seconds",] <= time.time()
-    assert found["archiver_hours", "open"] == 2
-    assert found["archiver_table_files",] == len(world.archived.listed_files())
+    assert found["archiver_hours", "open"] >= 2
 
 
 @pytest.mark.usefixtures("prometheus")

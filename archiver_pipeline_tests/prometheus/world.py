@@ -1,4 +1,4 @@
-"""An archive in which everything has happened that a dashboard shows: batches, bad messages, a gap, runs, a follower."""
+"""An archive in which everything has happened that a dashboard shows: batches, bad messages, a gap, runs, followers."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ class World:
         """The environment of its exporter."""
         return {**self.archived.environment(), "DAGSTER_HOME": str(self.home)}
 
-    def send(self, count: int, value: bytes = GOOD, partition: int = 0, **more: int) -> None:
+    def send(self, count: int, value: bytes = GOOD, partition: int = 0, timestamp_ms: int | None = None) -> None:
         """Produce messages."""
-        produce(self.archived.bootstrap_servers, self.topic, [Sent(value, partition=partition, **more)] * count)
+        sent = Sent(value, partition=partition, timestamp_ms=timestamp_ms)
+        produce(self.archived.bootstrap_servers, self.topic, [sent] * count)
 
     def begin(self) -> None:
         """Archive a first batch, so that the topic is known."""
@@ -62,7 +63,7 @@ class World:
         with closing(followers(self.archived.settings)["events_per_minute"]()) as follower:
             catch_up(follower, self.archived.settings)
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
-            for fails in (False, True, False):
+            for fails in (False, True):
                 _job(fails).execute_in_process(instance=instance, raise_on_error=False)
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "here", None))
         self.send(4)
