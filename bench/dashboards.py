@@ -17,6 +17,8 @@ from archiver_pipeline_tests.prometheus.server import PrometheusServer
 from archiver_pipeline_tests.prometheus.world import World
 
 _SECONDS = 20
+_OF_ALL = ("instance", "job", "__name__")
+"""Labels that say nothing here."""
 
 
 def main() -> None:

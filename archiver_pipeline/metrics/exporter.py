@@ -23,7 +23,7 @@ _PATIENCE_SECONDS = 30.0
 """A look that is overdue by three intervals and this: what was found before is no longer shown."""
 
 _SHARE, _LONGEST_SECONDS = 20, 300.0
-"""A costly look is made again after this many times as long as it took, but for the first one, which loads libraries."""
+"""A costly look is made again after so many times its own time, but for the first one, which loads libraries."""
 
 
 @dataclass(frozen=True)

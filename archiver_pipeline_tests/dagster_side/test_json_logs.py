@@ -13,6 +13,7 @@ import pytest
 from archiver_pipeline.errors import KafkaError
 from archiver_pipeline.logs import JsonFormatter
 from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
+from archiver_pipeline_tests.dagster_side.deployment import wanted
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
 from archiver_pipeline_tests.processes import HOST, Processes, environment, free_port
 from archiver_pipeline_tests.samples import numbered
@@ -21,8 +22,10 @@ _SECRET = 'p"w-ü-4711'
 
 
 def _records(text: str) -> list[dict[str, Any]]:
-    """What was logged; a line that is no JSON fails the test."""
-    return [json.loads(line) for line in text.splitlines()]
+    """What was logged; a line that is no JSON fails the test. What `dagster` says before a run begins is no log."""
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("{"))
+    return [json.loads(line) for line in lines[first:]]
 
 
 def test_a_record_is_one_line_with_what_is_known() -> None:
@@ -92,3 +95,7 @@ def test_a_run_logs_in_json(deploy: MakeDeployment, bootstrap_servers: str, topi
     assert {record.get("event") for record in records} >= {"PIPELINE_SUCCESS", "ASSET_MATERIALIZATION"}
     assert all(re.fullmatch(r"[\d-]{10}T[\d:.]{12}Z", record["time"]) for record in records)
     assert all(datetime.fromisoformat(record["time"]).tzinfo for record in records)
+    refused = deployment.execute(ranges=[wanted(topic_name, 0, 50, 60)])
+    assert refused.code != 0
+    (error,) = [each["error"] for each in _records(refused.err) if each.get("event") == "STEP_FAILURE"]
+    assert "the range begins past the next offset to archive, which is 10" in error
