@@ -55,14 +55,15 @@ class History:
 class RunHistory:
     """The history of one Dagster, read on from where the last look was: what it costs does not grow with its runs."""
 
-    def __init__(self, home: str, since: float) -> None:
+    def __init__(self, home: str, since: float, at_once: int = _AT_ONCE) -> None:
         """Begin to count.
 
         Args:
             home: `DAGSTER_HOME`.
             since: runs that ended before are not counted, in seconds since 1970.
+            at_once: how many runs are read in one question.
         """
-        self._home, self._since = home, since
+        self._home, self._since, self._at_once = home, since, at_once
         self._cursor = datetime.fromtimestamp(since, UTC)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._ended: Counter[tuple[str, str]] = Counter({(job, how): 0 for job in JOBS for how in OUTCOMES})
@@ -121,7 +122,7 @@ class RunHistory:
         }
         while True:
             wanted = RunsFilter(statuses=list(outcomes), updated_after=self._cursor - _OVERLAP)
-            records = instance.get_run_records(wanted, limit=_AT_ONCE, order_by="update_timestamp", ascending=True)
+            records = instance.get_run_records(wanted, limit=self._at_once, order_by="update_timestamp", ascending=True)
             fresh = [record for record in records if record.dagster_run.run_id not in self._seen]
             for record in fresh:
                 run = record.dagster_run
@@ -136,7 +137,7 @@ class RunHistory:
             newest = records[-1].update_timestamp if records else self._cursor
             # A full answer without news would be given for ever: then what is read again becomes less.
             step = newest if fresh else newest + _OVERLAP
-            if len(records) < _AT_ONCE:
+            if len(records) < self._at_once:
                 self._cursor = max(self._cursor, newest)
                 return
             self._cursor = max(self._cursor, step)

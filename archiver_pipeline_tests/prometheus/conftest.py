@@ -59,6 +59,7 @@ def prometheus(
         wait_for("a scrape", lambda: server.query('archiver_collector_up{source="dagster"} == 1') != [])
         world.happen()
         wait_for("what happened", lambda: server.query('archiver_runs_total{outcome="failure"} > 0') != [])
+        wait_for("a daemon", lambda: server.query("archiver_daemon_up == 1") != [])
         wait_for("the newest lag", lambda: server.query("sum(archiver_lag_messages) == 4") != [])
         yield server
 

@@ -16,11 +16,13 @@ from archiver_pipeline.plan import RETENTION
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import CHECKOUT, HOST, environment, free_ports
+from archiver_pipeline_tests.prometheus.dashboards import queries
 from archiver_pipeline_tests.prometheus.exporting import Exporter, samples_of
 from archiver_pipeline_tests.prometheus.server import PrometheusServer
 from archiver_pipeline_tests.prometheus.world import World
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+LAG_ALERTS = {"ArchiverLagTooOld", "ArchiverLagGrows"}
 COMMAND = [sys.executable, "-m", "archiver_pipeline.cli", "metrics"]
 
 
@@ -94,8 +96,7 @@ def test_a_dead_broker_leaves_the_rest(own_kafka: KafkaBroker, tmp_path: Path) -
     and once the broker answers, all is as before. Killed by SIGTERM, it ends with 0 at once."""
     world = World(tmp_path, own_kafka.bootstrap_servers, "orders")
     world.begin()
-    variables = {name: value for name, value in world.variables().items() if name != "DAGSTER_HOME"}
-    with Exporter(tmp_path / "exporter", variables) as exporter:
+    with Exporter(tmp_path / "exporter", world.archived.environment()) as exporter:
         wait_for("lag", lambda: ("archiver_lag_messages", "0", "orders") in exporter.samples())
         wait_for("readiness", lambda: exporter.get("/readyz")[0] == 200)
         own_kafka.pause()
@@ -124,7 +125,7 @@ def test_a_dead_broker_leaves_the_rest(own_kafka: KafkaBroker, tmp_path: Path) -
 
 def test_interrupted_is_130(world: World, tmp_path: Path) -> None:
     """Ctrl-C ends it with the code that a shell has for it."""
-    with Exporter(tmp_path, world.variables()) as exporter:
+    with Exporter(tmp_path, world.archived.environment()) as exporter:
         assert exporter.process is not None
         exporter.process.send_signal(signal.SIGINT)
         assert exporter.process.wait(10) == 130
@@ -133,14 +134,14 @@ def test_interrupted_is_130(world: World, tmp_path: Path) -> None:
 def test_once_prints_and_ends(world: World) -> None:
     """`--once` counts what the log has; a source that is down is named, and the exit code is 1."""
     (port,) = free_ports(1)
-    done = _once({**world.variables(), "ARCHIVER_MYSQL_URL": f"mysql://u:s3cret@{HOST}:{port}/d"})
+    done = _once({**world.archived.environment(), "ARCHIVER_MYSQL_URL": f"mysql://u:s3cret@{HOST}:{port}/d"})
     found = samples_of(done.stdout)
     assert done.returncode == 0
     assert found["archiver_batches_total",] >= 1
     assert found["archiver_follower_up", "mysql_messages"] == 0
     assert ("archiver_follower_lag_messages", "mysql_messages") not in found
     assert "s3cret" not in done.stdout + done.stderr
-    done = _once({**world.variables(), "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{port}"})
+    done = _once({**world.archived.environment(), "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{port}"})
     assert done.returncode == 1
     assert "archiver: broker does not answer" in done.stderr
     assert samples_of(done.stdout)["archiver_collector_up", "broker"] == 0
@@ -149,7 +150,7 @@ def test_once_prints_and_ends(world: World) -> None:
 def test_a_port_that_is_taken_is_said(world: World, exporter: Exporter) -> None:
     """It ends with one line that says what to do."""
     done = subprocess.run(
-        [*COMMAND, "--port", str(exporter.port)], cwd=CHECKOUT, env=environment(world.variables()),
+        [*COMMAND, "--port", str(exporter.port)], cwd=CHECKOUT, env=environment(world.archived.environment()),
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
@@ -162,3 +163,35 @@ def test_prometheus_takes_what_it_is_given(prometheus: PrometheusServer) -> None
     assert prometheus.value("up") == 1
     assert prometheus.value("archiver_build_info") == 1
     assert {item.name for item in DEFINITIONS} == set(BY_NAME)
+
+
+def test_each_query_of_each_dashboard_has_an_answer(prometheus: PrometheusServer) -> None:
+    """Asked of a Prometheus that has seen everything happen, none comes back empty or without a number."""
+    every = list(queries())
+    assert len(every) >= 40
+
+    def empty() -> list[str]:
+        answers = {query: prometheus.query(query.expression) for query in every}
+        return [
+            f"{query.dashboard}, {query.panel}: {query.expression}"
+            for query, found in answers.items()
+            if not found or all(item["value"][1] == "NaN" for item in found)
+        ]
+
+    try:
+        wait_for("an answer to every query", lambda: not empty(), 20)
+    except TimeoutError:
+        pytest.fail("\n".join(empty()), pytrace=False)
+
+
+def test_the_alert_of_lag_comes_and_goes(world: World, prometheus: PrometheusServer) -> None:
+    """While messages wait and become more it fires, and it ends once they are archived."""
+    wait_for("a lag that is too old", lambda: "ArchiverLagTooOld" in prometheus.firing(), 30)
+
+    def grows() -> bool:
+        world.send(5)
+        return prometheus.firing() >= LAG_ALERTS
+
+    wait_for("a lag that grows", grows, 30)
+    world.archived.run()
+    wait_for("the end of both", lambda: not LAG_ALERTS & prometheus.firing(), 30)
