@@ -36,6 +36,8 @@ class World:
         self.topic = topic
         self.home = folder / "home"
         self.home.mkdir(parents=True)
+        quiet = "python_logs: {python_log_level: CRITICAL}\ntelemetry: {enabled: false}\n"
+        (self.home / "dagster.yaml").write_text(quiet)
         create_topic(bootstrap_servers, topic, 2, {**FAR_TIMESTAMPS, "retention.ms": -1})
 
     def variables(self) -> dict[str, str]:
