@@ -19,7 +19,7 @@ JSON = "json"
 
 _KNOWN = ("lane", "topic", "partition", "ranges", "start", "end", "messages", "version")
 """What a record may have in its `extra`, or an error that goes with it."""
-_DAGSTER = "dagster_meta"
+OF_DAGSTER = "dagster_meta"
 """The attribute under which Dagster gives a record the run that it is of."""
 
 
@@ -48,7 +48,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        meta = getattr(record, _DAGSTER, None) or {}
+        meta = getattr(record, OF_DAGSTER, None) or {}
         message = meta["orig_message"] if "orig_message" in meta else record.getMessage()
         line: dict[str, Any] = {"time": moment, "level": record.levelname, "logger": record.name, "message": message}
         line |= _of_run(meta)
@@ -114,25 +114,3 @@ def handler() -> logging.Handler:
     made = logging.StreamHandler(sys.stderr)
     made.setFormatter(JsonFormatter(_Masked()))
     return made
-
-
-def into_dagster() -> None:
-    """Have Dagster write the log of a run as lines of JSON, and what a sensor's code logs, too.
-
-    Dagster makes its console logger itself, and takes another one by the run config only, which everybody who starts a
-    run would have to know of: so the function that makes it is replaced.
-    """
-    import dagster  # Loaded already: the definitions call this.
-
-    def console(context: dagster.InitLoggerContext) -> logging.Logger:
-        made = logging.getLoggerClass()("dagster", level=context.logger_config["log_level"])
-        made.addHandler(handler())
-        return made
-
-    dagster.colored_console_logger._logger_fn = console
-    plain = handler()
-    # What belongs to a run comes through its logger.
-    plain.addFilter(lambda record: record.name.startswith("archiver_pipeline") and not hasattr(record, _DAGSTER))
-    root = logging.getLogger()
-    if not any(isinstance(each.formatter, JsonFormatter) for each in root.handlers):
-        root.addHandler(plain)
