@@ -103,7 +103,15 @@ class RunHistory:
                 raise ArchiverError(
                     "DAGSTER_HOME is no folder", path=self._home, hint="Set it to the one that Dagster runs with"
                 )
-            instance = DagsterInstance.from_config(self._home)
+            try:
+                instance = DagsterInstance.from_config(self._home)
+            except Exception as error:
+                # What Dagster says of a wrong configuration has all of it, a database's password too.
+                raise ArchiverError(
+                    f"Dagster's storage cannot be opened: {type(error).__name__}",
+                    path=self._home,
+                    hint="Run `dagster instance info` there, which says why",
+                ) from None
             for job in JOBS:
                 good = RunsFilter(job_name=job, statuses=[DagsterRunStatus.SUCCESS])
                 for record in instance.get_run_records(good, limit=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from archiver_pipeline.metrics.exporter import Exporter
     from archiver_pipeline.metrics.server import Application
     from archiver_pipeline.metrics.source import Standing
+
+log = logging.getLogger(__name__)
 
 _ONCE_SECONDS = 60.0
 
@@ -86,11 +89,14 @@ def _application(exporter: Exporter, registry: Any, standing: Standing, max_lag_
 def _print(exporter: Exporter, registry: Any) -> NoReturn:
     from prometheus_client import generate_latest
 
+    from archiver_pipeline.metrics.exporter import UNKNOWN
+
     exporter.look_once(_ONCE_SECONDS)
     sys.stdout.write(generate_latest(registry).decode())
     faults = {name: why for name, why in exporter.faults().items() if why is not None}
     for name, why in faults.items():
-        print(f"archiver: {name} does not answer: {why}", file=sys.stderr)
+        if why == UNKNOWN:  # Any other has been logged.
+            log.warning("%s does not answer: %s", name, why)
     _end(1 if faults else 0)
 
 
@@ -110,7 +116,9 @@ def _serve(exporter: Exporter, application: Application, host: str, port: int) -
     server = serve(application, host, port)
     exporter.start()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
-    print(f"archiver: metrics at http://{host}:{server.server_port}/metrics", file=sys.stderr, flush=True)
+    # Where it listens is to be seen without --verbose, too.
+    log.setLevel(logging.INFO)
+    log.info("metrics at http://%s:%d/metrics", host, server.server_port)
     wanted.wait()
     exporter.stop()
     server.shutdown()

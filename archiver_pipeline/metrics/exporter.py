@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNKNOWN = "the first look at it has not ended"
+
 _PATIENCE_SECONDS = 30.0
 """A look that is overdue by three intervals and this: what was found before is no longer shown."""
 
@@ -39,7 +41,7 @@ class Found:
     """
 
     metrics: tuple[Metric, ...] = ()
-    error: str | None = "not looked at yet"
+    error: str | None = UNKNOWN
     seconds: float = 0.0
     success: float | None = None
     good_until: float = 0.0
@@ -75,10 +77,10 @@ class Watch:
             success = time.time()
         except Exception as problem:
             # Whatever a library raises: an exporter that ends tells of nothing any more.
-            metrics, error = (), " ".join(self._mask(str(problem)).split()) or type(problem).__name__
+            kind = "" if isinstance(problem, ArchiverError) else f"{type(problem).__name__}: "
+            metrics, error = (), kind + " ".join(self._mask(str(problem)).split())
             if error != self.found.error:
-                known = isinstance(problem, ArchiverError)
-                log.warning("%s does not answer: %s", self.name, error, exc_info=None if known else problem)
+                log.warning("%s does not answer: %s", self.name, error)
         if error is None and success is not None and self.found.error and self.found.success:
             log.warning("%s answers again", self.name)
         seconds = time.monotonic() - began
