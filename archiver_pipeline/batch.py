@@ -161,7 +161,7 @@ class Archiver:
             self.cluster.check_topics(position.at for position in planned.plan.positions)
             clock.step("commit")
             seconds = clock.elapsed()
-            version = self._commit(attempt, planned, progress, writer, seconds)
+            version = self._commit(attempt, planned, progress, writer, clock, seconds)
             clock.step("clean")
             attempt.clean()
             clock.step("done")
@@ -209,7 +209,8 @@ class Archiver:
 
     def _start(self, planned: Planned, types: Callable[[], Set[str]]) -> Reading:
         if planned.plan.ranges:
-            log.info("reading %s", ", ".join(map(str, planned.plan.ranges)))
+            ranges = list(map(str, planned.plan.ranges))
+            log.info("reading %s", ", ".join(ranges), extra={"ranges": ranges, "lane": self.lane})
         # A replay records what it writes before readers see it, so what the broker showed as its end is known by now.
         copies = self.archive.ledger().copies()
         return Reading(planned, self.cluster, self.settings, types, copies, lambda: self._on_step("frame"))
@@ -228,6 +229,7 @@ class Archiver:
         planned: Planned,
         progress: Mapping[TopicPartition, Progress],
         writer: BatchWriter,
+        clock: Clock,
         seconds: float,
     ) -> int:
         """Commit files, offsets and gaps in one step, and return the table's version."""
@@ -246,6 +248,7 @@ class Archiver:
             sum(item.bytes for item in progress.values()),
             writer.files,
             seconds,
+            dict(clock.steps),
         )
         offsets = [item for at, known in planned.committed(progress).items() for item in offset_transactions(at, known)]
         gaps = map(gap_transaction, planned.gaps(progress))

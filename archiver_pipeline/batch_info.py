@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from archiver_pipeline.plan import OffsetRange
 
@@ -18,6 +19,7 @@ class BatchInfo:
         ranges: what was archived, `end` being the next offset.
         messages, bytes, files: how many messages, payload bytes and files.
         seconds: from plan to commit.
+        steps: seconds of each step before the commit; what comes with it and after it is not known yet.
     """
 
     run_id: str
@@ -27,6 +29,7 @@ class BatchInfo:
     bytes: int
     files: int
     seconds: float
+    steps: Mapping[str, float] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
         """The commit's metadata; every value is text, as Delta has it."""
@@ -48,4 +51,5 @@ class BatchInfo:
             "bytes": str(self.bytes),
             "files": str(self.files),
             "seconds": f"{self.seconds:.3f}",
+            "steps": json.dumps({name: round(seconds, 3) for name, seconds in self.steps.items()}),
         }

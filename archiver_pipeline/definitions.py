@@ -12,11 +12,13 @@ from archiver_pipeline.defs.hours import sealed_hours
 from archiver_pipeline.defs.jobs import archive_job, backfill_job
 from archiver_pipeline.defs.partitions import hour_partitions
 from archiver_pipeline.defs.resources import ArchiverResource
+from archiver_pipeline.defs.run_logs import use_log_format
 from archiver_pipeline.defs.seal import seal_job
 from archiver_pipeline.defs.seal_sensor import seal_sensor
 from archiver_pipeline.defs.sensors import archive_sensor
 
 keep_clearing()
+use_log_format()
 topics = topic_assets()
 hours = hour_partitions()
 archive = archive_job()

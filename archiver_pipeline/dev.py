@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from archiver_pipeline.errors import ArchiverError, SettingsError
+from archiver_pipeline.logs import JSON, wanted_format
 from archiver_pipeline.settings import Settings, load
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
@@ -33,9 +34,10 @@ def dagster_home(settings: Settings) -> Path:
 
 
 def command(host: str, port: int) -> list[str]:
-    """The command line of `dagster dev` with our definitions."""
+    """The command line of `dagster dev` with our definitions, and with logs in the format of ours."""
     code = ["-m", "archiver_pipeline.definitions"]
-    return [sys.executable, "-m", "dagster", "dev", *code, "--host", host, "--port", str(port)]
+    logs = ["--log-format", JSON] if wanted_format() == JSON else []
+    return [sys.executable, "-m", "dagster", "dev", *code, "--host", host, "--port", str(port), *logs]
 
 
 class DagsterFailed(ArchiverError):

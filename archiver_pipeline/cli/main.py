@@ -10,9 +10,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from archiver_pipeline.cli import backfill, erase, export, generate, replay, sql, status, tail, verify
+from archiver_pipeline.cli import backfill, erase, export, generate, metrics, replay, sql, status, tail, verify
 from archiver_pipeline.cli.shell import SqlError
 from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError
+from archiver_pipeline.logs import JSON, handler, wanted_format
+
+log = logging.getLogger(__name__)
 
 GOOD, FAULT, WRONG_USAGE = 0, 1, 2
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -50,7 +53,10 @@ class Commands(TyperGroup):
 
 
 def _say(error: ArchiverError, code: int) -> int:
-    """Print an error as one line, but for SQL, where a line shows the place."""
+    """Print an error as one line, but for SQL, where a line shows the place; where logs are JSON, as a record."""
+    if wanted_format() == JSON and logging.getLogger().handlers:
+        log.error("%s", error, exc_info=error)
+        return code
     text = str(error) if isinstance(error, SqlError) else " ".join(str(error).split())
     typer.echo(f"archiver: {text}", err=True)
     return code
@@ -96,11 +102,12 @@ def options(
         archiver verify --against-kafka
         archiver sql "SELECT type, count(*) FROM messages GROUP BY 1"
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s" if verbose else "archiver: %(message)s",
-    )
+    level = logging.INFO if verbose else logging.WARNING
+    if wanted_format() == JSON:
+        logging.basicConfig(handlers=[handler()], level=level)
+    else:
+        text = "%(asctime)s %(levelname)s %(message)s" if verbose else "archiver: %(message)s"
+        logging.basicConfig(stream=sys.stderr, level=level, format=text)
     if not verbose:
         # The errors that are raised say what librdkafka complained of.
         logging.getLogger().handlers[0].addFilter(lambda record: record.msg != _LIBRDKAFKA)
@@ -115,6 +122,7 @@ app.command("erase")(erase.command)
 app.command("generate")(generate.command)
 app.command("sql")(sql.command)
 app.command("tail")(tail.command)
+app.command("metrics")(metrics.command)
 
 
 def main() -> None:

@@ -128,7 +128,13 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
             )
             context.log.info(
                 f"lane {batch.lane}: {batch.messages:,} messages in {batch.seconds:.1f} s, {batch.lag:,} left, "
-                f"{total:,} so far"
+                f"{total:,} so far",
+                extra={
+                    "lane": batch.lane,
+                    "ranges": list(map(str, batch.ranges)),
+                    "messages": batch.messages,
+                    "version": batch.version,
+                },
             )
     finally:
         version = shown.finish()

@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: what is measured, where it is taken from, and how it is served."""

@@ -1,0 +1,72 @@
+"""The contract of a source of metrics, and what the sources know of one another."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from archiver_pipeline.archive import Archive, archive_of
+from archiver_pipeline.look import Look
+from archiver_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+FRESH_SECONDS = 120.0
+"""What one source found is good for another one for so long."""
+
+
+@dataclass
+class Standing:
+    """What health is judged by: the newest findings of the sources, each with its time (seconds since 1970).
+
+    Attributes:
+        look, looked: what the broker showed last.
+        lag: offsets that are not archived.
+        waited: how long the oldest of them has waited, in seconds.
+        lags: the lag of the last minutes, as (time, offsets).
+        last_batch: when the newest batch was committed.
+    """
+
+    look: Look | None = None
+    looked: float = 0.0
+    lag: int = 0
+    waited: float = 0.0
+    lags: list[tuple[float, int]] = field(default_factory=list)
+    last_batch: float | None = None
+
+    def recent_look(self) -> Look | None:
+        """What the broker showed, unless that is too long ago."""
+        return self.look if time.time() - self.looked <= FRESH_SECONDS else None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the sources share: settings, the archive as it was read last, and what they know of one another."""
+
+    settings: Settings
+    archive: Archive
+    standing: Standing = field(default_factory=Standing)
+
+
+def shared_of(settings: Settings) -> Shared:
+    """What sources of these settings share."""
+    return Shared(settings, archive_of(settings))
+
+
+class Source(ABC):
+    """Something that metrics are taken from.
+
+    Attributes:
+        name: one word, by which `archiver_collector_up` names it.
+        costly: whether a look takes so long that there have to be pauses between them.
+    """
+
+    name: str
+    costly: bool = False
+
+    @abstractmethod
+    def look(self) -> tuple[Metric, ...]:
+        """Find out what there is to tell; raises where it cannot be found out."""

@@ -1,0 +1,151 @@
+"""Dagster's own history: how runs ended, which are under way, and when its daemons last said that they live.
+
+Outside `defs/` this is the one module that knows Dagster. It reads, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from archiver_pipeline.errors import ArchiverError
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+JOBS = ("archive", "seal", "backfill", "follow")
+OUTCOMES = ("success", "failure", "canceled")
+
+_AT_ONCE = 500
+"""So many runs are read in one question; the next look goes on behind them."""
+_OVERLAP = timedelta(seconds=60)
+"""What was written by another process may be seen late: this far back is read again."""
+_REMEMBERED = 20_000
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A daemon of Dagster that has ever run: whether it says so often enough, and when it did last (since 1970)."""
+
+    name: str
+    healthy: bool
+    heartbeat: float
+
+
+@dataclass(frozen=True)
+class History:
+    """What Dagster has on record.
+
+    Attributes:
+        ended: runs by job and outcome, counted since the history was begun.
+        active: runs that are queued, and that are under way.
+        successes: when a run of a job ended well last, in seconds since 1970.
+        daemons: those that have ever run.
+    """
+
+    ended: Mapping[tuple[str, str], int]
+    active: Mapping[str, int]
+    successes: Mapping[str, float]
+    daemons: tuple[Daemon, ...]
+
+
+class RunHistory:
+    """The history of one Dagster, read on from where the last look was: what it costs does not grow with its runs."""
+
+    def __init__(self, home: str, since: float, at_once: int = _AT_ONCE) -> None:
+        """Begin to count.
+
+        Args:
+            home: `DAGSTER_HOME`.
+            since: runs that ended before are not counted, in seconds since 1970.
+            at_once: how many runs are read in one question.
+        """
+        self._home, self._since, self._at_once = home, since, at_once
+        self._cursor = datetime.fromtimestamp(since, UTC)
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._ended: Counter[tuple[str, str]] = Counter({(job, how): 0 for job in JOBS for how in OUTCOMES})
+        self._successes: dict[str, float] = {}
+        self._instance: DagsterInstance | None = None
+
+    def read_on(self) -> History:
+        """Take in the runs that ended since the last time.
+
+        Raises:
+            ArchiverError: the folder is no home of Dagster.
+        """
+        from dagster import DagsterRunStatus, RunsFilter
+
+        instance = self._opened()
+        self._take(instance)
+        under_way = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+        waiting = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]
+        active = {
+            "queued": instance.get_runs_count(RunsFilter(statuses=waiting)),
+            "started": instance.get_runs_count(RunsFilter(statuses=under_way)),
+        }
+        daemons = tuple(
+            Daemon(name, bool(status.healthy), status.last_heartbeat.timestamp)
+            for name, status in sorted(instance.get_daemon_statuses().items())
+            if status.last_heartbeat is not None
+        )
+        return History(dict(self._ended), active, dict(self._successes), daemons)
+
+    def _opened(self) -> DagsterInstance:
+        from pathlib import Path
+
+        from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+        if self._instance is None:
+            if not Path(self._home).is_dir():
+                raise ArchiverError(
+                    "DAGSTER_HOME is no folder", path=self._home, hint="Set it to the one that Dagster runs with"
+                )
+            try:
+                instance = DagsterInstance.from_config(self._home)
+            except Exception as error:
+                # What Dagster says of a wrong configuration has all of it, a database's password too.
+                raise ArchiverError(
+                    f"Dagster's storage cannot be opened: {type(error).__name__}",
+                    path=self._home,
+                    hint="Run `dagster instance info` there, which says why",
+                ) from None
+            for job in JOBS:
+                good = RunsFilter(job_name=job, statuses=[DagsterRunStatus.SUCCESS])
+                for record in instance.get_run_records(good, limit=1):
+                    self._successes[job] = record.end_time or record.update_timestamp.timestamp()
+            self._instance = instance
+        return self._instance
+
+    def _take(self, instance: DagsterInstance) -> None:
+        """Count the runs that were touched since the last time and have ended, a bounded number at once."""
+        from dagster import DagsterRunStatus, RunsFilter
+
+        outcomes = {
+            DagsterRunStatus.SUCCESS: "success",
+            DagsterRunStatus.FAILURE: "failure",
+            DagsterRunStatus.CANCELED: "canceled",
+        }
+        while True:
+            wanted = RunsFilter(statuses=list(outcomes), updated_after=self._cursor - _OVERLAP)
+            records = instance.get_run_records(wanted, limit=self._at_once, order_by="update_timestamp", ascending=True)
+            fresh = [record for record in records if record.dagster_run.run_id not in self._seen]
+            for record in fresh:
+                run = record.dagster_run
+                self._seen[run.run_id] = None
+                ended = record.end_time or record.update_timestamp.timestamp()
+                if ended > self._since:
+                    self._ended[run.job_name, outcomes[run.status]] += 1
+                    if run.status is DagsterRunStatus.SUCCESS:
+                        self._successes[run.job_name] = max(ended, self._successes.get(run.job_name, 0.0))
+            while len(self._seen) > _REMEMBERED:
+                self._seen.popitem(last=False)
+            newest = records[-1].update_timestamp if records else self._cursor
+            # A full answer without news would be given for ever: then what is read again becomes less.
+            step = newest if fresh else newest + _OVERLAP
+            if len(records) < self._at_once:
+                self._cursor = max(self._cursor, newest)
+                return
+            self._cursor = max(self._cursor, step)
