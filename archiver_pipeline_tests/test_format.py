@@ -25,7 +25,7 @@ SENTENCE = f"has format {NEWER}, this archiver knows up to {format_version.KNOWN
 def put_format(target: Archive, version: object) -> None:
     """Do what another archiver does to the table: one commit that gives it this format, or takes the property away."""
     state, _ = Archive(target.uri).standing() if version is not None else target.standing()
-    configuration = {name: value for name, value in state.metadata["configuration"].items()}
+    configuration = dict(state.metadata["configuration"])
     configuration.pop(format_version.PROPERTY, None)
     if version is not None:
         configuration[format_version.PROPERTY] = str(version)
