@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +40,7 @@ def command(
     from archiver_pipeline.doctor.round import Report
 
     found = settings_or_report()
+    logging.disable(logging.CRITICAL)  # What libraries complain of is in the findings.
     wrong = isinstance(found, Report)
     report = found if isinstance(found, Report) else examine(found)
     if as_json:

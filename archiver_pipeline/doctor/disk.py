@@ -38,7 +38,8 @@ def room(name: str, path: Path, batch_bytes: int) -> Finding:
     """Judge the room on the disk of a folder by the size of a batch."""
     found = os.statvfs(path)
     free, size = found.f_bavail * found.f_frsize, max(1, found.f_blocks * found.f_frsize)
-    told = f"{free / 1e9:,.1f} GB ({free / size:.0%}) free at {path} ({name})"
+    shown = f"{free / 1e9:,.1f} GB" if free >= 1e9 else f"{free / 1e6:,.1f} MB"
+    told = f"{shown} ({free / size:.0%}) free at {path} ({name})"
     remedy = "Free space, or take a larger disk; a batch that finds it full fails, and nothing is lost"
     if found.f_files and found.f_favail / found.f_files < SHARE:
         told += f", and only {found.f_favail:,} of {found.f_files:,} inodes"

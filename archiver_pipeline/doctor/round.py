@@ -90,6 +90,8 @@ def make_round(
         ends[check.name] = min(began + round_seconds, late + check_seconds)
         if course.done.wait(max(0.0, ends[check.name] - time.monotonic())):
             findings += course.findings
+        elif waits := [name for name in (*check.needs, *check.after) if not courses[name].done.is_set()]:
+            findings.append(skipped(check.name, f"not looked at, for {waits[0]} has not come to an end"))
         else:
             told = f"it has not come to an end within {time.monotonic() - began:.0f} s"
             findings.append(fault(check.name, told, "Look at what it asks: it takes connections and does not answer"))

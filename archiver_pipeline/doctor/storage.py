@@ -55,7 +55,12 @@ def _tried(target: Storage) -> Iterator[Finding]:
         found, names = target.fetch(claimed), target.names(FOLDER)
         written = target.modified(claimed)
     finally:
+        with suppress(OSError):
+            for path in room.glob(f"{mark}-*"):
+                path.unlink()
         target.remove({moved, claimed, *_left(target)})
+        with suppress(OSError):
+            room.rmdir()  # Another doctor may be at work in it.
     if not first or second or found is None or found.data != _CONTENT:
         told = f"{target.uri} lets a name be taken twice: two runs would both commit, and messages be lost or doubled"
         yield fault("storage", told, "Take a store that honours If-None-Match, or a file system with hard links")
