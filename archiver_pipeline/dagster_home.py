@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
 LATE_SECONDS = 90.0
 """Of each part of the daemon there is a sign every half minute."""
+
+_CONNECT_SECONDS = 3.0
+_SERVER = (
+    "Is the storage that dagster.yaml names up, and are user and password right? The archive itself needs none of it"
+)
 
 
 class DagsterFault(ArchiverError):
@@ -72,6 +79,7 @@ def read(home: Path) -> Health:
     Raises:
         DagsterFault: the folder or its storage cannot be read, or does not answer.
     """
+    _check_server(home)
     from dagster import DagsterInstance
 
     try:
@@ -83,6 +91,39 @@ def read(home: Path) -> Health:
             "Is the storage that dagster.yaml names up, and are user and password right? The archive needs none of it"
         )
         raise DagsterFault(f"Dagster's storage cannot be read: {text}", path=str(home), hint=hint) from error
+
+
+def _check_server(home: Path) -> None:
+    """Raise DagsterFault where the database server that `dagster.yaml` names takes no connection: Dagster itself would
+    try for long."""
+    import yaml  # type: ignore[import-untyped]  # it comes with Dagster
+
+    try:
+        content = yaml.safe_load((home / "dagster.yaml").read_text()) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise DagsterFault(f"dagster.yaml cannot be read: {text}", path=str(home), hint="Mend the file") from error
+    access = _within(content, "postgres_db") or {}
+    host, port = _plain(access.get("hostname")), _plain(access.get("port")) or "5432"
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        told = f"PostgreSQL of Dagster does not answer at {host}:{port}: {error.strerror or error}"
+        raise DagsterFault(told, path=str(home), hint=_SERVER) from error
+
+
+def _within(content: Any, name: str) -> Any:
+    """The value of a name, however deep it lies."""
+    if not isinstance(content, dict):
+        return None
+    return content[name] if name in content else next(filter(None, (_within(v, name) for v in content.values())), None)
+
+
+def _plain(value: Any) -> str:
+    """A value of `dagster.yaml`, which may stand in the environment."""
+    return os.environ.get(str(value.get("env")), "") if isinstance(value, dict) else str(value or "")
 
 
 def _health(instance: DagsterInstance) -> Health:

@@ -304,7 +304,9 @@ SICK: dict[str, Sick] = {
     "DAGSTER_HOME without dagster.yaml": Sick(
         _no_dagster_yaml, _DAGSTER, "fault dagster home there is no dagster.yaml.*cp -n deploy/dagster.yaml"
     ),
-    "PostgreSQL is down": Sick(_stopped_postgres, _DAGSTER, "fault dagster .*connection to server .*refused.*up"),
+    "PostgreSQL is down": Sick(
+        _stopped_postgres, _DAGSTER, "fault dagster PostgreSQL of Dagster does not answer at .*refused.*Is the storage"
+    ),
     "the daemon does not run": Sick(_no_daemon, _DAGSTER, "fault daemon .*is not running.*make dev"),
     "an archive of a newer format": Sick(
         _newer_format, ("archive", "view"), "fault archive .*has format 2, this archiver knows up to 1.*Upgrade"

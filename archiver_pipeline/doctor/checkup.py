@@ -32,8 +32,8 @@ def checks(patient: Patient) -> list[Check]:
         Check("search", lambda: servers.search(patient)),
         Check("followers", lambda: servers.followers(patient), ("archive",)),
         Check("dagster home", lambda: deployment.home(patient)),
-        Check("dagster", lambda: deployment.record(patient), ("dagster home",)),
-        Check("code location", lambda: deployment.location(patient)),
+        Check("dagster", lambda: deployment.record(patient), ("dagster home",), local=True),
+        Check("code location", lambda: deployment.location(patient), after=("dagster",), local=True),
     ]
 
 

@@ -23,7 +23,8 @@ def memory(patient: Patient) -> Iterator[Finding]:
         return
     settings = patient.settings
     needed = round(_NEEDED * max(1.0, settings.batch_bytes / _DEFAULT_BYTES)) * settings.lanes
-    told = f"{free / 1e9:.1f} GB are available, runs of {settings.lanes} lane{'s' * (settings.lanes != 1)} may take {needed / 1e9:.1f} GB"
+    lanes = "1 lane" if settings.lanes == 1 else f"{settings.lanes} lanes"
+    told = f"{free / 1e9:.1f} GB are available, runs of {lanes} may take {needed / 1e9:.1f} GB"
     if free < needed:
         remedy = "Lower ARCHIVER_BATCH_BYTES and ARCHIVER_BATCH_MESSAGES, or give it more memory"
         yield warning("memory", told, remedy)

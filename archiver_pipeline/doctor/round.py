@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from archiver_pipeline.doctor.finding import Finding, fault, of_error, skipped
+from archiver_pipeline.doctor.finding import Finding, fault, of_error, skipped, warning
 from archiver_pipeline.errors import ArchiverError
 
 CHECK_SECONDS = 10.0
@@ -26,12 +26,14 @@ class Check:
         look: looks, and returns what it found. What it raises is its fault, and nobody who needs it is asked then.
         needs: the checks that have to come to an end without an error first.
         after: those that have to come to an end first, however.
+        local: whether most of its time is this machine's own: that it is busy is no fault then.
     """
 
     name: str
     look: Callable[[], Iterable[Finding]]
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    local: bool = False
 
 
 @dataclass
@@ -94,7 +96,12 @@ def make_round(
             findings.append(skipped(check.name, f"not looked at, for {waits[0]} has not come to an end"))
         else:
             told = f"it has not come to an end within {time.monotonic() - began:.0f} s"
-            findings.append(fault(check.name, told, "Look at what it asks: it takes connections and does not answer"))
+            if check.local:
+                findings.append(warning(check.name, told, "This machine is busy, or what it reads does not answer"))
+            else:
+                findings.append(
+                    fault(check.name, told, "Look at what it asks: it does not answer, and does not refuse")
+                )
     hangs = not all(course.done.is_set() for course in courses.values())
     return Report(tuple(findings), time.monotonic() - began, hangs)
 
