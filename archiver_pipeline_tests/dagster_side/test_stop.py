@@ -55,8 +55,8 @@ def test_a_run_that_is_asked_to_end_ends_and_is_not_tried_again(deployment: Depl
     config.write_text(json.dumps(run_config(stay_seconds=900)))
     (topic,) = deployment.archived.settings.topics
     processes = deployment.processes
-    for said in ("reading", ", 0 left"):
-        log = deployment.base / f"{said.strip(', 0')}.log"
+    for said in ("2,000 left", ", 0 left"):
+        log = deployment.base / f"after-{len(said)}.log"
         process = processes.start([*JOB, "-c", str(config)], deployment.variables, log)
         wait_for(said, lambda log=log, said=said: said in log.read_text(), 120)  # type: ignore[misc]
         assert ask_to_end(process, log) == 1
