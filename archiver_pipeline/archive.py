@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from archiver_pipeline import delta_log, envelope, ledger
+from archiver_pipeline import delta_log, envelope, format_version, ledger, upgrade
 from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError
 from archiver_pipeline.ledger import Ledger
@@ -36,6 +36,7 @@ _CONFIGURATION = {
     "delta.checkpointInterval": str(_CHECKPOINT_INTERVAL),
     # A file that was replaced is found by its tombstone, so those have to outlast any pause between two clean-ups.
     "delta.deletedFileRetentionDuration": "interval 14 days",
+    format_version.PROPERTY: str(format_version.KNOWN),
 }
 STORAGE = re.compile(r"No space left|Read-only file system|Permission denied|os error (1|5|13|28|30|122)\b")
 _STYLE = re.compile(r"\s*(?:\x1b\[\d*m|↳|\n)\s*")
@@ -74,11 +75,13 @@ class Archive:
 
         Raises:
             ArchiveDamaged: a commit or the checkpoint cannot be read.
+            FormatTooNew: a newer archiver made the archive, or has upgraded it by now.
         """
         with self._lock:
             before, what = self._known
             with self.reached():
                 state = delta_log.read(self.storage, before)
+            format_version.check_known(state.metadata, self.uri)
             same = state.transactions is before.transactions and state.version == before.version
             self._known = state, what if same else ledger.of_log(state)
             return self._known
@@ -100,7 +103,7 @@ class Archive:
         return self.standing()[1]
 
     def made(self) -> tuple[LogState, Ledger]:
-        """What log and ledger say; the table is made if it is not there.
+        """What log and ledger say; the table is made if it is not there, and brought up to the present format.
 
         Raises:
             ArchiveDamaged: the log cannot be read.
@@ -112,6 +115,10 @@ class Archive:
             state, what = self.standing()
         if not state.metadata.get("id"):
             raise self.translated(ValueError("the table has no metadata"))
+        while upgrade.due(format_version.version_of(state.metadata, self.uri), upgrade.STEPS):
+            with self.reached():
+                upgrade.upgrade(self.storage, state, upgrade.STEPS)
+            state, what = self.standing()
         return state, what
 
     def table(self, version: int | None = None) -> deltalake.DeltaTable:
@@ -129,7 +136,9 @@ class Archive:
         try:
             if not self.exists():
                 self._create()
-            return deltalake.DeltaTable(self.uri, version=version, storage_options=self.storage.options())
+            table = deltalake.DeltaTable(self.uri, version=version, storage_options=self.storage.options())
+            format_version.check_known({"configuration": table.metadata().configuration}, self.uri)
+            return table
         except (deltalake.exceptions.DeltaError, OSError) as error:
             with self.reached():
                 ledger.read(self.storage)  # It names the very file, where it is one that it reads.
@@ -231,6 +240,7 @@ class Archive:
                 partition_by=list(envelope.PARTITION_COLUMNS),
                 mode="error",
                 configuration=_CONFIGURATION,
+                raise_if_key_not_exists=False,  # It knows no property but Delta's own.
                 storage_options=self.storage.options(),
             )
             delta_log.make_durable(self.storage, 0)

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline import actions, delta_log, envelope
+from archiver_pipeline import actions, delta_log, envelope, format_version
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.errors import ArchiveError, Superseded
@@ -257,6 +257,7 @@ class Attempt:
         if (
             any(_number(now, item.app_id) != _number(then, item.app_id) for item in wanted)
             or state.metadata.get("id") != self._log.metadata.get("id")
+            or _format(state) != _format(self._log)
             or (taken and not taken <= set(self._archive.files(self._archive.table(state.version))["path"]))
         ):
             raise self._superseded()
@@ -274,6 +275,12 @@ class Attempt:
         with suppress(FileNotFoundError), self._archive.reached():
             return wanted in delta_log.commit(storage, version)
         return False
+
+
+def _format(state: LogState) -> str | None:
+    """The format of the archive: files that were written for one are not committed to the next."""
+    found: str | None = (state.metadata.get("configuration") or {}).get(format_version.PROPERTY)
+    return found
 
 
 def _number(transactions: Mapping[str, Transaction], app_id: str) -> int | None:

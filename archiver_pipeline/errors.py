@@ -14,6 +14,7 @@ ArchiverError
 ├── ArchiveError            the archive could not be read or written
 │   ├── StorageError        the folder is read-only, full or gone
 │   ├── ArchiveDamaged      the table's log cannot be read
+│   ├── FormatTooNew        a newer archiver made the archive, or upgraded it
 │   ├── Superseded          another run of the same lane, hour or follower committed first
 │   └── RangeRefused        an explicit range does not follow on from what is archived, or has no partition
 ├── FollowerError           what follows the archive could not take its messages
@@ -116,6 +117,10 @@ class StorageError(ArchiveError):
 
 class ArchiveDamaged(ArchiveError):
     """The table's log or a file it lists cannot be read."""
+
+
+class FormatTooNew(ArchiveError):
+    """The archive has a format that only a newer archiver knows; nothing of it was read or written."""
 
 
 class Superseded(ArchiveError):

@@ -11,6 +11,7 @@ from archiver_pipeline import erasure_plan
 from archiver_pipeline.archive import archive_of
 from archiver_pipeline.errors import KafkaError
 from archiver_pipeline.followers.lag import FollowerLag, lags
+from archiver_pipeline.format_version import version_of
 from archiver_pipeline.formats.waits import Wait, Waits
 from archiver_pipeline.hours import count_hours
 from archiver_pipeline.kafka import Cluster
@@ -87,6 +88,7 @@ class Status:
         archive: its folder, an absolute path.
         time: when this was found out, UTC.
         version: the table's version, None where there is no archive yet.
+        format: the version of the archive's format, None as `version`.
         files, bytes, types: what the table lists, and how many types its files are of.
         hours, sealed_hours: how many hours its files are of, and how many of these are sealed.
         partitions: every partition of the wanted topics, and all others that the archive has.
@@ -105,6 +107,7 @@ class Status:
     archive: str
     time: datetime
     version: int | None
+    format: int | None
     files: int
     bytes: int
     types: int
@@ -139,6 +142,7 @@ class Status:
             "archive": self.archive,
             "time": _iso(self.time),
             "version": self.version,
+            "format": self.format,
             "messages": self.messages,
             "files": self.files,
             "bytes": self.bytes,
@@ -201,6 +205,7 @@ def status(settings: Settings) -> Status:
         archive=archive.uri,
         time=now,
         version=version,
+        format=None if version is None else version_of(archive.standing()[0].metadata, archive.uri),
         files=files,
         bytes=size,
         types=types,

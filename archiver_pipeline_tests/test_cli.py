@@ -168,7 +168,7 @@ def test_status_as_lines_and_as_json(archiver: Run, archived: Archived, topic_na
     done = archiver("status")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"archive {archived.path}: table version {archived.version()}, 3 messages in ")
+    assert lines[0].startswith(f"archive {archived.path}: table version {archived.version()}, format 1, 3 messages in ")
     assert f"{topic_name}/0: next 3, end 3, lag 0, messages 3" in lines
     assert "total lag 0" in lines
     assert "no gaps" in lines

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from archiver_pipeline.cli import backfill, erase, export, generate, metrics, replay, sql, status, tail, verify
+from archiver_pipeline.cli import backfill, doctor, erase, export, generate, metrics, replay, sql, status, tail, verify
 from archiver_pipeline.cli.shell import SqlError
 from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError
 from archiver_pipeline.logs import JSON, handler, wanted_format
@@ -114,6 +114,7 @@ def options(
 
 
 app.command("status")(status.command)
+app.command("doctor")(doctor.command)
 app.command("verify")(verify.command)
 app.command("backfill")(backfill.command)
 app.command("replay")(replay.command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.archive import Archive
+from archiver_pipeline.errors import ArchiveError, FormatTooNew, SettingsError
 from archiver_pipeline.files import OnProgress
+
+log = logging.getLogger(__name__)
 
 PLAIN_SECONDS = 10.0
 """How often progress is a line where there is no terminal."""
@@ -20,6 +24,23 @@ PLAIN_SECONDS = 10.0
 def print_json(content: Any) -> None:
     """Print one JSON document on standard output."""
     print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def check_format(archive: Archive) -> None:
+    """Refuse an archive of a newer format; whatever else is wrong with its log is not the concern of those who ask.
+
+    Raises:
+        FormatTooNew: a newer archiver made it, or has upgraded it.
+    """
+    waiting, archive.storage = archive.storage, archive.storage.hasty()
+    try:
+        archive.ledger()
+    except FormatTooNew:
+        raise
+    except ArchiveError as error:
+        log.info("the format of the archive is not known: %s", error)
+    finally:
+        archive.storage = waiting
 
 
 def times(start: str, end: str, *, every: bool) -> tuple[datetime | None, datetime | None]:

@@ -30,11 +30,14 @@ def command(
     if as_csv and as_json:
         raise typer.BadParameter("a result is either CSV or JSON", param_hint="--csv --json")
     from archiver_pipeline.archive import archive_of
+    from archiver_pipeline.cli.output import check_format
     from archiver_pipeline.cli.shell import Shell, View
     from archiver_pipeline.settings import load
 
     settings = load()
-    view = View(settings.view_path, archive_of(settings).storage.attach)
+    archive = archive_of(settings)
+    check_format(archive)
+    view = View(settings.view_path, archive.storage.attach)
     if query is None and sys.stdin.isatty():
         Shell(view, "csv" if as_csv else "json" if as_json else "table").run()
     else:

@@ -23,12 +23,12 @@ def command(
     follows the archive is behind it, and which messages wait for a schema of the registry. Where the broker or a
     follower does not answer, or a message waits, all else is shown all the same, and the exit code is 1.
 
-    **JSON**: archive, time, version, messages, files, bytes, types, hours, sealed_hours, lag, partitions (topic,
-    topic_id, partition, first, next, end, lag, messages), last_batch (version, time, messages, bytes, files, seconds,
-    run_id, messages_per_second), age_seconds, rates (minutes, batches, messages_per_second, bytes_per_second), gaps
-    (time, topic, topic_id, partition, start, end, reason), given_up, interrupted_erasures, followers (name, lag, hours,
-    error), waits (topic, topic_id, partition, offset, schema, registry, why, since), warnings, broker_error. What is
-    not known is null.
+    **JSON**: archive, time, version, format, messages, files, bytes, types, hours, sealed_hours, lag, partitions
+    (topic, topic_id, partition, first, next, end, lag, messages), last_batch (version, time, messages, bytes, files,
+    seconds, run_id, messages_per_second), age_seconds, rates (minutes, batches, messages_per_second,
+    bytes_per_second), gaps (time, topic, topic_id, partition, start, end, reason), given_up, interrupted_erasures,
+    followers (name, lag, hours, error), waits (topic, topic_id, partition, offset, schema, registry, why, since),
+    warnings, broker_error. What is not known is null.
 
     **Examples**
 
@@ -60,8 +60,9 @@ def _print(found: Status) -> None:
         print(f"no archive yet at {found.archive}: the first run makes it")
     else:
         print(
-            f"archive {found.archive}: table version {found.version}, {found.messages:,} messages in {found.files:,} "
-            f"files of {found.types:,} types, {size(found.bytes)}; {found.hours:,} hours, {found.sealed_hours:,} sealed"
+            f"archive {found.archive}: table version {found.version}, format {found.format}, {found.messages:,} "
+            f"messages in {found.files:,} files of {found.types:,} types, {size(found.bytes)}; {found.hours:,} hours, "
+            f"{found.sealed_hours:,} sealed"
         )
     _print_partitions(found.partitions)
     if found.lag is not None:

@@ -9,7 +9,14 @@ from archiver_pipeline.batch import Archiver, Batch
 from archiver_pipeline.defs import checks, metadata
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
 from archiver_pipeline.defs.runs import heartbeat
-from archiver_pipeline.errors import AccessDenied, ArchiveError, ArchiverError, RangeRefused, SettingsError
+from archiver_pipeline.errors import (
+    AccessDenied,
+    ArchiveError,
+    ArchiverError,
+    FormatTooNew,
+    RangeRefused,
+    SettingsError,
+)
 from archiver_pipeline.follow import drain, stay
 from archiver_pipeline.plan import OffsetRange, TopicPartition
 from archiver_pipeline.planner import Targets
@@ -19,6 +26,7 @@ GROUP = "archive"
 OP = "archive_batches"
 """The step's name, under which run config has its place; a job and a step cannot share one."""
 
+_RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 PASS_SECONDS = 600.0
 """After this long a run of the sensor begins no further batch; the next tick starts another."""
 
@@ -63,6 +71,12 @@ def topic_assets() -> list[dg.AssetSpec]:
     ]
 
 
+def _again(context: dg.AssetExecutionContext) -> dg.RetryRequested:
+    """Ask for another try. A policy of the asset would try again, too, after the run was asked to end."""
+    seconds = _RETRIES.calculate_delay(context.retry_number + 1)
+    return dg.RetryRequested(max_retries=_RETRIES.max_retries, seconds_to_wait=seconds)
+
+
 def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
     """The assets `messages` and `archive_view` with the checks on `messages`."""
 
@@ -89,7 +103,6 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
         check_specs=checks.SPECS,
         # Makes every output optional: a run with nothing to archive reports nothing.
         can_subset=True,
-        retry_policy=dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
     )
     def archive_messages(
         context: dg.AssetExecutionContext, config: ArchiveConfig, archiver: ArchiverResource
@@ -103,8 +116,13 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
         except ArchiverError as error:
             # Credentials that are refused stay so; without one topic that is forbidden, the others go on.
             is_refused = isinstance(error, AccessDenied) and error.topic is None
-            may_retry = not is_refused and not isinstance(error, RangeRefused | SettingsError)
-            raise dg.Failure(settings().mask(str(error)), allow_retries=may_retry) from error
+            may_retry = not is_refused and not isinstance(error, RangeRefused | SettingsError | FormatTooNew)
+            failure = dg.Failure(settings().mask(str(error)), allow_retries=may_retry)
+            if may_retry:
+                raise _again(context) from failure
+            raise failure from error
+        except Exception as error:
+            raise _again(context) from error
         yield from ()
 
     return archive_messages

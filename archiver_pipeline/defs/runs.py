@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
+from archiver_pipeline.ending import end_in_time
 from archiver_pipeline.steps import OnStep
 
 SILENT_SECONDS = 300.0
@@ -94,7 +95,9 @@ def last_sign(instance: dg.DagsterInstance, record: RunRecord) -> float:
 
 
 def heartbeat(context: dg.OpExecutionContext | dg.AssetExecutionContext, what: str) -> OnStep:
-    """Log a line now and then during long steps: the sensors take a run that says nothing for dead."""
+    """Log a line now and then during long steps: the sensors take a run that says nothing for dead. From here on the
+    process ends in time when it is asked to."""
+    end_in_time()
     last = time.monotonic()
 
     def on_step(name: str) -> None:

@@ -30,6 +30,7 @@ class Deployment:
         home: `DAGSTER_HOME`.
         settings: the environment variables that make it.
         archived: the archive, to be compared with Kafka.
+        processes: what starts its programs.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Deployment:
             **{name: str(value) for name, value in settings.items()},
         }
         self.archived = Archived(folder, bootstrap_servers, *topics)
-        self._processes = processes
+        self.processes = processes
 
     @property
     def variables(self) -> dict[str, str]:
@@ -75,7 +76,7 @@ class Deployment:
 
     def dagster(self, *arguments: str, seconds: float = 120) -> Ended:
         """Run `dagster` with these arguments."""
-        return self._processes.run(["-m", "dagster", *arguments], self.variables, seconds)
+        return self.processes.run(["-m", "dagster", *arguments], self.variables, seconds)
 
     def _execute(self, job: str, op: str, config: dict[str, Any]) -> Ended:
         arguments = [*EXECUTE, job]
@@ -83,7 +84,7 @@ class Deployment:
             path = self.base / "run.json"
             path.write_text(json.dumps({"ops": {op: {"config": config}}}))
             arguments += ["-c", str(path)]
-        return self._processes.run(arguments, self.variables)
+        return self.processes.run(arguments, self.variables)
 
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:

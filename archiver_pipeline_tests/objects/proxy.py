@@ -19,9 +19,13 @@ Judge = Callable[[str, str], int]
 """Given method and path, not escaped, says what becomes of a request; it may take its time."""
 
 
+Headers = dict[str, str]
+
+
 @contextmanager
-def proxy(endpoint: str, judge: Judge) -> Iterator[str]:
-    """Listen on an address that is yielded; what `judge` says becomes of each request."""
+def proxy(endpoint: str, judge: Judge, alter: Callable[[Headers], Headers] = lambda headers: headers) -> Iterator[str]:
+    """Listen on an address that is yielded; what `judge` says becomes of each request, and `alter` has the headers of
+    each answer."""
     target = urlsplit(endpoint).netloc
 
     class Handler(QuietHandler):
@@ -35,7 +39,7 @@ def proxy(endpoint: str, judge: Judge) -> Iterator[str]:
                 answer = connection.getresponse()
                 content = answer.read()
                 if what == PASS:
-                    self._answer(answer.status, dict(answer.getheaders()), content)
+                    self._answer(answer.status, alter(dict(answer.getheaders())), content)
                 connection.close()
             if what == DENY or what >= 100:
                 text = _DENIED if what == 403 else _SLOW_DOWN

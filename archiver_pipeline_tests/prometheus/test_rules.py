@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from archiver_pipeline.metrics.catalogue import DEFINITIONS
 from archiver_pipeline_tests.debian import installed

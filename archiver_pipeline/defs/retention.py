@@ -1,0 +1,183 @@
+"""The sensor that lets Dagster forget runs after a time: nothing else removes them, and each is a file or many rows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunRecord, RunsFilter
+
+from archiver_pipeline.defs.resources import settings
+from archiver_pipeline.defs.runs import record_of
+from archiver_pipeline.defs.sensors import or_reason
+
+DAY_SECONDS = 86_400.0
+TICK_SECONDS = 1.5
+"""A tick works no longer: Dagster's daemon asks one sensor after the other, and new messages are not to wait for it."""
+
+INTERVAL_SECONDS = 60
+KEPT_NEWEST = 20
+"""So many of the newest finished runs of each job stay, however old they are: the UI has something to show of each."""
+
+AROUND_SECONDS = DAY_SECONDS
+"""So often the runs that had to stay are looked at again: an hour may have been sealed anew since."""
+
+_FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+_PAGE = 100
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far the runs have been looked at, as the cursor has it.
+
+    Attributes:
+        after: runs made up to then (seconds since 1970) are gone, or have to stay.
+        began: when the first of them was looked at.
+    """
+
+    after: float = 0.0
+    began: float = 0.0
+
+
+@dataclass
+class Kept:
+    """The runs that stay whatever their age; what is known of a job is asked for once."""
+
+    instance: dg.DagsterInstance
+    _newest: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def reason(self, record: RunRecord) -> str:
+        """Why a run has to stay, empty where it has not: it is one of the newest of its job, or the UI shows by it how
+        an asset, an hour or a check stands."""
+        run = record.dagster_run
+        if run.run_id in self._newest_of(run.job_name):
+            return "it is one of the newest of its job"
+        if any(self._is_latest(run.run_id, event) for event in self._materializations(run.run_id)):
+            return "it is the latest that made an asset, or an hour of it"
+        return ""
+
+    def _newest_of(self, job: str) -> frozenset[str]:
+        if job not in self._newest:
+            found = self.instance.get_run_records(RunsFilter(job_name=job, statuses=_FINISHED), limit=KEPT_NEWEST)
+            self._newest[job] = frozenset(record.dagster_run.run_id for record in found)
+        return self._newest[job]
+
+    def _materializations(self, run_id: str) -> list[dg.AssetMaterialization]:
+        """What a run has materialized, each asset and partition once."""
+        found: dict[tuple[dg.AssetKey, str | None], dg.AssetMaterialization] = {}
+        cursor: str | None = None
+        while True:
+            page = self.instance.get_records_for_run(
+                run_id, cursor=cursor, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION, limit=_PAGE
+            )
+            for record in page.records:
+                if (event := record.asset_materialization) is not None:
+                    found[event.asset_key, event.partition] = event
+            if not page.has_more:
+                return list(found.values())
+            cursor = page.cursor
+
+    def _is_latest(self, run_id: str, event: dg.AssetMaterialization) -> bool:
+        """Whether the newest materialization of an asset, or of one of its partitions, is that of a run."""
+        wanted = [event.partition] if event.partition is not None else None
+        newest = self.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=event.asset_key, asset_partitions=wanted), limit=1
+        ).records
+        return bool(newest) and newest[0].run_id == run_id
+
+
+def forget(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Remove a finished run with all of its events, the file that SQLite has for them, and what its steps left."""
+    # What a run left goes before the run itself: should this process be killed, the run comes up again.
+    shutil.rmtree(Path(instance.storage_directory()) / run_id, ignore_errors=True)
+    instance.event_log_storage.delete_events(run_id)
+    shard = getattr(instance.event_log_storage, "path_for_shard", None)
+    if shard is not None:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with suppress(FileNotFoundError):
+                Path(shard(run_id) + suffix).unlink()
+    instance.run_storage.delete_run(run_id)
+
+
+def purge(
+    instance: dg.DagsterInstance,
+    keep_days: float,
+    place: Place,
+    now: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[int, Place]:
+    """Forget runs that ended and were made more than `keep_days` ago, the oldest first, for `TICK_SECONDS`.
+
+    Args:
+        instance: Dagster's own record.
+        keep_days: how long runs are kept.
+        place: where the last tick stopped.
+        now: seconds since 1970.
+        clock: by which the tick is timed.
+
+    Returns:
+        How many are forgotten, and the place for the next tick.
+    """
+    ends, kept, gone = clock() + TICK_SECONDS, Kept(instance), 0
+    if not 0 <= now - place.began < AROUND_SECONDS:
+        place = Place(0.0, now)
+    until = now - keep_days * DAY_SECONDS
+    while True:
+        wanted = RunsFilter(statuses=_FINISHED, created_after=_moment(place.after), created_before=_moment(until))
+        page = instance.get_run_records(wanted, limit=_PAGE, order_by="create_timestamp", ascending=True)
+        for record in page:
+            if not kept.reason(record):
+                forget(instance, record.dagster_run.run_id)
+                gone += 1
+            # Runs of the very same moment may be left for the next time around.
+            place = Place(record.create_timestamp.timestamp(), place.began)
+            if clock() > ends:
+                return gone, place
+        if len(page) < _PAGE:
+            return gone, place
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(max(0.0, seconds), UTC)
+
+
+def retention_sensor() -> dg.SensorDefinition:
+    """The sensor; it starts no run."""
+
+    @dg.sensor(
+        name="retention_sensor",
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Forgets runs that ended ARCHIVER_KEEP_RUNS_DAYS ago, a few at a time.",
+    )
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return or_reason(context, _tick)
+
+    return evaluate
+
+
+def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    days = settings().keep_runs_days
+    if days == 0:
+        return dg.SensorResult(skip_reason="ARCHIVER_KEEP_RUNS_DAYS is 0: runs are kept for ever", cursor=None)
+    gone, place = purge(record_of(context), days, _recall(context.cursor), time.time())
+    told = (
+        f"{gone} runs older than {days:g} days are gone" if gone else f"no run older than {days:g} days is left to go"
+    )
+    return dg.SensorResult(skip_reason=told, cursor=json.dumps(asdict(place)))
+
+
+def _recall(cursor: str | None) -> Place:
+    """Read a cursor; one that somebody edited counts as none."""
+    try:
+        stored = json.loads(cursor or "{}")
+        return Place(max(0.0, float(stored["after"])), float(stored["began"]))
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return Place()

@@ -1,0 +1,46 @@
+"""The end of a run that was asked to end: at the next moment that Python has its turn, or at the latest in seconds.
+
+Python handles a signal when the main thread comes back from whatever library it called, and a store that does not
+answer is waited for in one call of half a minute. Whoever asks (Kubernetes, systemd) may kill before that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from functools import cache
+
+LIMIT_SECONDS = 8.0
+"""So long after SIGTERM or SIGINT the process is ended as by SIGKILL, which a run stands at any moment."""
+
+_ENDS = (signal.SIGTERM, signal.SIGINT)
+
+
+@cache
+def end_in_time() -> None:
+    """Have this process end in time once it is asked to, whatever its main thread is at. In any other thread than the
+    main one it does nothing: such a run is not asked by signals."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    before = signal.set_wakeup_fd(here.fileno(), warn_on_full_buffer=False)
+    if before >= 0:
+        signal.set_wakeup_fd(before)  # Somebody else's, such as an event loop's: it is for that to end.
+        here.close()
+        there.close()
+        return
+    threading.Thread(target=_watch, args=(here, there), name="ending", daemon=True).start()
+
+
+def _watch(here: socket.socket, there: socket.socket) -> None:
+    """Wait for a signal, then end the process unless it ends by itself. `here` is held, so that it stays open."""
+    while (number := there.recv(1)[0]) not in _ENDS:
+        continue
+    time.sleep(LIMIT_SECONDS)
+    os.write(2, f"this process was asked to end {LIMIT_SECONDS:.0f} s ago and is ended now: nothing is lost\n".encode())
+    del here
+    os._exit(128 + number)
