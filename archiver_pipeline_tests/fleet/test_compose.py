@@ -112,7 +112,7 @@ def project(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Ite
         addresses = {
             "kafka:9092": kafka.bootstrap_servers,
             "http://bucket": f"http://{HOST}",
-            "@mysql/": f"@{HOST}:{mariadb.port}/",
+            "mysql/archive": f"{HOST}:{mariadb.port}/archive",
             "postgres": HOST,
             "5432": str(postgres.port),
             "0.0.0.0": HOST,
