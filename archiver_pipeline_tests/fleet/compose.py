@@ -71,5 +71,5 @@ class Local:
 
     def _local(self, text: str) -> str:
         for there, here in self._addresses.items():
-            text = re.sub(rf"(?<![\w.]){re.escape(there)}(?![\w.])", lambda _, here=here: here, text)
+            text = here.join(re.split(rf"(?<![\w.]){re.escape(there)}(?![\w.])", text))
         return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,14 @@ def test_the_image_installs_a_part_of_what_is_tested() -> None:
     names = {pin.split("==")[0] for pin in image}
     assert not names & {"pytest", "mypy", "ruff", "hypothesis", "matplotlib", "hatchling", "pip"}
     assert {"dagster", "dagster-celery", "dagster-k8s", "dagster-postgres", "polars", "redis"} <= names
+
+
+def test_daemon_and_workers_agree_on_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher and the workers have the same settings of Celery, and the workers take the same variables."""
+    config = dagster_yaml("celery")["run_launcher"]["config"]
+    for name in ("CELERY_BROKER_URL", "CELERY_RESULTS_URL"):
+        monkeypatch.setenv(name, name)
+    workers = runpy.run_path(str(DEPLOY / "celery" / "dagster_celery_config.py"))
+    assert {name: workers[name] for name in config["config_source"]} == config["config_source"]
+    assert workers["broker_url"] == config["broker"]["env"]
+    assert workers["result_backend"] == config["backend"]["env"]

@@ -65,9 +65,11 @@ def launcher(tmp_path: Path) -> K8sRunLauncher:
         "job_image": "archiver-pipeline:0.1.0",
         "job_namespace": "archiver",
     }
-    checked = process_config(resolve_to_config_type(K8sRunLauncher.config_type()), config)
+    schema = resolve_to_config_type(K8sRunLauncher.config_type())  # type: ignore[no-untyped-call]
+    checked = process_config(schema, config)
     assert checked.success, checked.errors
-    return K8sRunLauncher.from_config_value(None, checked.value)
+    made: K8sRunLauncher = K8sRunLauncher.from_config_value(None, checked.value)  # type: ignore[no-untyped-call]
+    return made
 
 
 def settings() -> Settings:

@@ -1,4 +1,4 @@
-"""Settings of a Celery worker that executes Dagster's runs; the app `dagster_celery.app` takes them from the PYTHONPATH.
+"""Settings of a Celery worker for Dagster's runs; the app `dagster_celery.app` takes them from the PYTHONPATH.
 
 PYTHONPATH=deploy/celery celery --app dagster_celery.app worker --queues archive --concurrency 2 --hostname archive@%h
 """
@@ -13,7 +13,7 @@ broker_connection_retry_on_startup = True
 result_expires = 604_800
 # A run that waits is for whoever is free first, not for one that is at work.
 worker_prefetch_multiplier = 1
-# A run has a process of its own, as with Dagster's other launchers: none finds memory, settings or a priority of another.
+# A run has a process of its own, as with Dagster's other launchers: none finds memory or a priority of another.
 worker_max_tasks_per_child = 1
 worker_hijack_root_logger = False
 worker_send_task_events = False
