@@ -34,12 +34,12 @@ LABEL org.opencontainers.image.title="archiver" \
 # A uid by number, so that Kubernetes can see that it is not root. /data is BASE_DIR.
 RUN groupadd --gid 10001 archiver \
     && useradd --uid 10001 --gid 10001 --create-home archiver \
-    && install --directory --owner archiver --group archiver /data
+    && install --directory --owner archiver --group archiver /data /dagster
 COPY --from=build /app /app
 
 WORKDIR /app
 USER 10001:10001
-# Nothing is written but below BASE_DIR and /tmp: the root file system may be read-only.
+# Nothing is written but below BASE_DIR, DAGSTER_HOME and /tmp: the root file system may be read-only.
 ENV PATH=/app/.venv/bin:$PATH BASE_DIR=/data PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME /data
 EXPOSE 3000 4000 9464

@@ -29,6 +29,11 @@ def pins(path: Path) -> set[str]:
     return set(re.findall(r"^[\w.\[\],-]+==\S+", path.read_text(), re.MULTILINE))
 
 
+def _volumes(service: dict[str, Any]) -> list[str]:
+    """Where the volumes of a service that it may write to are mounted."""
+    return [volume.split(":")[1] for volume in service.get("volumes", ()) if not volume.endswith(":ro")]
+
+
 def dagster_yaml(name: str) -> dict[str, Any]:
     """The settings of Dagster in a folder of deploy/."""
     content: dict[str, Any] = yaml.safe_load((DEPLOY / name / "dagster.yaml").read_text())
@@ -53,7 +58,8 @@ def test_a_service_is_held_in_bounds(name: str) -> None:
     assert re.search(r":v?\d|archiver-pipeline:", service["image"]), service["image"]
     if name in OURS:
         assert service["read_only"]
-        assert service["tmpfs"]
+        places = [*(mount.split(":")[0] for mount in service["tmpfs"]), *_volumes(service)]
+        assert {service.get("environment", {}).get(name, "/tmp") for name in ("DAGSTER_HOME", "BASE_DIR")} <= {*places}
     else:
         assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
     if service.get("healthcheck") != {"disable": True}:
