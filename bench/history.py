@@ -25,6 +25,7 @@ from bench.results import record
 
 TOPIC = "history"
 TICKS = 15
+SLOW_MS = 50
 SENSORS = ("archive", "follow", "seal")
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     console = Console()
     with (
         KafkaBroker() as broker,
-        PostgresServer() as postgres,
+        PostgresServer(options={"log_min_duration_statement": SLOW_MS}) as postgres,
         tempfile.TemporaryDirectory(prefix="archiver-bench-") as folder,
     ):
         create_topic(broker.bootstrap_servers, TOPIC)
@@ -57,7 +58,9 @@ def main() -> None:
             before = _bytes(postgres, database)
             _multiply(postgres, database, given.runs)
             figures["bytes_per_1000_runs"] = round((_bytes(postgres, database) - before) / given.runs * 1000)
+            slow = _slow(postgres)
             figures["with"] = _measure(broker.bootstrap_servers, dev, made, given.turns)
+            figures[f"statements_over_{SLOW_MS}_ms"] = _slow(postgres) - slow
     console.print(figures)
     record("history", f"python -m bench.history --runs {given.runs} --turns {given.turns}", figures)
 
@@ -134,6 +137,11 @@ def _multiply(postgres: PostgresServer, database: str, runs: int) -> None:
             database,
         )
     postgres.ask("VACUUM ANALYZE", database)
+
+
+def _slow(postgres: PostgresServer) -> int:
+    """How many statements have taken longer than `SLOW_MS`."""
+    return (postgres.data / "server.log").read_text().count("  statement: ")
 
 
 def _bytes(postgres: PostgresServer, database: str) -> int:

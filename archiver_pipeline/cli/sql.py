@@ -39,7 +39,7 @@ def command(
 
     settings = load()
     archive = archive_of(settings)
-    if refresh:
+    if refresh and archive.exists():
         from archiver_pipeline.view import refresh as bring_up
 
         bring_up(settings.view_path, archive)

@@ -175,7 +175,8 @@ def test_other_servers_take_their_options(project: Project, kafka: KafkaBroker) 
     services = compose.load()["services"]
     named = {name.removeprefix("KAFKA_").lower().replace("_", ".") for name in services["kafka"]["environment"]}
     resource = ConfigResource(ConfigResource.Type.BROKER, "1")
-    answer = AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).describe_configs([resource])
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    answer = admin.describe_configs([resource])
     assert named <= answer[resource].result(LIMIT_SECONDS).keys()
     options = [*services["mysql"]["command"], "--verbose", "--help"]
     said = subprocess.run(
