@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -166,7 +167,8 @@ def test_it_archives_and_ends_in_time(project: Project) -> None:
     for name in STOPPED:
         code, took = project.stop(name)
         assert took < project.services[name].grace_seconds
-        assert code in (0, -15, 143), (name, code)
+        # Ended by itself, or by the signal; the code location had its runs to wait for.
+        assert code in ((0,) if name == "code" else (0, -signal.SIGTERM, 128 + signal.SIGTERM)), (name, code)
     project.processes.wait_until_none_lives(30)
 
 
