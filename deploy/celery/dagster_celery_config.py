@@ -15,5 +15,7 @@ result_expires = 604_800
 worker_prefetch_multiplier = 1
 # A run has a process of its own, as with Dagster's other launchers: none finds memory or a priority of another.
 worker_max_tasks_per_child = 1
+# What a run logs goes to standard error by itself.
 worker_hijack_root_logger = False
+worker_redirect_stdouts = False
 worker_send_task_events = False
