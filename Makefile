@@ -42,16 +42,25 @@ crash: $(INSTALLED) ## kill the archiver again and again, then prove that nothin
 sql: $(INSTALLED) ## SQL shell on the archive's view
 	@$(BIN)/archiver sql $(ARGS)
 
-up: ## Kafka, a producer and the archiver in containers; the UI is at http://localhost:3000
-	@docker compose up -d --build
+up: ## Kafka, a producer, the archiver and all that it works with in containers; waits until all of them are well
+	@docker compose up --detach --build --wait
+	@echo "Dagster     http://localhost:3000"
+	@echo "Grafana     http://localhost:3001"
+	@echo "Prometheus  http://localhost:9090"
+	@echo "SQL         docker compose exec code archiver sql"
 
 down: ## stop the containers, keep their data
 	@docker compose down
 
-lock: ## write requirements.lock anew from pyproject.toml (needs uv); ARGS=--upgrade takes newer releases
+lock: ## write requirements.lock, and the image's in deploy/, anew from pyproject.toml (needs uv); ARGS=--upgrade takes newer releases
 	@test -n "$(UV)" || { echo "make lock: needs uv, and there is none on PATH; install it, then run this again" >&2; exit 2; }
 	@$(UV) pip compile pyproject.toml --extra dev --extra deploy --quiet --output-file requirements.lock --generate-hashes --no-header \
 		--universal --python-version 3.11 --fork-strategy fewest --no-strip-extras $(ARGS)
+	@# The image's: the same versions, without what only development needs; and what builds the package.
+	@$(UV) pip compile pyproject.toml --extra deploy --constraint requirements.lock --quiet --output-file deploy/requirements.lock \
+		--generate-hashes --no-header --universal --python-version 3.11 --fork-strategy fewest --no-strip-extras --no-annotate
+	@printf 'hatchling\neditables\n' | $(UV) pip compile - --constraint requirements.lock --quiet --output-file deploy/build.lock \
+		--generate-hashes --no-header --universal --python-version 3.11 --fork-strategy fewest --no-annotate
 
 clean: ## remove what make and its tools have made; the archive stays
 	@rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

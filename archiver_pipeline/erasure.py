@@ -233,7 +233,9 @@ class Erasure:
         self._on_step("view")
         names = replaced(self.archive)
         # Anew: names of fields, which may tell of somebody, are only ever added to it.
-        view.refresh(self._settings.view_path, self.archive, self._look(), anew=True)
+        path = self._settings.view_path
+        if self._settings.kept_view is not None or path.exists():
+            view.refresh(path, self.archive, self._look(), anew=True)
         self._on_step("remove")
         return clean_all(self.archive, names, {"run_id": self._run_id})
 

@@ -14,9 +14,9 @@ PAUSE_SECONDS = 5.0
 
 
 class RunView:
-    """The DuckDB file of a run of one lane."""
+    """The DuckDB file of a run of one lane, or none (`path` None)."""
 
-    def __init__(self, path: Path, archive: Archive) -> None:
+    def __init__(self, path: Path | None, archive: Archive) -> None:
         self._path = path
         self._archive = archive
         self._batch: Batch | None = None
@@ -38,7 +38,7 @@ class RunView:
         Raises:
             StorageError: the file cannot be written.
         """
-        if not self._is_behind:
+        if not self._is_behind or self._path is None:
             return None
         version = view.refresh(self._path, self._archive, self._batch.look if self._batch else None)
         self._is_behind, self._shown = False, time.monotonic()

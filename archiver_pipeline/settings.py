@@ -45,7 +45,7 @@ from archiver_pipeline.setting_types import (
 log = logging.getLogger(__name__)
 
 ENV_PREFIX = "ARCHIVER_"
-_ONLY_IN_FILE = ("kafka", "types", "formats", "aggregates")
+_ONLY_IN_FILE = ("kafka", "types", "formats", "aggregates", "run_tags")
 
 
 class _Environment(EnvSettingsSource):
@@ -145,6 +145,11 @@ class Settings(RegistrySettings, OperationSettings):
     def view_path(self) -> Path:
         """The DuckDB file."""
         return self.base_dir.absolute() / "archive.duckdb"
+
+    @property
+    def kept_view(self) -> Path | None:
+        """The DuckDB file if it is kept up to date on this machine: a worker whose disk nobody asks needs none."""
+        return self.view_path if self.view == "on" else None
 
     @cached_property
     def aggregates_path(self) -> Path:

@@ -423,6 +423,18 @@ def test_sql_without_an_archive(archiver: Run) -> None:
     done = archiver("sql", "SELECT 1")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"archiver: there is no archive to query yet .+\n", done.stderr)
+    again = archiver("sql", "--refresh", "SELECT 1")
+    assert (again.returncode, again.stderr) == (1, done.stderr)
+
+
+def test_sql_on_another_machine(archiver: Run, archived: Archived, topic_name: str) -> None:
+    """Where no run has been, `--refresh` makes the DuckDB file, and where one was, brings it up to the archive."""
+    counted = ("sql", "--json", "--refresh", "SELECT count(*) AS n FROM messages")
+    archived.settings.view_path.unlink()
+    assert json.loads(archiver(*counted).stdout) == [{"n": 3}]
+    produce(archived.bootstrap_servers, topic_name, [Sent(b"{}")])
+    archived.archiver().batch()
+    assert json.loads(archiver(*counted).stdout) == [{"n": 4}]
 
 
 def test_sql_sees_new_batches(archived: Archived, topic_name: str, capsys: pytest.CaptureFixture[str]) -> None:

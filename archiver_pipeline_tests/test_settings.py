@@ -61,6 +61,8 @@ DEFAULTS = {
     "formats": {},
     "log_format": "text",
     "keep_runs_days": 30,
+    "view": "on",
+    "run_tags": {},
     "kafka": {},
 }
 
@@ -116,6 +118,7 @@ WRONG = [
     ("ARCHIVER_USERS", "some", "exact or approximate (default exact)"),
     ("ARCHIVER_TIME_PATH", "ts", PATHS),
     ("ARCHIVER_MINUTE_GRACE_SECONDS", "-1", f"{NUMBER} (default 120)"),
+    ("ARCHIVER_VIEW", "maybe", "on or off (default on)"),
     ("ARCHIVER_PAYLOAD_FORMAT", "avro", FORMATS),
     ("ARCHIVER_PAYLOAD_FORMAT", "registry", f"{FORMATS}, but ARCHIVER_REGISTRY_URL is not set"),
     ("ARCHIVER_REGISTRY_WAIT_SECONDS", "-1", "a number from 0 to 600 (default 60)"),
@@ -127,7 +130,21 @@ WRONG = [
     *(("ARCHIVER_RESULTS_TOPIC", value, RESULTS) for value in ("a b", "x" * 240, ".", "..")),
 ]
 
+TAGS = "archive, view, seal, backfill or follow, and for each the tags of its runs"
+
 WRONG_IN_FILE = [
+    ("run_tags.seals.x = 'y'", f"run_tags.seals in {{file}} is 'seals': allowed is {TAGS}"),
+    ("run_tags.seal = 3", f"run_tags.seal in {{file}} is 3: allowed is {TAGS}, but this is no table of tags"),
+    (
+        "run_tags.seal.'archiver/lane' = '1'",
+        f"run_tags.seal in {{file}} is {{{{'archiver/lane': '1'}}}}: allowed is {TAGS}, "
+        "but 'archiver/lane' is a tag of the archiver's own",
+    ),
+    (
+        "run_tags.seal.a = [1]",
+        f"run_tags.seal in {{file}} is {{{{'a': [1]}}}}: allowed is {TAGS}, "
+        "but the tag 'a' has neither text nor a table",
+    ),
     ("lanes = 'x'", "lanes in {file} is 'x': allowed is a whole number from 1 to 1000 (default 1)"),
     ("lanes = 2.5", "lanes in {file} is 2.5: allowed is a whole number from 1 to 1000 (default 1)"),
     ("topics = 3", f"topics in {{file}} is 3: allowed is {TOPICS}"),
@@ -289,7 +306,9 @@ def test_results_do_not_go_where_they_are_archived(monkeypatch: pytest.MonkeyPat
 def test_every_setting_has_a_wrong_value_tested() -> None:
     """A new setting comes with a sentence of what it allows, and with a test of it."""
     tested = {name.removeprefix("ARCHIVER_").lower() for name, *_ in WRONG}
-    assert tested | {"types", "formats", "aggregates", "kafka", *SECRET_FIELDS} == set(Settings.model_fields)
+    assert tested | {"types", "formats", "aggregates", "run_tags", "kafka", *SECRET_FIELDS} == set(
+        Settings.model_fields
+    )
     assert [name for name, info in Settings.model_fields.items() if not info.description] == ["kafka"]
 
 
@@ -463,7 +482,7 @@ def test_the_committed_file_shows_the_defaults_and_every_line_of_it_can_be_taken
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
     committed = (CHECKOUT / "archiver.toml").read_text("utf-8")
     assert tomllib.loads(committed) == {}
-    lines = re.findall(r"^# ((?:[a-z_]+|\"[^\"]+\") = .*|\[\[?[a-z]+\]\]?)$", committed, re.MULTILINE)
+    lines = re.findall(r"^# ((?:[a-z_]+|\"[^\"]+\") = .*|\[\[?[a-z_.]+\]\]?)$", committed, re.MULTILINE)
     write("\n".join(lines))
     settings = load()
     examples = {
@@ -474,6 +493,7 @@ def test_the_committed_file_shows_the_defaults_and_every_line_of_it_can_be_taken
             "clicks": "$.meta.kind",
         },
         "formats": {"orders": "registry", "^logs-.*": "json"},
+        "run_tags": {"archive": {"dagster-celery/queue": "archive"}},
         "registry_url": "http://localhost:8081",
         "aggregates": (
             Aggregate(

@@ -69,7 +69,8 @@ def command(
                     print(item.sentence(), flush=True)
         finally:
             if done:
-                view.refresh(settings.view_path, backfiller.archive)
+                if settings.kept_view is not None:
+                    view.refresh(settings.kept_view, backfiller.archive)
                 Sealer(settings).clean()
     faults = sum(item.fault is not None for item in done)
     if as_json:

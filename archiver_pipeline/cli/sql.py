@@ -12,13 +12,16 @@ def command(
     query: Annotated[str | None, typer.Argument(help="SQL to run; without it, standard input or a shell.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print results as CSV with a header.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON, an array of objects.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="First bring this machine's DuckDB file up to the archive.")
+    ] = False,
 ) -> None:
     """Query the archive with DuckDB: messages and a view for each type (types names them), offsets, batches, gaps,
     losses, erasures, hours and fields.
 
     With SQL as the argument or on standard input its results are printed. On a terminal a shell opens: statements end
     with ;, the tab key completes names, .help tells more. The file is opened read-only, and new batches are there from
-    one statement to the next.
+    one statement to the next. That is so on the machine where the archiver runs; elsewhere --refresh brings them.
 
     **Examples**
 
@@ -26,6 +29,7 @@ def command(
         archiver sql "SELECT type, count(*) FROM messages GROUP BY 1"
         archiver sql --csv "SELECT * FROM hours" > hours.csv
         echo "SELECT * FROM gaps" | archiver sql --json
+        archiver sql --refresh "SELECT count(*) FROM messages"
     """
     if as_csv and as_json:
         raise typer.BadParameter("a result is either CSV or JSON", param_hint="--csv --json")
@@ -37,6 +41,10 @@ def command(
     settings = load()
     archive = archive_of(settings)
     check_format(archive)
+    if refresh and archive.exists():
+        from archiver_pipeline.view import refresh as bring_up
+
+        bring_up(settings.view_path, archive)
     view = View(settings.view_path, archive.storage.attach)
     if query is None and sys.stdin.isatty():
         Shell(view, "csv" if as_csv else "json" if as_json else "table").run()

@@ -130,7 +130,7 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
 
 def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver: Archiver) -> None:
     """Archive the batches of one lane, and report each as it is committed."""
-    path = settings().view_path
+    path = settings().kept_view
     total = 0
     answers = checks.Answers(context.log_event, checks.PAUSE_SECONDS if config.stay_seconds > 0 else 0.0)
     shown = RunView(path, archiver.archive)
@@ -142,7 +142,7 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
                 context.log_event(event)
             answers.add(
                 list(checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages)),
-                None if version is None else metadata.view_made(path, version),
+                None if path is None or version is None else metadata.view_made(path, version),
             )
             context.log.info(
                 f"lane {batch.lane}: {batch.messages:,} messages in {batch.seconds:.1f} s, {batch.lag:,} left, "
@@ -156,13 +156,14 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
             )
     finally:
         version = shown.finish()
-        if version is not None:
+        if path is not None and version is not None:
             context.log_event(metadata.view_made(path, version))
     answers.tell()
     if total == 0:
         context.log.info(f"lane {archiver.lane}: nothing to archive")
-        # A run that was killed between its commit and the view left it behind.
-        view.refresh(path, archiver.archive)
+        if path is not None:
+            # A run that was killed between its commit and the view left it behind.
+            view.refresh(path, archiver.archive)
 
 
 def _batches(config: ArchiveConfig, archiver: Archiver, shown: RunView) -> Iterator[Batch]:

@@ -67,7 +67,12 @@ def follow_job() -> dg.JobDefinition:
         executor_def=dg.in_process_executor,
         description="Brings every follower up to the archive: aggregates and their topic, and other stores.",
         # To catch up with a large archive for the first time takes as long as it takes.
-        tags={"dagster/priority": "-1", "dagster/max_runtime": "0", "dagster/max_retries": "0"},
+        tags={
+            "dagster/priority": "-1",
+            "dagster/max_runtime": "0",
+            "dagster/max_retries": "0",
+            **settings().tags_of("follow"),
+        },
     )
     def follow_all() -> None:
         catch_up_all()

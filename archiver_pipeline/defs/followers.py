@@ -143,8 +143,8 @@ def _tell_hours(
     keys = [key_text(hour) for hour in follower.published[-_MOST_EVENTS:]]
     for key in keys:
         context.log_event(dg.AssetMaterialization(follower.name, partition=key, metadata=numbers))
-    path = settings().view_path
-    if keys or has_new_columns(path, follower.folder):
+    path = settings().kept_view
+    if path is not None and (keys or has_new_columns(path, follower.folder)):
         context.log_event(view_made(path, view.refresh(path, archive())))
     return keys
 

@@ -100,7 +100,8 @@ class HourReport:
         if not self._archive.exists():
             return
         # Always and first: files that were replaced may go only once the view names them no more.
-        version = view.refresh(settings().view_path, self._archive)
+        path = settings().kept_view
+        version = None if path is None else view.refresh(path, self._archive)
         fields = hour_checks.look(self._archive, [done.hour for done in waiting]) if waiting else {}
         for done in waiting:
             key = key_of(done.hour, self._partitions)
@@ -111,8 +112,8 @@ class HourReport:
                 self._log_event(hour_metadata.materialization(done, key, types))
             if done.is_new:
                 self._compared.extend(fields.get(done.hour, ()))
-        if waiting:
-            self._log_event(metadata.view_made(settings().view_path, version))
+        if waiting and path is not None and version is not None:
+            self._log_event(metadata.view_made(path, version))
 
 
 def sealed_hours(archive: Archive) -> list[tuple[Hour, int, int, int]]:

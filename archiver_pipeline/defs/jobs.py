@@ -6,6 +6,7 @@ import dagster as dg
 
 from archiver_pipeline.defs.hour_metadata import SEALED_HOURS
 from archiver_pipeline.defs.metadata import ARCHIVE_VIEW, MESSAGES
+from archiver_pipeline.defs.resources import settings
 from archiver_pipeline.defs.runs import KIND_TAG, REWRITE
 
 
@@ -18,7 +19,7 @@ def archive_job() -> dg.UnresolvedAssetJobDefinition:
         executor_def=dg.in_process_executor,
         description="Archives from the committed offsets to the end offsets seen at start, in bounded batches.",
         # A pass over a large backlog takes as long as it takes; the sensor's runs set a limit of their own.
-        tags={"dagster/max_runtime": "0"},
+        tags={"dagster/max_runtime": "0", **settings().tags_of("archive")},
     )
 
 
@@ -30,5 +31,5 @@ def backfill_job() -> dg.UnresolvedAssetJobDefinition:
         selection=dg.AssetSelection.assets(SEALED_HOURS).without_checks(),
         executor_def=dg.in_process_executor,
         description="Reads hours from Kafka again and mends what differs.",
-        tags={KIND_TAG: REWRITE, "dagster/priority": "-2"},
+        tags={KIND_TAG: REWRITE, "dagster/priority": "-2", **settings().tags_of("backfill")},
     )

@@ -61,7 +61,7 @@ def seal_job(partitions: dg.HourlyPartitionsDefinition) -> dg.JobDefinition:
         executor_def=dg.in_process_executor,
         description="Seals all closed hours, or those that the run config names.",
         # Sealing a large archive for the first time takes as long as it takes; the sensor's runs set a limit.
-        tags={KIND_TAG: REWRITE, "dagster/priority": "-1", "dagster/max_runtime": "0"},
+        tags={KIND_TAG: REWRITE, "dagster/priority": "-1", "dagster/max_runtime": "0", **settings().tags_of("seal")},
     )
     def seal() -> None:
         seal_hours()

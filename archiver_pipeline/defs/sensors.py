@@ -139,9 +139,10 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         else:
             reasons.append(f"lane {state.lane}: lag 0")
     idle = not requests and not busy
-    if idle and view.behind(current.view_path, archive(), log, _VIEW_SECONDS):
+    path = current.kept_view
+    if idle and path is not None and view.behind(path, archive(), log, _VIEW_SECONDS):
         # Once for each version: a run that finds the view up to date would change nothing.
-        requests.append(_request(states[0], current, run_key=f"view of version {ledger.version}"))
+        requests.append(_request(states[0], current, f"view of version {ledger.version}", current.tags_of("view")))
     counted = f"{len(found)} partitions of {len(look.topics)} topics"
     return dg.SensorResult(
         run_requests=requests,
@@ -167,7 +168,9 @@ def _waiting_since(cursor: str | None) -> dict[int, float]:
         return {}
 
 
-def _request(state: LaneState, current: Settings, run_key: str | None = None) -> dg.RunRequest:
+def _request(
+    state: LaneState, current: Settings, run_key: str | None = None, more: Mapping[str, str] | None = None
+) -> dg.RunRequest:
     return dg.RunRequest(
         # For messages there is none: a key is spent even if its run fails.
         run_key=run_key,
@@ -179,6 +182,7 @@ def _request(state: LaneState, current: Settings, run_key: str | None = None) ->
             "dagster/max_runtime": str(round(current.run_seconds + PASS_SECONDS + _RUN_LIMIT_SECONDS)),
             # The next tick asks anew for what a killed run left; Dagster's own retry would do the same beside it.
             "dagster/max_retries": "0",
+            **(more or {}),
         },
     )
 

@@ -117,6 +117,31 @@ def test_a_view_that_lacks_a_commit_is_brought_up_to_date(
     assert "lag 0" in sensor.skips()
 
 
+def test_a_view_is_mended_only_where_it_is_kept(
+    deploy: MakeDeployment, ticks: MakeTicks, topic_name: str, tmp_path: Path
+) -> None:
+    """The run that brings the view of this machine up to date has the tags of `[run_tags.view]`, by which it comes
+    here; where `ARCHIVER_VIEW` is off, none is asked for, and a run that archives leaves no DuckDB file."""
+    toml = tmp_path / "archiver.toml"
+    toml.write_text('[run_tags]\narchive = {queue = "any", more = {a = 1}}\nview = {queue = "here"}\n')
+    deployment = deploy(topic_name, ARCHIVER_CONFIG=toml, ARCHIVER_VIEW="off")
+    create_topic(deployment.bootstrap_servers, topic_name)
+    produce(deployment.bootstrap_servers, topic_name, messages(5))
+    sensor = ticks(deployment)
+    (request,) = sensor.requests()
+    assert "queue" not in request.tags, "the job has it"
+    sensor.run(request)
+    archived = deployment.archived
+    newest = max((archived.path / "_delta_log").glob("*.json"))
+    os.utime(newest, (time.time() - 60,) * 2)
+    assert "lag 0" in sensor.skips()
+    assert not archived.settings.view_path.exists()
+    deployment.settings["ARCHIVER_VIEW"] = "on"
+    (request,) = ticks(deployment).requests()
+    assert request.tags["queue"] == "here"
+    assert request.run_key == f"view of version {archived.version()}"
+
+
 @pytest.mark.parametrize(("interval", "seconds"), [(10, 9), (5, 4), (60, 59), (2, 2), (0.2, 1), (7, 7)])
 def test_a_tick_is_due_before_the_daemon_looks(interval: float, seconds: int) -> None:
     """Dagster looks every five seconds: a tick that is due just then would now and then come five seconds late."""
