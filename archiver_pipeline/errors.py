@@ -6,6 +6,7 @@ ArchiverError
 ├── KafkaError              the broker refused or failed
 │   ├── BrokerUnavailable   no broker answered in time
 │   ├── AccessDenied        authentication or authorization refused
+│   ├── BatchUnreadable     what the broker has at an offset cannot be unpacked; its partition waits, others go on
 │   └── TopicChanged        a topic was deleted or made again while it was read
 ├── RegistryError           a message needs a schema that cannot be had; nothing was committed
 │   ├── RegistryUnavailable the Schema Registry does not answer, fails, or refuses access
@@ -84,6 +85,10 @@ class BrokerUnavailable(KafkaError):
 
 class AccessDenied(KafkaError):
     """The broker refused the credentials, or they do not allow the request."""
+
+
+class BatchUnreadable(KafkaError):
+    """What the broker has at an offset cannot be unpacked: broken, or too large for the limit; its partition waits."""
 
 
 class TopicChanged(KafkaError):
