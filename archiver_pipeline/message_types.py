@@ -104,9 +104,10 @@ def _by_path(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConne
     """The type of each JSON text; null stays null."""
     import polars as pl
 
-    if len(values) > 1 and (values.str.len_bytes().max() or 0) > _LARGE and values.estimated_size() > _SLICE_BYTES:
-        numbers = values.str.len_bytes().fill_null(0).cast(pl.Int64).cum_sum() // _SLICE_BYTES
-        return pl.concat(_by_path(values.slice(*place), rule, connection) for place in _runs(numbers))
+    sizes = values.str.len_bytes().cast(pl.Int64).fill_null(0)
+    if len(values) > 1 and sizes.sum() > _SLICE_BYTES and (sizes > _LARGE).any():
+        slices = _runs(sizes.cum_sum() // _SLICE_BYTES)
+        return pl.concat([_by_path(values.slice(*place), rule, connection) for place in slices])
     connection.register("texts", pl.DataFrame({"value": values}).to_arrow(compat_level=pl.CompatLevel.oldest()))
     path = rule.json_path.replace("'", "''")
     answer = connection.sql(

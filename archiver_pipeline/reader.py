@@ -67,8 +67,8 @@ thousand times their size, and many of them at once are more than any memory; at
 
 _NOT_UNPACKED = frozenset({"_BAD_COMPRESSION", "_BAD_MSG", "_NOT_IMPLEMENTED", "INVALID_MSG", "_UNDERFLOW"})
 _UNPACKING = (
-    "All other partitions go on. Where it is too large unpacked, raise KAFKA_RECEIVE_MESSAGE_MAX_BYTES, up to 2147483647,"
-    " and the memory with it; else delete it with kafka-delete-records.sh, and the view gaps will name it"
+    "All other partitions go on. Where it is too large unpacked, raise KAFKA_RECEIVE_MESSAGE_MAX_BYTES, up to"
+    " 2147483647, and the memory with it; else delete it with kafka-delete-records.sh, and the view gaps will name it"
 )
 
 

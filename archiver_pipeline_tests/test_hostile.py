@@ -112,7 +112,7 @@ def test_what_cannot_be_unpacked_waits_alone(
     produce(bootstrap_servers, topic_name, [*numbered(range(5, 9)), *numbered(range(9), partition=1)])
     small = {"fetch.max.bytes": "1000000", "message.max.bytes": "1000000", "receive.message.max.bytes": "1001000"}
     archived = Archived(tmp_path, bootstrap_servers, topic_name, kafka=small)
-    with pytest.raises(BatchUnreadable, match="cannot be unpacked: .*KAFKA_RECEIVE_MESSAGE_MAX_BYTES") as raised:
+    with pytest.raises(BatchUnreadable, match=r"cannot be unpacked: .*KAFKA_RECEIVE_MESSAGE_MAX_BYTES") as raised:
         archived.run()
     assert (raised.value.topic, raised.value.partition, raised.value.start) == (topic_name, 0, 5)
     assert archived.next_offsets(topic_name) == {0: 5, 1: 9}

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from archiver_pipeline.cli import backfill, erase, export, generate, replay, sql, status, tail, verify
 from archiver_pipeline.cli.shell import SqlError
 from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError
+from archiver_pipeline.visible import one_line, visible
 
 GOOD, FAULT, WRONG_USAGE = 0, 1, 2
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -52,8 +53,17 @@ class Commands(TyperGroup):
 def _say(error: ArchiverError, code: int) -> int:
     """Print an error as one line, but for SQL, where a line shows the place."""
     text = str(error) if isinstance(error, SqlError) else " ".join(str(error).split())
-    typer.echo(f"archiver: {text}", err=True)
+    typer.echo(f"archiver: {visible(text)}", err=True)
     return code
+
+
+class OneLine(logging.Formatter):
+    """Writes a message as one line: a name in it cannot make up a second one, nor control a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of a record, whose traceback, if there is one, comes behind it."""
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
 
 
 app = typer.Typer(
@@ -101,9 +111,11 @@ def options(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(message)s" if verbose else "archiver: %(message)s",
     )
+    handler = logging.getLogger().handlers[0]
+    handler.setFormatter(OneLine(handler.formatter._fmt if handler.formatter else None))
     if not verbose:
         # The errors that are raised say what librdkafka complained of.
-        logging.getLogger().handlers[0].addFilter(lambda record: record.msg != _LIBRDKAFKA)
+        handler.addFilter(lambda record: record.msg != _LIBRDKAFKA)
 
 
 app.command("status")(status.command)
