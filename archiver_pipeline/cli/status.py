@@ -20,6 +20,8 @@ def command(
 ) -> None:
     """Show how far the archive is, and how far Kafka has run ahead of it.
 
+    Without ARCHIVER_TOPICS it shows what the archive has, and asks no broker.
+
     For each topic partition: the next offset to archive, the end offset (the last stable one), the lag between them and
     the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types, and how far what
     follows the archive is behind it, and which messages wait for a schema of the registry. Where the broker or a

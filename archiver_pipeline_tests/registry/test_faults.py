@@ -121,7 +121,7 @@ def test_a_batch_waits_for_its_schema(
         (batch,) = archived.run()
     assert batch.types == {"order": 1}
     assert len(asked) == len(answers) + 1
-    assert list(Waits(tmp_path).present({})) == []
+    assert list(Waits(archived.settings).present({})) == []
     said = [record.getMessage() for record in caplog.records if topic_name in record.getMessage()]
     assert any(f"{topic_name}, partition 0, offset 0 waits: {url} answered {answers[0][0]}" in text for text in said)
     assert f"{topic_name}, partition 0 goes on: schema {schema} is there" in said
@@ -209,7 +209,8 @@ def test_a_run_that_is_stopped_does_not_wait(
     create_topic(bootstrap_servers, topic_name)
     send(bootstrap_servers, topic_name, framed(UNKNOWN, b""))
     settings = decoded_settings(registry.url, registry_wait_seconds=600)
-    archiver = Archived(tmp_path, bootstrap_servers, topic_name, **settings).archiver()
+    archived = Archived(tmp_path, bootstrap_servers, topic_name, **settings)
+    archiver = archived.archiver()
     planned = archiver._planner.plan({}, None)
     assert planned is not None
     reading = archiver._start(planned, set)
@@ -223,7 +224,7 @@ def test_a_run_that_is_stopped_does_not_wait(
 
     taking = threading.Thread(target=take)
     taking.start()
-    wait_for("the batch to wait", lambda: list(Waits(tmp_path).present({})) != [])
+    wait_for("the batch to wait", lambda: list(Waits(archived.settings).present({})) != [])
     reading.stop()
     taking.join(10)
     assert not taking.is_alive()
