@@ -12,6 +12,7 @@ from archiver_pipeline.client import Complaints, Refused, client_properties
 from archiver_pipeline.collector import uncollected
 from archiver_pipeline.copies import Copies, within, without
 from archiver_pipeline.errors import BatchUnreadable, BrokerUnavailable, TopicChanged
+from archiver_pipeline.fetching import CAREFUL, PROPERTIES, TUNED
 from archiver_pipeline.frames import bounds, header_bytes, header_series, headers_of, timestamp_types
 from archiver_pipeline.kafka import Cluster, same_topic
 from archiver_pipeline.plan import RETENTION, Gap, OffsetRange
@@ -39,31 +40,6 @@ _LEAST_BYTES = 1024**2
 
 _FULL = 0.05
 """A batch that has less than this share of its bytes left is full."""
-
-_PROPERTIES = {
-    "group.id": "archiver",
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "enable.partition.eof": True,
-    "auto.offset.reset": "error",
-    "isolation.level": "read_committed",
-}
-_TUNED = {
-    # An answer is unpacked as a whole: librdkafka's 50 MB of well-compressed messages would be more than a gigabyte,
-    "fetch.max.bytes": "4000000",
-    # and a single batch of them must not be taken for a broken one.
-    "receive.message.max.bytes": "1000000000",
-    "fetch.queue.backoff.ms": "5",
-    "fetch.wait.max.ms": "50",
-    "queued.max.messages.kbytes": "32768",
-    "queued.min.messages": "200000",
-}
-"""Faster than librdkafka's defaults by a factor of five (the queue's back-off alone), and bounded in memory. The broker
-tells the end of a partition by an empty answer, for which it waits half a second unless told otherwise."""
-
-_CAREFUL = {"fetch.message.max.bytes": "1"}
-"""A broker always sends a whole batch of messages, and so one and no more. Well-compressed ones can be unpacked to ten
-thousand times their size, and many of them at once are more than any memory; at about half the speed."""
 
 _NOT_UNPACKED = frozenset({"_BAD_COMPRESSION", "_BAD_MSG", "_NOT_IMPLEMENTED", "INVALID_MSG", "_UNDERFLOW"})
 _UNPACKING = (
@@ -102,7 +78,7 @@ class RangeReader:
         self._max_bytes = max_bytes
         self._copies = [within((copies or {}).get(item.range.at, ()), item.range) for item in self.progress]
         self._stall_seconds = stall_seconds
-        self._tuned = {**_TUNED, **(_CAREFUL if careful else {})}
+        self._tuned = {**TUNED, **(CAREFUL if careful else {})}
         self._index: dict[tuple[str | None, int | None], int] = {
             (item.range.at.topic, item.range.at.partition): n for n, item in enumerate(self.progress)
         }
@@ -127,7 +103,7 @@ class RangeReader:
         from confluent_kafka import Consumer, KafkaException
 
         theirs = client_properties(self._cluster.settings.kafka_properties, self._complaints)
-        consumer = Consumer({**self._tuned, **theirs, **_PROPERTIES})
+        consumer = Consumer({**self._tuned, **theirs, **PROPERTIES})
         try:
             with uncollected():
                 while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > self._max_bytes * _FULL:
