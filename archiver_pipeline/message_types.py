@@ -105,9 +105,16 @@ def _by_path(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConne
     import polars as pl
 
     sizes = values.str.len_bytes().cast(pl.Int64).fill_null(0)
-    if len(values) > 1 and sizes.sum() > _SLICE_BYTES and (sizes > _LARGE).any():
-        slices = _runs(sizes.cum_sum() // _SLICE_BYTES)
-        return pl.concat([_by_path(values.slice(*place), rule, connection) for place in slices])
+    if len(values) < 2 or sizes.sum() <= _SLICE_BYTES or not (sizes > _LARGE).any():
+        return _read(values, rule, connection)
+    slices = _runs(sizes.cum_sum() // _SLICE_BYTES)
+    return pl.concat([_read(values.slice(*place), rule, connection) for place in slices])
+
+
+def _read(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConnection) -> pl.Series:
+    """The type of each JSON text, all of them read at once; null stays null."""
+    import polars as pl
+
     connection.register("texts", pl.DataFrame({"value": values}).to_arrow(compat_level=pl.CompatLevel.oldest()))
     path = rule.json_path.replace("'", "''")
     answer = connection.sql(
