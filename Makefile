@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint bench bench-quick bench-peers crash sql up down lock clean clean-data
+.PHONY: help demo dev test lint audit bench bench-quick bench-peers crash sql up down lock clean clean-data
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+audit: $(INSTALLED) ## the locked dependencies: pins and hashes, then known vulnerabilities (asks the index and its advisories)
+	@$(BIN)/python -m pytest -q -n 0 archiver_pipeline_tests/test_lock.py
+	@$(PYTHON) -m venv .cache/audit && .cache/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@.cache/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 bench: $(INSTALLED) ## the benchmark
 	@$(BIN)/python -m bench $(ARGS)

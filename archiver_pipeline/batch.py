@@ -11,7 +11,14 @@ from functools import partial
 from archiver_pipeline.archive import archive_of
 from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.batch_info import BatchInfo
-from archiver_pipeline.errors import ArchiveError, ArchiverError, RegistryError, Superseded, TopicChanged
+from archiver_pipeline.errors import (
+    ArchiveError,
+    ArchiverError,
+    BatchUnreadable,
+    RegistryError,
+    Superseded,
+    TopicChanged,
+)
 from archiver_pipeline.formats.held import Held
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import caught_up_transaction, gap_transaction, offset_transactions
@@ -84,6 +91,7 @@ class Archiver:
         self._held = Held(settings.is_registry)
         self._planner = Planner(settings, lane, self.cluster, self._held.within)
         self._next: Reading | None = None
+        self._careful = False
 
     def look(self) -> Look:
         """Ask the broker how far it is, and warn once of each topic that cannot be read."""
@@ -100,16 +108,17 @@ class Archiver:
     def batch(self, targets: Targets | None = None, *, read_on: bool = False) -> Batch | None:
         """Archive one batch, or return None where nothing is to be done.
 
-        A refused commit starts over from a fresh snapshot: the run that won has moved the offsets on. A message
-        that cannot be decoded ends its partition from then on; when nothing else is to be done, its error is raised.
+        A refused commit starts over from a fresh snapshot: the run that won has moved the offsets on. A message that
+        cannot be decoded or unpacked ends its partition from then on; when nothing else is to be done, its error is
+        raised.
 
         Args:
             targets: how far to go.
             read_on: what comes after it is read while it is committed, for the next call; `rest` ends that.
 
         Raises:
-            KafkaError: the broker failed; ArchiveError: the archive could not be written; RegistryError: a message
-                cannot be decoded. Nothing was committed then.
+            KafkaError: the broker failed, or a message cannot be unpacked; ArchiveError: the archive could not be
+                written; RegistryError: a message cannot be decoded. Nothing was committed then.
         """
         tries = 0
         while True:
@@ -120,7 +129,7 @@ class Archiver:
                 if tries == _TRIES:
                     raise
                 log.warning("%s; starting over", error)
-            except RegistryError as error:
+            except (RegistryError, BatchUnreadable) as error:
                 self._held.add(error)
                 log.warning("%s; what does not wait for it goes on", error)
             else:
@@ -139,6 +148,8 @@ class Archiver:
         clock.step("plan")
         attempt = batch_of(self.archive, self.lane)
         before = attempt.ledger.committed
+        # What was killed may have been so by messages that are more than the memory, once they are unpacked.
+        self._careful = self._careful or bool(attempt.leftovers)
         reading = self._begun(before, targets)
         try:
             planned = reading.planned if reading else self._planner.plan(before, targets)
@@ -213,7 +224,8 @@ class Archiver:
             log.info("reading %s", ", ".join(ranges), extra={"ranges": ranges, "lane": self.lane})
         # A replay records what it writes before readers see it, so what the broker showed as its end is known by now.
         copies = self.archive.ledger().copies()
-        return Reading(planned, self.cluster, self.settings, types, copies, lambda: self._on_step("frame"))
+        tell = partial(self._on_step, "frame")
+        return Reading(planned, self.cluster, self.settings, types, copies, tell, careful=self._careful)
 
     def _clean_only(self, attempt: Attempt, clock: Clock) -> None:
         """With nothing to archive, fence and remove what killed runs left."""

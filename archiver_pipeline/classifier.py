@@ -13,6 +13,7 @@ from archiver_pipeline.formats.decoder import Decoder
 from archiver_pipeline.frames import envelope_frame
 from archiver_pipeline.message_types import classify
 from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.visible import one_line
 
 if TYPE_CHECKING:
     import duckdb
@@ -86,9 +87,9 @@ class Classifier:
         if self._refused_types:
             log.warning(
                 "%d new types were archived as _other, because the archive has as many as ARCHIVER_MAX_TYPES allows: "
-                "a type field that is really an id? One of them: %.100s",
+                "a type field that is really an id? One of them: %s",
                 len(self._refused_types),
-                min(self._refused_types),
+                one_line(min(self._refused_types)[:100]),
             )
 
     def _classify(self) -> Iterator[pl.DataFrame]:

@@ -6,6 +6,7 @@ ArchiverError
 ├── KafkaError              the broker refused or failed
 │   ├── BrokerUnavailable   no broker answered in time
 │   ├── AccessDenied        authentication or authorization refused
+│   ├── BatchUnreadable     what the broker has at an offset cannot be unpacked; its partition waits, others go on
 │   └── TopicChanged        a topic was deleted or made again while it was read
 ├── RegistryError           a message needs a schema that cannot be had; nothing was committed
 │   ├── RegistryUnavailable the Schema Registry does not answer, fails, or refuses access
@@ -33,7 +34,11 @@ class ArchiverError(Exception):
         topic, partition, start, end: where in Kafka, as far as known; `end` is exclusive.
         path: the file or folder concerned.
         hint: what to do next.
+        lasting: whether it stays until somebody does something, or was waited for already: the same again at once is of
+            no use.
     """
+
+    lasting = False
 
     def __init__(
         self,
@@ -70,9 +75,13 @@ class ArchiverError(Exception):
 class SettingsError(ArchiverError):
     """A setting is wrong or missing; the text is one line with its name, the value and what is allowed."""
 
+    lasting = True
+
 
 class PredicateRefused(ArchiverError):
     """The condition of an erasure is not SQL, no condition, or fails on a message; nothing was done."""
+
+    lasting = True
 
 
 class KafkaError(ArchiverError):
@@ -86,6 +95,14 @@ class BrokerUnavailable(KafkaError):
 class AccessDenied(KafkaError):
     """The broker refused the credentials, or they do not allow the request."""
 
+    lasting = True
+
+
+class BatchUnreadable(KafkaError):
+    """What the broker has at an offset cannot be unpacked: broken, or too large for the limit; its partition waits."""
+
+    lasting = True
+
 
 class TopicChanged(KafkaError):
     """A topic was deleted or made again while a batch read it; nothing was committed, the next run sorts it out."""
@@ -93,6 +110,8 @@ class TopicChanged(KafkaError):
 
 class RegistryError(ArchiverError):
     """A message cannot be decoded, for its schema cannot be had; nothing was committed, the next run tries again."""
+
+    lasting = True
 
 
 class RegistryUnavailable(RegistryError):
@@ -114,13 +133,19 @@ class ArchiveError(ArchiverError):
 class StorageError(ArchiveError):
     """The archive's folder refused a write: read-only, full, or gone."""
 
+    lasting = True
+
 
 class ArchiveDamaged(ArchiveError):
     """The table's log or a file it lists cannot be read."""
 
+    lasting = True
+
 
 class FormatTooNew(ArchiveError):
     """The archive has a format that only a newer archiver knows; nothing of it was read or written."""
+
+    lasting = True
 
 
 class Superseded(ArchiveError):
@@ -129,6 +154,8 @@ class Superseded(ArchiveError):
 
 class RangeRefused(ArchiveError):
     """An explicit range begins past the committed offset, which would leave a hole, or its partition is not there."""
+
+    lasting = True
 
 
 class FollowerError(ArchiverError):

@@ -24,6 +24,9 @@ SAMPLE_BYTES = 16 * 1024**2
 MAX_FIELDS = 500
 """Columns of a typed view; an object with ids as keys would make one of each. The rest is in `value`."""
 
+_MOST_KEYS = 2 * MAX_FIELDS
+"""An object with more keys than these has ids as keys: none of them becomes a column, and it is not taken apart."""
+
 _GLOB = frozenset("*?[")
 
 UNKNOWN = "NULL"
@@ -120,8 +123,9 @@ def sampled(connection: duckdb.DuckDBPyConnection, values: str) -> dict[str, str
         # Numbered before the sample is drawn, which does not keep the order.
         f"SELECT field.key, list(DISTINCT field.type) FROM (SELECT try_cast(value AS JSON) AS document, number FROM "
         f"(SELECT value, row_number() OVER () AS number FROM ({values}) WHERE value IS NOT NULL) "
-        f"USING SAMPLE {count} ROWS) AS sample, json_each(sample.document) AS field "
-        f"WHERE json_type(sample.document) = 'OBJECT' GROUP BY field.key ORDER BY min((sample.number, field.rowid))"
+        f"USING SAMPLE {count} ROWS) AS sample, json_each(CASE WHEN json_type(sample.document) = 'OBJECT' "
+        f"AND len(json_keys(sample.document)) <= {_MOST_KEYS} THEN sample.document END) AS field "
+        f"GROUP BY field.key ORDER BY min((sample.number, field.rowid)) LIMIT {4 * MAX_FIELDS}"
     ).fetchall()
     return {name: reduce(widen, map(kind_of, kinds)) for name, kinds in rows}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from archiver_pipeline.envelope import MALFORMED, TOMBSTONE, UNTYPED, TypeRule, type_name
@@ -23,6 +24,11 @@ SURROGATE = r"\\u[dD][89a-fA-F]"
 """A lone surrogate, which JSON's grammar lets pass and DuckDB's reader does not."""
 
 _PLAIN_NUMBER = re.compile(r"-?[1-9]\d*|0")
+
+
+_LARGE, _SLICE_BYTES = 2048, 4 * 1024**2
+"""Where messages are larger, so many bytes are read at a time: JSON of nothing but brackets takes twenty times as much,
+and DuckDB keeps it for a thousand rows."""
 
 
 class _Number(str):
@@ -98,6 +104,17 @@ def _by_path(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConne
     """The type of each JSON text; null stays null."""
     import polars as pl
 
+    sizes = values.str.len_bytes().cast(pl.Int64).fill_null(0)
+    if len(values) < 2 or sizes.sum() <= _SLICE_BYTES or not (sizes > _LARGE).any():
+        return _read(values, rule, connection)
+    slices = _runs(sizes.cum_sum() // _SLICE_BYTES)
+    return pl.concat([_read(values.slice(*place), rule, connection) for place in slices])
+
+
+def _read(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConnection) -> pl.Series:
+    """The type of each JSON text, all of them read at once; null stays null."""
+    import polars as pl
+
     connection.register("texts", pl.DataFrame({"value": values}).to_arrow(compat_level=pl.CompatLevel.oldest()))
     path = rule.json_path.replace("'", "''")
     answer = connection.sql(
@@ -128,6 +145,14 @@ def _by_path(values: pl.Series, rule: TypeRule, connection: duckdb.DuckDBPyConne
     return types.scatter(rows_in_doubt, judged)
 
 
+def _runs(numbers: pl.Series) -> Iterator[tuple[int, int]]:
+    """Start and length of each run of the same number."""
+    start = 0
+    for length in numbers.rle().struct.field("len"):
+        yield start, length
+        start += length
+
+
 def _is_lenient(values: pl.Series) -> pl.Series:
     """Whether each text may have what `LENIENT` finds; null stays null."""
     suspects = values.str.contains_any(_TRACES) | values.str.contains_any(_WORDS, ascii_case_insensitive=True)
@@ -145,7 +170,7 @@ def _name_of(token: str) -> str | None:
         case "{" | "[" | "n":
             return UNTYPED
         case _:
-            return token if _PLAIN_NUMBER.fullmatch(token) else None
+            return type_name(token) if _PLAIN_NUMBER.fullmatch(token) else None
 
 
 def _judge(text: str, rule: TypeRule, fallback: str | None) -> str:

@@ -11,7 +11,8 @@ from archiver_pipeline.broker import NO_TOPIC
 from archiver_pipeline.client import Complaints, Refused, client_properties
 from archiver_pipeline.collector import uncollected
 from archiver_pipeline.copies import Copies, within, without
-from archiver_pipeline.errors import BrokerUnavailable, TopicChanged
+from archiver_pipeline.errors import BatchUnreadable, BrokerUnavailable, TopicChanged
+from archiver_pipeline.fetching import CAREFUL, PROPERTIES, TUNED
 from archiver_pipeline.frames import bounds, header_bytes, header_series, headers_of, timestamp_types
 from archiver_pipeline.kafka import Cluster, same_topic
 from archiver_pipeline.plan import RETENTION, Gap, OffsetRange
@@ -40,26 +41,11 @@ _LEAST_BYTES = 1024**2
 _FULL = 0.05
 """A batch that has less than this share of its bytes left is full."""
 
-_PROPERTIES = {
-    "group.id": "archiver",
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "enable.partition.eof": True,
-    "auto.offset.reset": "error",
-    "isolation.level": "read_committed",
-}
-_TUNED = {
-    # An answer is unpacked as a whole: librdkafka's 50 MB of well-compressed messages would be more than a gigabyte,
-    "fetch.max.bytes": "4000000",
-    # and a single batch of them must not be taken for a broken one.
-    "receive.message.max.bytes": "1000000000",
-    "fetch.queue.backoff.ms": "5",
-    "fetch.wait.max.ms": "50",
-    "queued.max.messages.kbytes": "32768",
-    "queued.min.messages": "200000",
-}
-"""Faster than librdkafka's defaults by a factor of five (the queue's back-off alone), and bounded in memory. The broker
-tells the end of a partition by an empty answer, for which it waits half a second unless told otherwise."""
+_NOT_UNPACKED = frozenset({"_BAD_COMPRESSION", "_BAD_MSG", "_NOT_IMPLEMENTED", "INVALID_MSG", "_UNDERFLOW"})
+_UNPACKING = (
+    "All other partitions go on. Where it is too large unpacked, raise KAFKA_RECEIVE_MESSAGE_MAX_BYTES, up to"
+    " 2147483647, and the memory with it; else delete it with kafka-delete-records.sh, and the view gaps will name it"
+)
 
 
 class RangeReader:
@@ -82,14 +68,17 @@ class RangeReader:
         stall_seconds: float = STALL_SECONDS,
         *,
         copies: Copies | None = None,
+        careful: bool = False,
     ) -> None:
-        """Prepare it; messages at the offsets of `copies` are left out."""
+        """Prepare it; messages at the offsets of `copies` are left out. `careful` takes one batch of a producer at a
+        time, however small each is."""
         self.progress = [Progress(item, item.start) for item in ranges]
         self.halted = False
         self._cluster = cluster
         self._max_bytes = max_bytes
         self._copies = [within((copies or {}).get(item.range.at, ()), item.range) for item in self.progress]
         self._stall_seconds = stall_seconds
+        self._tuned = {**TUNED, **(CAREFUL if careful else {})}
         self._index: dict[tuple[str | None, int | None], int] = {
             (item.range.at.topic, item.range.at.partition): n for n, item in enumerate(self.progress)
         }
@@ -108,12 +97,13 @@ class RangeReader:
         Raises:
             BrokerUnavailable: nothing came for `stall_seconds`.
             TopicChanged: a topic was deleted, or its log is shorter than it was.
+            BatchUnreadable: messages cannot be unpacked.
             AccessDenied, KafkaError: the broker refused.
         """
         from confluent_kafka import Consumer, KafkaException
 
         theirs = client_properties(self._cluster.settings.kafka_properties, self._complaints)
-        consumer = Consumer({**_TUNED, **theirs, **_PROPERTIES})
+        consumer = Consumer({**self._tuned, **theirs, **PROPERTIES})
         try:
             with uncollected():
                 while (left := self._max_bytes - sum(item.bytes for item in self.progress)) > self._max_bytes * _FULL:
@@ -236,6 +226,10 @@ class RangeReader:
             self._skip_deleted(consumer, item, error.str())
         elif error.name() in NO_TOPIC:
             raise _changed(item, f"the topic is gone: {error.str()}")
+        elif error.name() in _NOT_UNPACKED:
+            if item.done:
+                return  # It lies past the range's end, and came along with what is before it.
+            raise BatchUnreadable(f"messages cannot be unpacked: {error.str()}", **item.where, hint=_UNPACKING)
         elif error.fatal() or not error.retriable():
             acls, raised = [f"Read on topic {place[0]}"], KafkaException(error)
             raise self._complaints.translate(raised, "messages were read", *place, acls=acls)

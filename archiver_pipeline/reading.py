@@ -40,6 +40,8 @@ class Reading:
         types: Callable[[], Set[str]],
         copies: Copies,
         on_frame: Callable[[], None],
+        *,
+        careful: bool = False,
     ) -> None:
         """Begin to read.
 
@@ -50,13 +52,14 @@ class Reading:
             types: returns the archive's types; it is asked in a thread, and may wait for those of the batch before.
             copies: the offsets that replays wrote, known after the broker was asked for the ends that are planned.
             on_frame: is told of each frame from Kafka, in the thread that reads.
+            careful: take as little from Kafka at once as can be.
         """
         self.planned = planned
         self._settings = settings
         self._types: Set[str] = frozenset()
         self._then: Callable[[], None] | None = None
         self._taken, self._stopped = Event(), Event()
-        self._reader = RangeReader(cluster, planned.plan.ranges, settings.batch_bytes, copies=copies)
+        self._reader = RangeReader(cluster, planned.plan.ranges, settings.batch_bytes, copies=copies, careful=careful)
         self._read = Ahead(self._frames_read(on_frame), _READ_BYTES, "read")
         self._classified = Ahead(self._frames_classified(types), _CLASSIFIED_BYTES, "classify")
 

@@ -27,6 +27,8 @@ RATE_MINUTES = (1, 5, 15)
 BROKER_TIMEOUT_SECONDS = 5.0
 """How long each question to the broker may take: shorter than for a batch, since somebody waits for the answer."""
 
+_NOT_ASKED = "ARCHIVER_TOPICS is not set: what the archive has is shown, and the broker is not asked how far it is"
+
 
 @dataclass(frozen=True)
 class PartitionStatus:
@@ -92,6 +94,7 @@ class Status:
         files, bytes, types: what the table lists, and how many types its files are of.
         hours, sealed_hours: how many hours its files are of, and how many of these are sealed.
         partitions: every partition of the wanted topics, and all others that the archive has.
+        asked: whether the broker was asked; without ARCHIVER_TOPICS it is not, and no end is known.
         last_batch: the newest batch that the table's log still has.
         rates: for each of `RATE_MINUTES`.
         gaps: every gap ever found.
@@ -114,6 +117,7 @@ class Status:
     hours: int
     sealed_hours: int
     partitions: tuple[PartitionStatus, ...]
+    asked: bool
     last_batch: BatchStatus | None
     rates: tuple[Rate, ...]
     gaps: tuple[RecordedGap, ...]
@@ -127,8 +131,8 @@ class Status:
 
     @property
     def lag(self) -> int | None:
-        """How many offsets are left to read in all, None where the broker did not answer."""
-        return None if self.broker_error else sum(item.lag or 0 for item in self.partitions)
+        """How many offsets are left to read in all, None where the broker did not answer, or was not asked."""
+        return None if self.broker_error or not self.asked else sum(item.lag or 0 for item in self.partitions)
 
     @property
     def age_seconds(self) -> float | None:
@@ -175,14 +179,14 @@ class Status:
 
 
 def status(settings: Settings) -> Status:
-    """Ask archive and broker; a broker that does not answer leaves what the archive knows.
+    """Ask archive and broker; a broker that does not answer, or no topic to ask for, leaves what the archive knows.
 
     Raises:
         ArchiveDamaged: the table's log cannot be read.
-        SettingsError: no broker or topic is named.
+        SettingsError: topics are named, and no broker.
     """
     archive = archive_of(settings)
-    cluster = Cluster(settings, BROKER_TIMEOUT_SECONDS)
+    cluster = Cluster(settings, BROKER_TIMEOUT_SECONDS) if settings.topics else None
     version, files, size, types, hours, ledger = None, 0, 0, 0, (0, 0), Ledger(-1)
     batches: list[BatchStatus] = []
     now = datetime.now(UTC)
@@ -193,12 +197,13 @@ def status(settings: Settings) -> Status:
         types, hours = listed["type"].n_unique(), count_hours(listed)
         batches = list(_recent(archive.storage, ledger.version, now))
     positions: list[Position] = []
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = () if cluster else (_NOT_ASKED,)
     error = None
     try:
-        look = cluster.look()
-        warnings = look.warnings
-        positions = [at for topic in look.topics for at in positions_of(topic, ledger.committed, cluster.start_offset)]
+        if cluster is not None:
+            look, start = cluster.look(), cluster.start_offset
+            warnings = look.warnings
+            positions = [at for topic in look.topics for at in positions_of(topic, ledger.committed, start)]
     except KafkaError as refused:
         error = refused
     return Status(
@@ -212,6 +217,7 @@ def status(settings: Settings) -> Status:
         hours=hours[0],
         sealed_hours=hours[1],
         partitions=tuple(_partitions(ledger, positions)),
+        asked=cluster is not None,
         last_batch=batches[0] if batches else None,
         rates=tuple(_rate(batches, minutes, now) for minutes in RATE_MINUTES),
         gaps=ledger.gaps,
@@ -219,7 +225,7 @@ def status(settings: Settings) -> Status:
         given_up=ledger.given_up,
         interrupted_erasures=tuple(plan.started for plan in erasure_plan.interrupted(archive.storage)),
         followers=tuple(lags(settings, ledger)),
-        waits=tuple(Waits(settings.base_dir).present(ledger.committed)),
+        waits=tuple(Waits(settings).present(ledger.committed)),
         warnings=warnings,
         broker_error=error,
     )

@@ -190,7 +190,7 @@ def test_status_as_lines_and_as_json(archiver: Run, archived: Archived, topic_na
 def test_status_while_messages_wait_for_a_schema(archiver: Run, archived: Archived, topic_name: str) -> None:
     """Each partition that waits has a line, or an entry in the JSON, and the exit code is 1."""
     (at,) = archived.archiver().archive.ledger().committed
-    Waits(archived.settings.base_dir).note(at, 3, "4711", "http://registry:8081", "it does not answer")
+    Waits(archived.settings).note(at, 3, "4711", "http://registry:8081", "it does not answer")
     done = archiver("status")
     assert done.returncode == 1
     line = rf"waiting: {topic_name}/0 waits since \S+ at offset 3 for schema 4711 of http://registry:8081: it does not"

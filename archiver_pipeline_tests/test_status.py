@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from archiver_pipeline.errors import SettingsError
-from archiver_pipeline.plan import MADE_AGAIN, RETENTION
+from archiver_pipeline.formats.waits import Waits
+from archiver_pipeline.plan import MADE_AGAIN, RETENTION, TopicPartition
+from archiver_pipeline.settings import Settings
 from archiver_pipeline.status import RATE_MINUTES, status
 from archiver_pipeline_tests.archived import Archived, topic_id_of
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, delete_topic, produce
@@ -113,7 +115,28 @@ def test_a_topic_that_is_not_there_is_a_warning(archived: Archived) -> None:
     assert len(found.partitions) == 2
 
 
-def test_it_takes_a_broker_and_topics(archived: Archived) -> None:
-    """Without topics there is nothing to show, which is a wrong setting."""
-    with pytest.raises(SettingsError, match="ARCHIVER_TOPICS"):
-        status(archived.settings.model_copy(update={"topics": ()}))
+def test_without_topics_it_shows_what_the_archive_has(archived: Archived) -> None:
+    """The broker is not asked then, which a warning says, and no lag is made up; topics without a broker are wrong."""
+    archived.run()
+    known = status(archived.settings)
+    folder = archived.settings.base_dir
+    found = status(Settings(BASE_DIR=folder))
+    assert (found.messages, found.files, found.gaps) == (known.messages, known.files, known.gaps)
+    assert [(at.topic, at.partition, at.next) for at in found.partitions] == [
+        (at.topic, at.partition, at.next) for at in known.partitions
+    ]
+    assert {at.end for at in found.partitions} == {None}
+    assert (found.lag, found.broker_error) == (None, None)
+    assert found.warnings[0].startswith("ARCHIVER_TOPICS is not set")
+    with pytest.raises(SettingsError, match="KAFKA_BOOTSTRAP_SERVERS is not set"):
+        status(Settings(BASE_DIR=folder, topics=("t",)))
+
+
+def test_waits_of_another_archive_are_not_shown(archived: Archived, tmp_path: Path) -> None:
+    """Archives that share a base folder each show what waits for their own."""
+    other = Settings(BASE_DIR=archived.settings.base_dir, uri=str(tmp_path / "other"))
+    at = TopicPartition("t", "id", 0)
+    Waits(other).note(at, 3, "4711", "http://registry:8081", "it does not answer")
+    assert status(archived.settings).waits == ()
+    assert [wait.schema for wait in Waits(other).present({})] == ["4711"]
+    Waits(other).forget(at)

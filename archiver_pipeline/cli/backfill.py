@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.cli.output import say
+
 if TYPE_CHECKING:
     from archiver_pipeline.backfilled import Backfilled
     from archiver_pipeline.hours import Hour
@@ -66,7 +68,7 @@ def command(
             for item in backfiller.run(hours):
                 done.append(item)
                 if not as_json and not item.empty:
-                    print(item.sentence(), flush=True)
+                    say(item.sentence(), flush=True)
         finally:
             if done:
                 if settings.kept_view is not None:
@@ -110,4 +112,4 @@ def _sum_up(done: list[Backfilled], faults: int) -> None:
     empty = sum(item.empty for item in done)
     hours = f"{len(done):,} hour{'s' * (len(done) != 1)} read again, {changed:,} changed"
     counts = f", {empty:,} without any message" * (empty > 0) + f", {faults:,} left with a fault" * (faults > 0)
-    print(hours + counts, file=sys.stderr)
+    say(hours + counts, file=sys.stderr)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.cli.output import say
+
 if TYPE_CHECKING:
     from archiver_pipeline.erasure import Erased, Erasure, Found
     from archiver_pipeline.erasure_plan import ErasurePlan
@@ -141,10 +143,10 @@ def _do(erasure: Erasure, plan: ErasurePlan) -> Erased:
 def _print_found(found: Found) -> None:
     for item in found.matches.found:
         time = f", {item.first} to {item.last} UTC" if item.first else ""
-        print(f"topic {item.topic}, type {item.type}: {_count(item.messages, 'message')}{time}")
+        say(f"topic {item.topic}, type {item.type}: {_count(item.messages, 'message')}{time}")
     matches = found.matches
     what = f"{_count(matches.messages, 'message')} in {_count(matches.hours, 'hour')}" if matches.messages else "none"
-    print(f"{what} of {matches.judged:,} match", flush=True)
+    say(f"{what} of {matches.judged:,} match", flush=True)
 
 
 def _say_unjudged(found: Found) -> None:
@@ -230,4 +232,4 @@ def _count(number: int, what: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say(text, file=sys.stderr, flush=True)

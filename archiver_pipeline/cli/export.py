@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.cli.output import say
+
 if TYPE_CHECKING:
     from archiver_pipeline.export.exporter import Exported
     from archiver_pipeline.export.target import Target
@@ -99,7 +101,7 @@ def command(
     if as_json:
         print_json(_report(done))
     else:
-        print(_sentence(done, wanted), file=sys.stderr if wanted.out is None else sys.stdout)
+        say(_sentence(done, wanted), file=sys.stderr if wanted.out is None else sys.stdout)
 
 
 def _report(done: Exported) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.cli.output import say
+
 if TYPE_CHECKING:
     from archiver_pipeline.generator import Summary
     from archiver_pipeline.settings import Settings
@@ -144,7 +146,7 @@ def _shown(count: int | None) -> Iterator[Callable[[int, float], None]]:
         nonlocal told
         if seconds - told >= PLAIN_SECONDS:
             told = seconds
-            print(line(sent, seconds), file=sys.stderr, flush=True)
+            say(line(sent, seconds), file=sys.stderr, flush=True)
 
     if not sys.stderr.isatty():
         yield plain
@@ -159,9 +161,9 @@ def _print(summary: Summary) -> None:
     from archiver_pipeline.cli.output import size
 
     topics = ", ".join(f"{topic} {count:,}" for topic, count in summary.topics.items())
-    print(
+    say(
         f"{summary.delivered:,} messages delivered ({topics}), {size(summary.bytes)} in {summary.seconds:.1f} s, "
         f"{summary.rate:,.0f} a second"
     )
     if summary.failed:
-        print(f"{summary.failed:,} messages failed: {summary.error}", file=sys.stderr)
+        say(f"{summary.failed:,} messages failed: {summary.error}", file=sys.stderr)

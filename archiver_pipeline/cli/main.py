@@ -14,6 +14,7 @@ from archiver_pipeline.cli import backfill, doctor, erase, export, generate, met
 from archiver_pipeline.cli.shell import SqlError
 from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError
 from archiver_pipeline.logs import JSON, handler, wanted_format
+from archiver_pipeline.visible import one_line, visible
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,17 @@ def _say(error: ArchiverError, code: int) -> int:
         log.error("%s", error, exc_info=error)
         return code
     text = str(error) if isinstance(error, SqlError) else " ".join(str(error).split())
-    typer.echo(f"archiver: {text}", err=True)
+    typer.echo(f"archiver: {visible(text)}", err=True)
     return code
+
+
+class OneLine(logging.Formatter):
+    """Writes a message as one line: a name in it cannot make up a second one, nor control a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of a record, whose traceback, if there is one, comes behind it."""
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
 
 
 app = typer.Typer(
@@ -103,14 +113,14 @@ def options(
         archiver sql "SELECT type, count(*) FROM messages GROUP BY 1"
     """
     level = logging.INFO if verbose else logging.WARNING
-    if wanted_format() == JSON:
-        logging.basicConfig(handlers=[handler()], level=level)
-    else:
-        text = "%(asctime)s %(levelname)s %(message)s" if verbose else "archiver: %(message)s"
-        logging.basicConfig(stream=sys.stderr, level=level, format=text)
+    is_json = wanted_format() == JSON
+    shown = handler() if is_json else logging.StreamHandler(sys.stderr)
+    if not is_json:
+        shown.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s" if verbose else "archiver: %(message)s"))
+    logging.basicConfig(handlers=[shown], level=level)
     if not verbose:
         # The errors that are raised say what librdkafka complained of.
-        logging.getLogger().handlers[0].addFilter(lambda record: record.msg != _LIBRDKAFKA)
+        shown.addFilter(lambda record: record.msg != _LIBRDKAFKA)
 
 
 app.command("status")(status.command)

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import ArchiveError, FormatTooNew, SettingsError
 from archiver_pipeline.files import OnProgress
+from archiver_pipeline.visible import visible
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +22,16 @@ PLAIN_SECONDS = 10.0
 """How often progress is a line where there is no terminal."""
 
 
+def say(*parts: object, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
+    """Print as `print` does; what goes to a terminal cannot control it, whoever wrote it."""
+    out = file or sys.stdout
+    text = " ".join(map(str, parts)) + end
+    print(visible(text) if out.isatty() else text, file=out, end="", flush=flush)
+
+
 def print_json(content: Any) -> None:
     """Print one JSON document on standard output."""
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    say(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def check_format(archive: Archive) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.cli.output import say
+
 if TYPE_CHECKING:
     from archiver_pipeline.replay.check import Checked
     from archiver_pipeline.replay.replayer import Replayer, Summary
@@ -125,7 +127,7 @@ def command(
         try:
             done = replayer.run()
         except KeyboardInterrupt:
-            print(f"stopped after {replayer.sent:,} messages: the same command goes on behind them", file=sys.stderr)
+            say(f"stopped after {replayer.sent:,} messages: the same command goes on behind them", file=sys.stderr)
             raise
         if not as_json:
             _print(done)
@@ -148,10 +150,10 @@ def _print_look(replayer: Replayer, *, as_json: bool) -> None:
         target, found = replayer.wanted.target(topic), survey.measures(topic)
         rows.append({"topic": topic, "to_topic": target, "messages": found.messages, "bytes": found.bytes})
         if not as_json:
-            print(f"{found.messages:,} messages of topic {topic} would go to topic {target}")
+            say(f"{found.messages:,} messages of topic {topic} would go to topic {target}")
     if as_json:
         print_json({"good": True, "dry_run": True, "topics": rows})
-    print("nothing was sent", file=sys.stderr)
+    say("nothing was sent", file=sys.stderr)
 
 
 def _document(done: Summary, compared: list[Checked], good: bool) -> dict[str, Any]:
@@ -164,16 +166,16 @@ def _document(done: Summary, compared: list[Checked], good: bool) -> dict[str, A
 def _print(done: Summary) -> None:
     topics = ", ".join(done.topics) or "no topic"
     if not done.messages:
-        print("nothing was sent: the archive has no such messages")
+        say("nothing was sent: the archive has no such messages")
     elif not done.sent:
         newer = "all of it once more, and what was archived since" if done.newer else "it once more"
-        print(f"nothing was sent: all {done.messages:,} messages were sent to {topics} before; --again sends {newer}")
+        say(f"nothing was sent: all {done.messages:,} messages were sent to {topics} before; --again sends {newer}")
     else:
         before = f" after {done.before:,} that were sent before" if done.before else ""
         rate = done.sent / done.seconds if done.seconds else 0
-        print(f"{done.sent:,} messages sent to {topics}{before}, in {done.seconds:.1f} s, {rate:,.0f} a second")
+        say(f"{done.sent:,} messages sent to {topics}{before}, in {done.seconds:.1f} s, {rate:,.0f} a second")
     if done.recorded:
-        print(f"recorded as archived already: {', '.join(done.recorded)}")
+        say(f"recorded as archived already: {', '.join(done.recorded)}")
     sys.stdout.flush()
 
 
@@ -182,9 +184,9 @@ def _print_compared(compared: list[Checked]) -> None:
         place = f"topic {item.topic}" + ("" if item.partition is None else f", partition {item.partition}")
         order = " in any order" if item.partition is None else ""
         if item.equal:
-            print(f"{place}: equal{order}, {item.in_kafka:,} messages, digest {item.kafka_digest[:16]}")
+            say(f"{place}: equal{order}, {item.in_kafka:,} messages, digest {item.kafka_digest[:16]}")
         else:
-            print(
+            say(
                 f"{place}: NOT equal{order}: the archive has {item.in_archive:,} messages ({item.archive_digest[:16]}),"
                 f" Kafka {item.in_kafka:,} ({item.kafka_digest[:16]})"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import csv
+import io
 import json
 import shutil
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from archiver_pipeline.bucket_errors import NoObject, Unreachable
+from archiver_pipeline.cli.output import say
 from archiver_pipeline.errors import ArchiveError
 from archiver_pipeline.staging import storage_error
 from archiver_pipeline.storage import Attached
@@ -142,13 +144,15 @@ def _print_all(connection: duckdb.DuckDBPyConnection, text: str, form: Form) -> 
             _print_json(columns, rows)
         else:
             for row in rows:
-                print(*row[-1:])
+                say(*row[-1:])
 
 
 def _show(result: duckdb.DuckDBPyRelation) -> None:
     """Print a result as a table: as wide as the terminal, or whole where there is none."""
     if sys.stdout.isatty():
-        result.show(max_width=shutil.get_terminal_size().columns, max_rows=_ROWS_ON_TERMINAL)
+        with contextlib.redirect_stdout(io.StringIO()) as shown:
+            result.show(max_width=shutil.get_terminal_size().columns, max_rows=_ROWS_ON_TERMINAL)
+        say(shown.getvalue(), end="")
     else:
         result.show(max_width=_NO_LIMIT, max_rows=_NO_LIMIT, max_col_width=_NO_LIMIT)
 
@@ -159,17 +163,25 @@ def _fetched(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
 
 
 def _print_csv(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(_Said() if sys.stdout.isatty() else sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
         writer.writerow([None if value is None else _plain(value) for value in row])
+
+
+class _Said:
+    """A terminal for those who write."""
+
+    def write(self, text: str) -> None:
+        """Show a text."""
+        say(text, end="")
 
 
 def _print_json(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     """Print an array with an object a line, so that nothing but one row is held in memory."""
     separator = "["
     for row in rows:
-        print(separator + json.dumps(dict(zip(columns, row, strict=True)), default=_plain, ensure_ascii=False), end="")
+        say(separator + json.dumps(dict(zip(columns, row, strict=True)), default=_plain, ensure_ascii=False), end="")
         separator = ",\n"
     print("[]" if separator == "[" else "]")
 
@@ -199,7 +211,7 @@ class Shell:
         """Talk until the user leaves. Raises ArchiveError where there is no archive yet."""
         views = self._view.names()
         row = self._view.connection().execute("SELECT version FROM meta.state").fetchone()
-        print(_BANNER.format(version=row[0] if row else "?", views=", ".join(views)))
+        say(_BANNER.format(version=row[0] if row else "?", views=", ".join(views)))
         self._prepare_readline(views)
         typed = ""
         while True:
@@ -220,7 +232,7 @@ class Shell:
             except KeyboardInterrupt:
                 print()
             except ArchiveError as error:
-                print(error, file=sys.stderr)
+                say(error, file=sys.stderr)
             typed = ""
 
     def _dot(self, words: list[str]) -> None:
@@ -229,7 +241,7 @@ class Shell:
             case []:
                 return
             case [".tables", *names]:
-                print("\n".join(self._view.names(names[0] if names else None)))
+                say("\n".join(self._view.names(names[0] if names else None)))
             case [".help"]:
                 print(_HELP)
             case _:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archiver_pipeline.cli.output import say
+
 if TYPE_CHECKING:
     from archiver_pipeline.status import PartitionStatus, Status
 
@@ -17,6 +19,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Show how far the archive is, and how far Kafka has run ahead of it.
+
+    Without ARCHIVER_TOPICS it shows what the archive has, and asks no broker.
 
     For each topic partition: the next offset to archive, the end offset (the last stable one), the lag between them and
     the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types, and how far what
@@ -55,45 +59,45 @@ def _print(found: Status) -> None:
     from archiver_pipeline.cli.output import duration, size
 
     for warning in found.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", file=sys.stderr)
     if found.version is None:
-        print(f"no archive yet at {found.archive}: the first run makes it")
+        say(f"no archive yet at {found.archive}: the first run makes it")
     else:
-        print(
+        say(
             f"archive {found.archive}: table version {found.version}, format {found.format}, {found.messages:,} "
             f"messages in {found.files:,} files of {found.types:,} types, {size(found.bytes)}; {found.hours:,} hours, "
             f"{found.sealed_hours:,} sealed"
         )
     _print_partitions(found.partitions)
     if found.lag is not None:
-        print(f"total lag {found.lag:,}")
+        say(f"total lag {found.lag:,}")
     batch = found.last_batch
     if batch is not None and found.age_seconds is not None:
-        print(
+        say(
             f"last batch {batch.time:%Y-%m-%d %H:%M:%S} UTC, {duration(found.age_seconds)} ago: {batch.messages:,} "
             f"messages, {size(batch.bytes)} in {batch.seconds:.1f} s ({batch.rate:,.0f} messages/s), "
             f"run {batch.run_id or '-'}"
         )
         for rate in found.rates:
-            print(
+            say(
                 f"last {rate.minutes} min: {rate.batches} batches, {rate.messages_per_second:,.1f} messages/s, "
                 f"{size(rate.bytes_per_second)}/s"
             )
     for recorded in found.gaps:
         gap = recorded.gap
         when = f", found {recorded.time:%Y-%m-%d %H:%M:%S} UTC" if recorded.time else ""
-        print(f"gap: {gap.at.topic}/{gap.at.partition} offsets [{gap.start}, {gap.end}): {gap.reason}{when}")
+        say(f"gap: {gap.at.topic}/{gap.at.partition} offsets [{gap.start}, {gap.end}): {gap.reason}{when}")
     if found.version is not None and not found.gaps:
-        print("no gaps")
+        say("no gaps")
     for follower in found.followers:
         hours = f", {follower.hours:,} changed hours" if follower.hours else ""
-        print(f"follower {follower.name}: {follower.error or f'lag {follower.lag:,}{hours}'}")
+        say(f"follower {follower.name}: {follower.error or f'lag {follower.lag:,}{hours}'}")
     for wait in found.waits:
-        print(f"waiting: {wait}")
+        say(f"waiting: {wait}")
     for moment in found.interrupted_erasures:
-        print(f"an erasure of {moment:%Y-%m-%d %H:%M:%S} UTC was interrupted: `archiver erase --resume` finishes it")
+        say(f"an erasure of {moment:%Y-%m-%d %H:%M:%S} UTC was interrupted: `archiver erase --resume` finishes it")
     if found.given_up:
-        print(f"{found.given_up:,} messages were lost with their files and given up: the view losses has their hours")
+        say(f"{found.given_up:,} messages were lost with their files and given up: the view losses has their hours")
 
 
 def _print_partitions(partitions: tuple[PartitionStatus, ...]) -> None:
@@ -106,7 +110,7 @@ def _print_partitions(partitions: tuple[PartitionStatus, ...]) -> None:
         return
     if not sys.stdout.isatty():
         for item in partitions:
-            print(
+            say(
                 f"{item.topic}/{item.partition}: next {shown(item.next)}, end {shown(item.end)}, "
                 f"lag {shown(item.lag)}, messages {shown(item.messages)}"
             )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archiver_pipeline.cli.output import say
+
 if TYPE_CHECKING:
     from archiver_pipeline.settings import Settings
 
@@ -59,7 +61,7 @@ def command(
         if line is None:
             sys.stdout.flush()
             continue
-        print(_cut(line, width), flush=sys.stdout.isatty())
+        say(_cut(line, width), flush=sys.stdout.isatty())
         shown += 1
         if shown == count:
             return

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archiver_pipeline.cli.output import say
+
 if TYPE_CHECKING:
     from archiver_pipeline.verify import Report
 
@@ -65,10 +67,10 @@ def _print(report: Report) -> None:
     from archiver_pipeline.cli.output import size
 
     for fault in report.faults:
-        print(fault)
+        say(fault)
     if report.kafka is not None:
         for note in report.kafka.notes:
-            print(f"not compared: {note}", file=sys.stderr)
+            say(f"not compared: {note}", file=sys.stderr)
     given_up = f" ({report.given_up:,} more were given up)" if report.given_up else ""
     found = f"{len(report.faults)} fault{'s' * (len(report.faults) != 1)} in " if report.faults else "good: "
     summary = (
@@ -76,9 +78,9 @@ def _print(report: Report) -> None:
         f"{report.partitions:,} partitions, table version {report.version}, {report.seconds:.1f} s"
     )
     # With faults, standard output is theirs alone: a line each.
-    print(summary, file=sys.stderr if report.faults else sys.stdout)
+    say(summary, file=sys.stderr if report.faults else sys.stdout)
     if report.kafka is not None:
         same = sum(item.in_kafka for item in report.kafka.partitions)
         count = len(report.kafka.partitions)
         text = f"Kafka still has {same:,} of the archived messages, in {count:,} partitions"
-        print(text + ("" if report.faults else ": all the same"), file=sys.stderr if report.faults else sys.stdout)
+        say(text + ("" if report.faults else ": all the same"), file=sys.stderr if report.faults else sys.stdout)

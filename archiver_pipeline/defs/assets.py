@@ -7,16 +7,10 @@ import dagster as dg
 from archiver_pipeline import view
 from archiver_pipeline.batch import Archiver, Batch
 from archiver_pipeline.defs import checks, metadata
+from archiver_pipeline.defs.failing import failure
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
 from archiver_pipeline.defs.runs import heartbeat
-from archiver_pipeline.errors import (
-    AccessDenied,
-    ArchiveError,
-    ArchiverError,
-    FormatTooNew,
-    RangeRefused,
-    SettingsError,
-)
+from archiver_pipeline.errors import ArchiveError, ArchiverError
 from archiver_pipeline.follow import drain, stay
 from archiver_pipeline.plan import OffsetRange, TopicPartition
 from archiver_pipeline.planner import Targets
@@ -114,13 +108,10 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
                     context, config, archiver.archiver(lane, context.run.run_id, heartbeat(context, f"lane {lane}"))
                 )
         except ArchiverError as error:
-            # Credentials that are refused stay so; without one topic that is forbidden, the others go on.
-            is_refused = isinstance(error, AccessDenied) and error.topic is None
-            may_retry = not is_refused and not isinstance(error, RangeRefused | SettingsError | FormatTooNew)
-            failure = dg.Failure(settings().mask(str(error)), allow_retries=may_retry)
-            if may_retry:
-                raise _again(context) from failure
-            raise failure from error
+            found = failure(context, error, retries=True)
+            if found.allow_retries:
+                raise _again(context) from found
+            raise found from None
         except Exception as error:
             raise _again(context) from error
         yield from ()

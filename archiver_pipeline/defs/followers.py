@@ -8,7 +8,7 @@ import dagster as dg
 
 from archiver_pipeline import view
 from archiver_pipeline.aggregates import Aggregate
-from archiver_pipeline.defs.hour_report import failure
+from archiver_pipeline.defs.failing import failure
 from archiver_pipeline.defs.metadata import MESSAGES, view_made
 from archiver_pipeline.defs.partitions import hour_of_key, key_text
 from archiver_pipeline.defs.resources import archive, settings
@@ -73,7 +73,7 @@ def _aggregate(aggregate: Aggregate, partitions: dg.HourlyPartitionsDefinition) 
                     context.log.info(f"{aggregate.name}: hour {hour} counted anew, {messages:,} messages")
                 shown = follow(context, follower, on_step)
         except ArchiverError as error:
-            raise failure(error) from error
+            raise failure(context, error) from None
         for key in context.partition_keys:
             if key not in shown:
                 context.log_event(dg.AssetMaterialization(aggregate.name, partition=key))
@@ -102,7 +102,7 @@ def _store(name: str) -> dg.AssetsDefinition:
             with closing(followers(settings())[name]()) as follower:
                 follow(context, follower, heartbeat(context, name))
         except ArchiverError as error:
-            raise failure(error) from error
+            raise failure(context, error) from None
         yield from ()
 
     return take

@@ -133,11 +133,6 @@ def sealed_hours(archive: Archive) -> list[tuple[Hour, int, int, int]]:
     return [(Hour(dt, hr), *numbers) for dt, hr, _, *numbers in rows.iter_rows()]
 
 
-def failure(error: ArchiverError) -> dg.Failure:
-    """What a run fails with that cannot go on at all."""
-    return dg.Failure(settings().mask(str(error)), allow_retries=False)
-
-
 def _listed(names: Iterable[str], most: int = 20) -> str:
     every = list(names)
     more = f" and {len(every) - most:,} more" if len(every) > most else ""

@@ -7,8 +7,9 @@ import dagster as dg
 
 from archiver_pipeline.defs import hour_checks, hour_metadata
 from archiver_pipeline.defs.assets import GROUP
+from archiver_pipeline.defs.failing import failure
 from archiver_pipeline.defs.hour_metadata import SEALED_HOURS
-from archiver_pipeline.defs.hour_report import HourReport, failure
+from archiver_pipeline.defs.hour_report import HourReport
 from archiver_pipeline.defs.metadata import MESSAGES
 from archiver_pipeline.defs.partitions import hour_of_key
 from archiver_pipeline.defs.resources import settings
@@ -69,7 +70,7 @@ def sealed_hours(partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefiniti
         try:
             _backfill(context, config, partitions)
         except ArchiverError as error:
-            raise failure(error) from error
+            raise failure(context, error) from None
         yield from ()
 
     return backfill_hours

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from archiver_pipeline.defs import hour_metadata
-from archiver_pipeline.defs.hour_report import HourReport, failure
+from archiver_pipeline.defs.failing import failure
+from archiver_pipeline.defs.hour_report import HourReport
 from archiver_pipeline.defs.resources import settings
 from archiver_pipeline.defs.runs import KIND_TAG, REWRITE, heartbeat, step_aside
 from archiver_pipeline.errors import ArchiverError, KafkaError, StorageError
@@ -51,7 +52,7 @@ def seal_job(partitions: dg.HourlyPartitionsDefinition) -> dg.JobDefinition:
                 report.add_unseen()
             removed = sealer.clean()
         except ArchiverError as error:
-            raise failure(error) from error
+            raise failure(context, error) from None
         if removed:
             context.log.info(f"removed {removed:,} files that nothing needs any more")
         report.raise_failure("Run `archiver verify` to see what is damaged, and `archiver backfill` to mend the hour")

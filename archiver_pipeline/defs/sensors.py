@@ -120,7 +120,7 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     busy = _busy_lanes(record_of(context), current.lanes)
     now = time.time()
     since = _waiting_since(context.cursor)
-    requests, reasons, waiting = [], [*look.warnings, *map(str, Waits(current.base_dir).present(ledger.committed))], {}
+    requests, reasons, waiting = [], [*look.warnings, *map(str, Waits(current).present(ledger.committed))], {}
     states = lane_states(found, current.lanes)
     for state in states:
         if state.lag and not state.records:

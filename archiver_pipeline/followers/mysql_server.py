@@ -33,12 +33,12 @@ _OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0, 19)}
 
 _WAIT = "Nothing of this step was done; the next run goes on from where it was"
 _HINTS: Mapping[int, tuple[str, type[ArchiverError]]] = {
-    1044: ("Give the user all privileges on the database", FollowerError),
+    1044: ("Grant the user SELECT, INSERT, DELETE and CREATE on the database", FollowerError),
     1045: ("Check user and password in ARCHIVER_MYSQL_URL, and from which hosts the user may come", FollowerError),
     1698: ("Check user and password in ARCHIVER_MYSQL_URL, and from which hosts the user may come", FollowerError),
-    1142: ("Give the user all privileges on the database", FollowerError),
-    1143: ("Give the user all privileges on the database", FollowerError),
-    1227: ("Give the user all privileges on the database", FollowerError),
+    1142: ("Grant the user SELECT, INSERT, DELETE and CREATE on the database", FollowerError),
+    1143: ("Grant the user SELECT, INSERT, DELETE and CREATE on the database", FollowerError),
+    1227: ("Grant the user SELECT, INSERT, DELETE and CREATE on the database", FollowerError),
     1049: ("Make the database: CREATE DATABASE ... CHARACTER SET utf8mb4", FollowerError),
     1021: ("Its disk is full: make room", FollowerError),
     1030: ("Its storage engine failed: look at its disk and its error log", FollowerError),

@@ -26,6 +26,9 @@ PATIENCE_SECONDS = 60.0
 BUSY = frozenset({429, 502, 503, 504})
 """Answers that ask to come again later, for a request or for one of its items."""
 
+_MOST_BYTES = 64 * 1024**2
+"""The largest answer is that to a bulk request of some megabytes."""
+
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 
 
@@ -162,6 +165,7 @@ class SearchClient:
                 headers=headers,
                 timeout=(CONNECT_SECONDS, seconds),
                 allow_redirects=False,
+                stream=True,
             ),
             seconds,
             requests,
@@ -172,6 +176,7 @@ class SearchClient:
         errors = requests.exceptions
         try:
             response = send()
+            content = _bounded(response, time.monotonic() + seconds)
         except errors.SSLError as error:
             hint = "Name the file of its authority as ?ca=FILE in ARCHIVER_SEARCH_URL"
             raise self._gone(f"its certificate was not accepted: {_root(error)}", hint) from None
@@ -179,18 +184,46 @@ class SearchClient:
             raise self._gone(f"no connection within {CONNECT_SECONDS:.0f} s") from None
         except errors.ReadTimeout:
             raise self._gone(f"no answer within {seconds:.0f} s") from None
+        except _TooLarge:
+            raise self._gone(f"its answer goes on beyond {_MOST_BYTES >> 20} MiB") from None
         except (errors.RequestException, OSError) as error:
             raise self._gone(_root(error)) from None
         try:
-            body = response.json() if response.content else {}
-        except ValueError:
-            body = {"error": " ".join(response.text.split())[:200]}
+            body = json.loads(content) if content else {}
+        except (ValueError, RecursionError):
+            body = {"error": " ".join(content.decode(errors="replace").split())[:200]}
             if response.ok:
                 raise self.refused("an answer in JSON", response.status_code, body["error"]) from None
         return Answer(response.status_code, body if isinstance(body, dict) else {"error": str(body)})
 
     def _gone(self, why: str, hint: str = "Is it running, and is ARCHIVER_SEARCH_URL right?") -> FollowerUnavailable:
         return FollowerUnavailable(f"the search cluster does not answer: {why}", path=self.address.url, hint=hint)
+
+
+class _TooLarge(Exception):
+    """An answer is larger than any to a question that is asked."""
+
+
+def _bounded(response: Any, deadline: float) -> bytes:
+    """The body of an answer; whoever answers may go on for ever.
+
+    Raises:
+        ReadTimeout: it is not all there in time.
+        _TooLarge: it is too large.
+    """
+    import requests
+
+    with response:
+        parts: list[bytes] = []
+        size = 0
+        for part in response.iter_content(64 * 1024):
+            parts.append(part)
+            size += len(part)
+            if size > _MOST_BYTES:
+                raise _TooLarge
+            if time.monotonic() > deadline:
+                raise requests.exceptions.ReadTimeout
+        return b"".join(parts)
 
 
 def _root(error: BaseException) -> str:

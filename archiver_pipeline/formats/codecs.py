@@ -110,7 +110,7 @@ class Patience:
         self._settings = settings
         self._codecs = codecs
         self._stopped = stopped
-        self._waits = Waits(settings.base_dir)
+        self._waits = Waits(settings)
 
     def until_there(self, schema: str, at: TopicPartition, offset: int) -> Codec:
         """Ask for the codec of a schema, which the message at this place needs, until it is there.

@@ -1,11 +1,11 @@
-"""What waits for the Schema Registry in a run, while everything else goes on."""
+"""What waits in a run, for the Schema Registry or because it cannot be unpacked, while everything else goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from archiver_pipeline.errors import RegistryError, RegistryUnavailable
+from archiver_pipeline.errors import BatchUnreadable, RegistryError, RegistryUnavailable
 from archiver_pipeline.plan import Position
 
 _MOST = 8
@@ -13,18 +13,18 @@ _MOST = 8
 
 
 class Held:
-    """Messages that could not be decoded in this run, and how far their partitions may go."""
+    """Messages that could not be decoded or unpacked in this run, and how far their partitions may go."""
 
     def __init__(self, is_registry: Callable[[str], bool]) -> None:
         """Begin; `is_registry` tells which topics need the registry."""
         self._is_registry = is_registry
-        self._errors: list[RegistryError] = []
+        self._errors: list[RegistryError | BatchUnreadable] = []
 
-    def add(self, error: RegistryError) -> None:
+    def add(self, error: RegistryError | BatchUnreadable) -> None:
         """Take an error down: nothing at or past its message is planned from now on.
 
         Raises:
-            RegistryError: the error itself, where it has no place, or that was taken down before.
+            RegistryError, BatchUnreadable: the error itself, where it has no place, or that was taken down before.
         """
         if any((error.topic, error.partition, error.start) == (e.topic, e.partition, e.start) for e in self._errors):
             raise error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.errors import RegistryError, RegistryUnavailable, SchemaUnknown, SchemaUnusable
+from archiver_pipeline.formats.bounded import bound
 from archiver_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class SchemaRegistry:
         try:
             # A schema is asked for once: a client that stays would keep a connection open for nothing.
             with SchemaRegistryClient(client_properties(self._settings)) as client:
+                bound(client)
                 found = client.get_schema(int(schema)) if schema.isdigit() else client.get_schema_by_guid(schema)
                 references = _references(client, found)
         except Exception as error:  # The client raises whatever its HTTP client, TLS and JSON do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from archiver_pipeline.plan import Committed, TopicPartition
+from archiver_pipeline.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Wait:
 
 
 class Waits:
-    """The notes in a folder. They are reports only: nothing goes by them, and one that cannot be written is none."""
+    """The notes of an archive. They are reports only: nothing goes by them, and one that cannot be written is none."""
 
-    def __init__(self, base_dir: Path) -> None:
-        self._folder = base_dir.absolute() / "registry_waits"
+    def __init__(self, settings: Settings) -> None:
+        # Archives may share a folder for what is not in a bucket.
+        own = hashlib.sha256(settings.archive_uri.encode()).hexdigest()[:16]
+        self._folder = settings.base_dir.absolute() / "registry_waits" / own
 
     def note(self, at: TopicPartition, offset: int, schema: str, registry: str, why: str) -> None:
         """Put down what a partition waits for; since when stays as long as it is the same message."""

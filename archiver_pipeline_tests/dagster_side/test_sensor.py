@@ -62,7 +62,7 @@ def test_what_waits_for_a_schema_is_in_the_reason(deploy: MakeDeployment, ticks:
     produce(deployment.bootstrap_servers, topic_name, messages(5))
     deployment.archived.run()
     (at,) = deployment.archived.archiver().archive.ledger().committed
-    waits = Waits(deployment.archived.settings.base_dir)
+    waits = Waits(deployment.archived.settings)
     waits.note(at, 5, "4711", "http://registry:8081", "it does not answer")
     assert f"{topic_name}/0 waits since " in ticks(deployment).skips()
     assert "at offset 5 for schema 4711 of http://registry:8081: it does not answer" in ticks(deployment).skips()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +35,7 @@ from archiver_pipeline_tests.followers.mysql_kit import MySqlKit
 from archiver_pipeline_tests.followers.workload import Filled
 from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.mysql.server import PASSWORD, USER, make_certificates
+from archiver_pipeline_tests.processes import CHECKOUT
 
 AT = TopicPartition("orders", "AAAAAAAAAAAAAAAAAAAAAA", 0)
 MIDDAY = datetime(2019, 8, 1, 12, tzinfo=UTC)
@@ -484,3 +487,39 @@ def test_statements_for_mysql() -> None:
     (statement,) = mysql_load.statements(iter([frame(["{}", None])]), mysql_load.Dialect(False, 1024**2))
     assert "(`offset`, `payload`) AS (VALUES ROW(0,'{}'),ROW(1,NULL)) SELECT 'orders'," in statement
     assert "WHEN CAST(CAST(CAST(payload AS JSON) AS CHAR" in statement
+
+
+@pytest.mark.parametrize("without", ["", "SELECT", "INSERT", "DELETE", "CREATE"])
+def test_the_privileges_that_are_documented_are_enough_and_needed(
+    mysql_kit: MySqlKit, tmp_path: Path, without: str
+) -> None:
+    """A user with exactly what docs/security.md grants makes the tables, brings them up to date and replaces an hour;
+    without any one of the privileges the error says what to grant, and nothing is written."""
+    granted = documented_privileges()
+    assert granted
+    user = f"u{uuid.uuid4().hex[:12]}"
+    kept = ", ".join(name for name in granted if name != without)
+    mysql_kit.server.ask(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'pw'")
+    mysql_kit.server.ask(f"GRANT {kept} ON {mysql_kit.database}.* TO '{user}'@'%'")
+    url = f"mysql://{user}:pw@127.0.0.1:{mysql_kit.server.port}/{mysql_kit.database}"
+    settings = settings_of(url, tmp_path)
+
+    def use() -> None:
+        with closing(MySqlFollower(settings)) as follower:
+            take(follower, frame(["1", "2"]))
+            follower.replace(MIDDAY_HOUR, iter([frame(["3"])]), follower.position(), follower.position())
+
+    if without:
+        assert without in granted
+        with pytest.raises(FollowerError, match="Grant the user SELECT, INSERT, DELETE and CREATE on"):
+            use()
+    else:
+        use()
+        assert_has(mysql_kit, settings, frame(["3"]))
+    mysql_kit.server.ask(f"DROP USER '{user}'@'%'")
+
+
+def documented_privileges() -> list[str]:
+    """The privileges that docs/security.md grants to the follower's user."""
+    found = re.search(r"GRANT ([A-Z, ]+) ON archive\.\*", (CHECKOUT / "docs" / "security.md").read_text("utf-8"))
+    return found.group(1).split(", ") if found else []

@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, archive, even
 from archiver_pipeline_tests.followers.search_kit import SearchKit
 from archiver_pipeline_tests.followers.search_proxy import Answered, Asked, Forward, proxy
 from archiver_pipeline_tests.followers.workload import Filled
+from archiver_pipeline_tests.listening import QuietHandler, listening
 from archiver_pipeline_tests.ugly import PAYLOADS, TIMES, UGLY_TYPES
 
 MiB = 1024**2
@@ -389,3 +390,28 @@ def test_a_wrong_address(rest: str) -> None:
     with pytest.raises(SettingsError, match="ARCHIVER_SEARCH_URL") as wrong:
         parse_address(f"https://u:s3cret{rest}")
     assert "s3cret" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("redirects", [False, True])
+def test_an_answer_from_somebody_else(monkeypatch: pytest.MonkeyPatch, redirects: bool) -> None:
+    """An answer that goes on and on is given up; a redirect is not followed, so that nobody else gets the password."""
+    monkeypatch.setattr(search_client, "_MOST_BYTES", 1024**2)
+    asked: list[str] = []
+
+    class Hostile(QuietHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(302 if redirects else 200)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0" if redirects else str(10 * 1024**3))
+            self.end_headers()
+            with suppress(OSError):
+                while not redirects:
+                    self.wfile.write(b" " * 65536)
+
+    with listening(Hostile) as url:
+        client = search_client.SearchClient(parse_address(url.replace("//", "//user:secret@")))
+        with pytest.raises(FollowerError, match="refused GET /asked" if redirects else "its answer goes on beyond"):
+            client.ask("GET", "/asked")
+        client.close()
+    assert asked == ["/asked"]

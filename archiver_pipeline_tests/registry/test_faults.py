@@ -8,6 +8,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from archiver_pipeline.envelope import MALFORMED
 from archiver_pipeline.errors import RegistryError, RegistryUnavailable, SchemaUnknown, SchemaUnusable
+from archiver_pipeline.formats import bounded
 from archiver_pipeline.formats.waits import Wait, Waits
 from archiver_pipeline.formats.wire import HEADER
 from archiver_pipeline.status import status
@@ -22,6 +24,7 @@ from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.followers.search_proxy import Answer, Answered, Asked, Forward, proxy
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
 from archiver_pipeline_tests.kafka.topics import wait_for
+from archiver_pipeline_tests.listening import QuietHandler, listening
 from archiver_pipeline_tests.processes import HOST, free_ports
 from archiver_pipeline_tests.registry.apicurio import Apicurio
 from archiver_pipeline_tests.registry.certificates import PASSWORD, Certificates
@@ -118,7 +121,7 @@ def test_a_batch_waits_for_its_schema(
         (batch,) = archived.run()
     assert batch.types == {"order": 1}
     assert len(asked) == len(answers) + 1
-    assert list(Waits(tmp_path).present({})) == []
+    assert list(Waits(archived.settings).present({})) == []
     said = [record.getMessage() for record in caplog.records if topic_name in record.getMessage()]
     assert any(f"{topic_name}, partition 0, offset 0 waits: {url} answered {answers[0][0]}" in text for text in said)
     assert f"{topic_name}, partition 0 goes on: schema {schema} is there" in said
@@ -206,7 +209,8 @@ def test_a_run_that_is_stopped_does_not_wait(
     create_topic(bootstrap_servers, topic_name)
     send(bootstrap_servers, topic_name, framed(UNKNOWN, b""))
     settings = decoded_settings(registry.url, registry_wait_seconds=600)
-    archiver = Archived(tmp_path, bootstrap_servers, topic_name, **settings).archiver()
+    archived = Archived(tmp_path, bootstrap_servers, topic_name, **settings)
+    archiver = archived.archiver()
     planned = archiver._planner.plan({}, None)
     assert planned is not None
     reading = archiver._start(planned, set)
@@ -220,7 +224,7 @@ def test_a_run_that_is_stopped_does_not_wait(
 
     taking = threading.Thread(target=take)
     taking.start()
-    wait_for("the batch to wait", lambda: list(Waits(tmp_path).present({})) != [])
+    wait_for("the batch to wait", lambda: list(Waits(archived.settings).present({})) != [])
     reading.stop()
     taking.join(10)
     assert not taking.is_alive()
@@ -301,3 +305,60 @@ def test_tls_with_a_certificate_of_ones_own(
         archived = Archived(tmp_path, bootstrap_servers, topic_name, **settings)
         archived.run()
     assert types(archived, topic_name) == ["order"]
+
+
+def test_a_redirect_is_not_followed(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
+    """A registry that sends one elsewhere is not obeyed: that place is not asked, and gets no password."""
+    create_topic(bootstrap_servers, topic_name)
+    send(bootstrap_servers, topic_name, order(7, 1))
+    elsewhere: list[str] = []
+
+    class Elsewhere(QuietHandler):
+        def do_GET(self) -> None:
+            elsewhere.append(str(self.headers))
+            self.send_error(404)
+
+    with listening(Elsewhere) as other:
+
+        class Redirecting(QuietHandler):
+            def do_GET(self) -> None:
+                self.send_response(307)
+                self.send_header("Location", f"{other}{self.path}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        with listening(Redirecting) as url:
+            archived = Archived(tmp_path, bootstrap_servers, topic_name, **{**decoded_settings(url), **basic(url)})
+            with pytest.raises(RegistryUnavailable, match="answered 307"):
+                archived.run()
+    assert elsewhere == []
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_answer_without_an_end(
+    bootstrap_servers: str, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool
+) -> None:
+    """A registry that goes on and on, or sends what swells up, is given up in bounded time and memory."""
+    monkeypatch.setattr(bounded, "MOST_BYTES", 1024**2)
+    create_topic(bootstrap_servers, topic_name)
+    send(bootstrap_servers, topic_name, order(7, 1))
+    sent = [0]
+
+    class Endless(QuietHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            if compressed:
+                self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(10 * 1024**3))
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    sent[0] += self.wfile.write(b'{"schema": "' + b" " * 65536)
+
+    with listening(Endless) as url:
+        archived = Archived(tmp_path, bootstrap_servers, topic_name, **decoded_settings(url))
+        with pytest.raises(RegistryUnavailable, match="its answer is compressed" if compressed else "goes on beyond"):
+            archived.run()
+    assert sent[0] < 100 * 1024**2
+    assert archived.archiver().archive.ledger().committed == {}

@@ -1,0 +1,52 @@
+"""Rules of how a run fails: what is worth another try, and what is told of where it came from."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from archiver_pipeline import errors
+from archiver_pipeline.defs.failing import came_from, failure, may_retry
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (errors.BrokerUnavailable("w"), True),
+        (errors.KafkaError("w"), True),
+        (errors.TopicChanged("w"), True),
+        (errors.Superseded("w"), True),
+        (errors.AccessDenied("w", topic="t"), True),
+        (errors.AccessDenied("w"), False),
+        (errors.BatchUnreadable("w", topic="t"), False),
+        (errors.RegistryUnavailable("w"), False),
+        (errors.SchemaUnknown("w"), False),
+        (errors.StorageError("w"), False),
+        (errors.ArchiveDamaged("w"), False),
+        (errors.RangeRefused("w"), False),
+        (errors.SettingsError("w"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_only_what_may_pass_is_tried_again(error: errors.ArchiverError, again: bool) -> None:
+    """What stays until somebody does something, or was waited for in the run itself, is not tried again at once."""
+    assert may_retry(error) is again
+
+
+def test_a_failure_has_one_sentence_and_a_line_says_where() -> None:
+    """Dagster is given no cause, which it would print with its traceback; the log has the way to it in a line."""
+    try:
+        try:
+            raise TimeoutError
+        except TimeoutError as cause:
+            raise errors.BrokerUnavailable("nothing came", topic="t") from cause
+    except errors.ArchiverError as error:
+        line = came_from(error)
+        with dg.build_op_context() as context:
+            failed = failure(context, error, retries=True)
+    assert (failed.description, failed.allow_retries) == ("nothing came (topic t)", True)
+    assert failed.__cause__ is None
+    here = "test_failing.py:"
+    assert line.startswith(here)
+    assert f", from TimeoutError in {here}" in line
+    assert "\n" not in line
