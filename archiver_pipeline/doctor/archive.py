@@ -43,7 +43,7 @@ def _undone(patient: Patient, ledger: Ledger) -> Iterator[Finding]:
     for plan in erasure_plan.interrupted(patient.archive.storage):
         told = f"an erasure of {plan.started:%Y-%m-%d %H:%M:%S} UTC was interrupted"
         yield fault("archive", told, "`archiver erase --resume` finishes it")
-    for wait in Waits(patient.settings.base_dir).present(ledger.committed):
+    for wait in Waits(patient.settings).present(ledger.committed):
         yield fault("archive", str(wait), "The rest is archived meanwhile; see the Schema Registry")
 
 

@@ -55,7 +55,7 @@ class ArchiveSource(Source):
             families.add("archiver_caught_up_timestamp_seconds", milliseconds / 1000, str(lane))
         interrupted = erasure_plan.interrupted(archive.storage) if state.version >= 0 else []
         families.add("archiver_interrupted_erasures", len(interrupted))
-        waiting = Counter(wait.topic for wait in Waits(self._shared.settings.base_dir).present(ledger.committed))
+        waiting = Counter(wait.topic for wait in Waits(self._shared.settings).present(ledger.committed))
         for topic in {at.topic for at in ledger.committed} | waiting.keys():
             families.add("archiver_schema_waits", waiting[topic], topic)
         self._totals.tell(families)
