@@ -12,8 +12,8 @@ from typing import Any
 from archiver_pipeline_tests.processes import CHECKOUT
 
 GRAFANA = CHECKOUT / "deploy" / "grafana"
-_VALUES = {"$__rate_interval": "1m", "$job": "archiver", "$topic": ".*"}
-"""What Grafana puts in for variables; nothing has happened a minute before a test."""
+_VALUES = {"$__rate_interval": "10m", "$job": "archiver", "$topic": ".*"}
+"""What Grafana puts in for variables; ten minutes hold all that happens in a test, however slow the machine is."""
 
 
 @dataclass(frozen=True)
