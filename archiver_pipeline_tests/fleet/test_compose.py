@@ -34,6 +34,9 @@ from archiver_pipeline_tests.server import running
 HAS_METRICS = any(command.name == "metrics" for command in app.registered_commands)
 STARTED = ["code", "webserver", "daemon", "producer", *["metrics"] * HAS_METRICS]
 STOPPED = [*["metrics"] * HAS_METRICS, "producer", "daemon", "webserver", "code"]
+SOONER = {"ARCHIVER_INTERVAL_SECONDS": "3"}
+"""A test need not wait for sensors that take their time."""
+
 PROGRAMS = Path(sys.executable).parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -60,7 +63,9 @@ class Project:
         """Start a service as a process of this machine."""
         service = self.services[name]
         log = self.folder / f"{name}.log"
-        self.children[name] = self.processes.start(_arguments(service.command), environment(service.environment), log)
+        self.children[name] = self.processes.start(
+            _arguments(service.command), environment({**service.environment, **SOONER}), log
+        )
 
     def check(self, name: str) -> bool:
         """Whether the health check of a service says that it is well."""
