@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import ArchiveError, FormatTooNew, SettingsError
 from archiver_pipeline.files import OnProgress
 from archiver_pipeline.visible import visible
+
+if TYPE_CHECKING:
+    from archiver_pipeline.archive import Archive
 
 log = logging.getLogger(__name__)
 
