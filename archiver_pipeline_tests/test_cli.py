@@ -174,8 +174,8 @@ def test_status_as_lines_and_as_json(archiver: Run, archived: Archived, topic_na
     assert "no gaps" in lines
     found = json.loads(archiver("status", "--json").stdout)
     assert list(found) == [
-        *("archive", "time", "version", "format", "messages", "files", "bytes", "types", "hours", "sealed_hours", "lag"),
-        *("partitions", "last_batch"),
+        *("archive", "time", "version", "format", "messages", "files", "bytes", "types", "hours"),
+        *("sealed_hours", "lag", "partitions", "last_batch"),
         *("age_seconds", "rates", "gaps", "given_up", "interrupted_erasures", "followers", "waits", "warnings"),
         "broker_error",
     ]

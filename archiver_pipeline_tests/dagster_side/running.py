@@ -74,6 +74,11 @@ class RunningDagster:
         else:
             self.kill()
 
+    def ask_to_end(self) -> None:
+        """Ask the main process to end, as Ctrl-C does."""
+        assert self._main is not None
+        self._main.send_signal(signal.SIGINT)
+
     def wait_until_it_ends(self) -> int:
         """Wait for the main process to end by itself, and return its exit code."""
         assert self._main is not None
