@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,16 @@ def test_every_command_refuses_a_newer_format(refused: dict[tuple[str, ...], Any
 def test_no_command_leaves_anything_in_a_newer_format(refused: dict[tuple[str, ...], Any]) -> None:
     """What a refused command made is gone, or was never made; a lock's own file is nothing."""
     assert {os.path.basename(path) for path in refused["changed",] if not path.endswith(".lock")} == set()
+
+
+def test_an_archive_of_the_first_release_goes_on(tmp_path: Path) -> None:
+    """What the first archiver wrote, from before there was a property, is read and continued as it is."""
+    shutil.copytree(Path(__file__).with_name("old_archive"), tmp_path / "archive")
+    old = Archive(str(tmp_path / "archive"))
+    state, ledger = old.standing()
+    assert format_version.PROPERTY not in state.metadata["configuration"]
+    assert (ledger.messages, len(offsets_in(tmp_path / "archive"))) == (44, 44)
+    at = min(ledger.committed)
+    archive(old, [event(), b"not json"], at)
+    assert Archive(old.uri).ledger().committed[at].next == ledger.committed[at].next + 2
+    assert len(offsets_in(tmp_path / "archive")) == 46
