@@ -71,13 +71,13 @@ def test_a_machine_that_is_gone_takes_nothing_with_it(
     try:
         with dg.DagsterInstance.from_config(str(deployment.home)) as instance:
             sensor = Ticks(definitions, instance, "archive")
-            wait_for("the workers", lambda: all(worker.ready for worker in workers), 60)
+            wait_for("the workers", lambda: all(worker.ready for worker in workers), 180)
             begun = {
                 request.tags["archiver/lane"]: launch(instance, "archive", request) for request in sensor.requests()
             }
             assert set(begun) == {"0", "1"}
             staging = archived.path / "_staging"
-            wait_for("a batch of both lanes", lambda: {"0", "1"} <= _lanes_at_work(staging), 60)
+            wait_for("a batch of both lanes", lambda: {"0", "1"} <= _lanes_at_work(staging), 120)
             first = next(lane for lane, run in begun.items() if _has(workers[0], instance, run))
             second = begun["1" if first == "0" else "0"]
             workers[0].kill()

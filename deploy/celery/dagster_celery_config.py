@@ -13,6 +13,7 @@ broker_connection_retry_on_startup = True
 result_expires = 604_800
 # A run that waits is for whoever is free first, not for one that is at work.
 worker_prefetch_multiplier = 1
+worker_disable_prefetch = True
 # A run has a process of its own, as with Dagster's other launchers: none finds memory or a priority of another.
 worker_max_tasks_per_child = 1
 # What a run logs goes to standard error by itself.
