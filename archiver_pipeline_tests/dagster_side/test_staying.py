@@ -1,4 +1,4 @@
-"""Rules of a run that stays, under Dagster with PostgreSQL: it is missed at once where it dies, and ends with Dagster."""
+"""Rules of a run that stays, under Dagster with PostgreSQL: it is missed at once if it dies, and ends with Dagster."""
 
 from __future__ import annotations
 
