@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from archiver_pipeline.bucket import Bucket
 from archiver_pipeline.folder import Folder
 from archiver_pipeline.storage import Storage
+
+_loading = threading.Lock()
 
 
 def storage_at(uri: str, scratch: Path) -> Storage:
@@ -16,4 +19,9 @@ def storage_at(uri: str, scratch: Path) -> Storage:
         uri: a folder, or `s3://…`, `gs://…` or `az://…`.
         scratch: a local folder for files on their way to a bucket.
     """
-    return Bucket(uri, scratch) if "://" in uri else Folder(Path(uri))
+    if "://" not in uri:
+        return Folder(Path(uri))
+    with _loading:
+        # A thread that wants it while another one loads it would find half of it.
+        import obstore.exceptions  # noqa: F401
+    return Bucket(uri, scratch)

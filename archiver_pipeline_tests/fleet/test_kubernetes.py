@@ -138,7 +138,7 @@ def test_settings_of_dagster_agree() -> None:
     for part in ("run_monitoring", "run_retries"):
         assert daemon[part] == ours[part]
     retention = as_dagster_has_it(VALUES["retention"])
-    assert {name: retention[name] for name in ("sensor", "schedule")} == ours["retention"]
+    assert {name: retention[name] for name in ours["retention"]} == ours["retention"]
     assert as_dagster_has_it(VALUES["pythonLogs"]) == ours["python_logs"]
     assert VALUES["computeLogManager"]["type"] == ours["compute_logs"]["class"]
     assert VALUES["telemetry"] == ours["telemetry"]
