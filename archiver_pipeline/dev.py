@@ -84,7 +84,7 @@ class DagsterDev:
         return DagsterFailed(what, path=str(self.log), hint="\n".join(["Its log ends with:", *lines]))
 
     def end(self) -> None:
-        """Ask Dagster to end, which lets a run under way finish, and kill what is left of its process group.
+        """Ask Dagster to end, and its runs with it, and kill what is left of its process group.
 
         Only the first process is asked: it takes a code server that ends by itself for a failure, and starts another.
         """
