@@ -73,24 +73,38 @@ class Health:
     sensors: tuple[SensorHealth, ...]
 
 
+def opened(home: Path) -> DagsterInstance:
+    """Dagster's record in its folder, to be closed by `with` or by the end of the process.
+
+    Raises:
+        DagsterFault: there is no such folder, its `dagster.yaml` is wrong, or its storage does not answer.
+    """
+    if not home.is_dir():
+        raise DagsterFault("DAGSTER_HOME is no folder", path=str(home), hint="Set it to the one that Dagster runs with")
+    _check_server(home)
+    from dagster import DagsterInstance
+
+    try:
+        return DagsterInstance.from_config(str(home))
+    except Exception as error:
+        # What Dagster says of a wrong configuration has all of it, a database's password too; a driver's words do not.
+        said = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None)
+        text = " ".join(str(said or "").split())[:300] or f"{type(error).__name__}, and `dagster instance info` says why"
+        raise DagsterFault(f"Dagster's storage cannot be opened: {text}", path=str(home), hint=_SERVER) from None
+
+
 def read(home: Path) -> Health:
     """Read how Dagster is, from its folder.
 
     Raises:
         DagsterFault: the folder or its storage cannot be read, or does not answer.
     """
-    _check_server(home)
-    from dagster import DagsterInstance
-
-    try:
-        with DagsterInstance.from_config(str(home)) as instance:
+    with opened(home) as instance:
+        try:
             return _health(instance)
-    except Exception as error:  # Its storages raise what their drivers do.
-        text = " ".join(str(getattr(error, "orig", None) or error).split())[:300] or type(error).__name__
-        hint = (
-            "Is the storage that dagster.yaml names up, and are user and password right? The archive needs none of it"
-        )
-        raise DagsterFault(f"Dagster's storage cannot be read: {text}", path=str(home), hint=hint) from error
+        except Exception as error:  # Its storages raise what their drivers do.
+            text = " ".join(str(getattr(error, "orig", None) or error).split())[:300] or type(error).__name__
+            raise DagsterFault(f"Dagster's storage cannot be read: {text}", path=str(home), hint=_SERVER) from error
 
 
 def _check_server(home: Path) -> None:

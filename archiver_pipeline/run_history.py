@@ -1,6 +1,6 @@
 """Dagster's own history: how runs ended, which are under way, and when its daemons last said that they live.
 
-Outside `defs/` this is the one module that knows Dagster. It reads, and decides nothing.
+It reads, and decides nothing.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.errors import ArchiverError
+from archiver_pipeline.dagster_home import opened
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -74,7 +75,7 @@ class RunHistory:
         """Take in the runs that ended since the last time.
 
         Raises:
-            ArchiverError: the folder is no home of Dagster.
+            DagsterFault: the folder is no home of Dagster, or its storage does not answer.
         """
         from dagster import DagsterRunStatus, RunsFilter
 
@@ -94,24 +95,10 @@ class RunHistory:
         return History(dict(self._ended), active, dict(self._successes), daemons)
 
     def _opened(self) -> DagsterInstance:
-        from pathlib import Path
-
-        from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+        from dagster import DagsterRunStatus, RunsFilter
 
         if self._instance is None:
-            if not Path(self._home).is_dir():
-                raise ArchiverError(
-                    "DAGSTER_HOME is no folder", path=self._home, hint="Set it to the one that Dagster runs with"
-                )
-            try:
-                instance = DagsterInstance.from_config(self._home)
-            except Exception as error:
-                # What Dagster says of a wrong configuration has all of it, a database's password too.
-                raise ArchiverError(
-                    f"Dagster's storage cannot be opened: {type(error).__name__}",
-                    path=self._home,
-                    hint="Run `dagster instance info` there, which says why",
-                ) from None
+            instance = opened(Path(self._home))
             for job in JOBS:
                 good = RunsFilter(job_name=job, statuses=[DagsterRunStatus.SUCCESS])
                 for record in instance.get_run_records(good, limit=1):
