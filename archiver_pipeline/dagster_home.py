@@ -89,7 +89,7 @@ def opened(home: Path) -> DagsterInstance:
     except Exception as error:
         # What Dagster says of a wrong configuration has all of it, a database's password too; a driver's words do not.
         said = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None)
-        text = " ".join(str(said or "").split())[:300] or f"{type(error).__name__}, and `dagster instance info` says why"
+        text = " ".join(str(said or "").split())[:300] or f"{type(error).__name__}; `dagster instance info` says why"
         raise DagsterFault(f"Dagster's storage cannot be opened: {text}", path=str(home), hint=_SERVER) from None
 
 
