@@ -34,6 +34,8 @@ from archiver_pipeline.writer import BatchWriter
 log = logging.getLogger(__name__)
 
 _TRIES = 5
+_CAREFUL_BATCHES = 10
+"""Behind a killed run so many batches are fetched carefully, which is slow where producers send small batches."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Archiver:
         self._held = Held(settings.is_registry)
         self._planner = Planner(settings, lane, self.cluster, self._held.within)
         self._next: Reading | None = None
-        self._careful = False
+        self._careful = 0
 
     def look(self) -> Look:
         """Ask the broker how far it is, and warn once of each topic that cannot be read."""
@@ -149,7 +151,7 @@ class Archiver:
         attempt = batch_of(self.archive, self.lane)
         before = attempt.ledger.committed
         # What was killed may have been so by messages that are more than the memory, once they are unpacked.
-        self._careful = self._careful or bool(attempt.leftovers)
+        self._careful = _CAREFUL_BATCHES if attempt.leftovers else self._careful
         reading = self._begun(before, targets)
         try:
             planned = reading.planned if reading else self._planner.plan(before, targets)
@@ -173,6 +175,7 @@ class Archiver:
             clock.step("commit")
             seconds = clock.elapsed()
             version = self._commit(attempt, planned, progress, writer, clock, seconds)
+            self._careful = max(0, self._careful - 1)
             clock.step("clean")
             attempt.clean()
             clock.step("done")
@@ -225,7 +228,7 @@ class Archiver:
         # A replay records what it writes before readers see it, so what the broker showed as its end is known by now.
         copies = self.archive.ledger().copies()
         tell = partial(self._on_step, "frame")
-        return Reading(planned, self.cluster, self.settings, types, copies, tell, careful=self._careful)
+        return Reading(planned, self.cluster, self.settings, types, copies, tell, careful=self._careful > 0)
 
     def _clean_only(self, attempt: Attempt, clock: Clock) -> None:
         """With nothing to archive, fence and remove what killed runs left."""

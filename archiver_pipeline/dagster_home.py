@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,12 +100,22 @@ def read(home: Path) -> Health:
     Raises:
         DagsterFault: the folder or its storage cannot be read, or does not answer.
     """
-    with opened(home) as instance:
-        try:
-            return _health(instance)
-        except Exception as error:  # Its storages raise what their drivers do.
-            text = " ".join(str(getattr(error, "orig", None) or error).split())[:300] or type(error).__name__
-            raise DagsterFault(f"Dagster's storage cannot be read: {text}", path=str(home), hint=_SERVER) from error
+    with opened(home) as instance, reading(home):
+        return _health(instance)
+
+
+@contextmanager
+def reading(home: Path) -> Iterator[None]:
+    """Translate what Dagster's storages raise, which is what their drivers do.
+
+    Raises:
+        DagsterFault: with the driver's words, but not the statement and its values.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(getattr(error, "orig", None) or error).split())[:300] or type(error).__name__
+        raise DagsterFault(f"Dagster's storage cannot be read: {text}", path=str(home), hint=_SERVER) from error
 
 
 def _check_server(home: Path) -> None:
@@ -114,9 +125,15 @@ def _check_server(home: Path) -> None:
 
     try:
         content = yaml.safe_load((home / "dagster.yaml").read_text()) or {}
+    except FileNotFoundError:
+        return  # Dagster does without.
+    except yaml.MarkedYAMLError as error:
+        # Its text quotes the line, which may be the one with a password.
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise DagsterFault(f"dagster.yaml is no YAML{where}", path=str(home), hint="Mend the file") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise DagsterFault(f"dagster.yaml cannot be read: {text}", path=str(home), hint="Mend the file") from error
+        text = f"dagster.yaml cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
+        raise DagsterFault(text, path=str(home), hint="Mend the file") from None
     access = _within(content, "postgres_db") or {}
     host, port = _plain(access.get("hostname")), _plain(access.get("port")) or "5432"
     if not host or not port.isdecimal():

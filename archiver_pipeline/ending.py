@@ -17,6 +17,8 @@ LIMIT_SECONDS = 8.0
 """So long after SIGTERM or SIGINT the process is ended as by SIGKILL, which a run stands at any moment."""
 
 _ENDS = (signal.SIGTERM, signal.SIGINT)
+HARD_CODES = tuple(128 + number for number in _ENDS)
+"""The exit codes of a process that was ended like that."""
 
 
 @cache

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.dagster_home import opened
+from archiver_pipeline.dagster_home import opened, reading
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -70,6 +70,7 @@ class RunHistory:
         self._ended: Counter[tuple[str, str]] = Counter({(job, how): 0 for job in JOBS for how in OUTCOMES})
         self._successes: dict[str, float] = {}
         self._instance: DagsterInstance | None = None
+        self._begun = False
 
     def read_on(self) -> History:
         """Take in the runs that ended since the last time.
@@ -77,9 +78,16 @@ class RunHistory:
         Raises:
             DagsterFault: the folder is no home of Dagster, or its storage does not answer.
         """
+        if self._instance is None:
+            self._instance = opened(Path(self._home))
+        with reading(Path(self._home)):
+            return self._read_on(self._instance)
+
+    def _read_on(self, instance: DagsterInstance) -> History:
         from dagster import DagsterRunStatus, RunsFilter
 
-        instance = self._opened()
+        if not self._begun:
+            self._begin(instance)
         self._take(instance)
         under_way = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
         waiting = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]
@@ -94,17 +102,15 @@ class RunHistory:
         )
         return History(dict(self._ended), active, dict(self._successes), daemons)
 
-    def _opened(self) -> DagsterInstance:
+    def _begin(self, instance: DagsterInstance) -> None:
+        """Take in when a run of each job succeeded last."""
         from dagster import DagsterRunStatus, RunsFilter
 
-        if self._instance is None:
-            instance = opened(Path(self._home))
-            for job in JOBS:
-                good = RunsFilter(job_name=job, statuses=[DagsterRunStatus.SUCCESS])
-                for record in instance.get_run_records(good, limit=1):
-                    self._successes[job] = record.end_time or record.update_timestamp.timestamp()
-            self._instance = instance
-        return self._instance
+        for job in JOBS:
+            good = RunsFilter(job_name=job, statuses=[DagsterRunStatus.SUCCESS])
+            for record in instance.get_run_records(good, limit=1):
+                self._successes[job] = record.end_time or record.update_timestamp.timestamp()
+        self._begun = True
 
     def _take(self, instance: DagsterInstance) -> None:
         """Count the runs that were touched since the last time and have ended, a bounded number at once."""

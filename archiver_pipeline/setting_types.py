@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, TypeVar
 
@@ -105,6 +105,11 @@ def check_file(path: str) -> str:
     if path and not os.path.exists(path):
         raise ValueError("there is no such file")
     return path
+
+
+def is_among(names: Iterable[str], topic: str) -> bool:
+    """Whether a topic is one of names, or of those that regexes which begin with `^` match."""
+    return any(re.match(name, topic) is not None if name.startswith("^") else name == topic for name in names)
 
 
 def of_topic(table: Mapping[str, Value], topic: str, default: Value) -> Value:

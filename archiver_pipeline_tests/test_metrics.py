@@ -17,10 +17,10 @@ from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.batch_info import BatchInfo
 from archiver_pipeline.ledger import Transaction
 from archiver_pipeline.metrics.arrivals import MOST_SAMPLES, Arrivals
-from archiver_pipeline.metrics.catalogue import BY_NAME, DEFINITIONS, SOURCES, Families
+from archiver_pipeline.metrics.catalogue import BY_NAME, DEFINITIONS, Families
 from archiver_pipeline.metrics.commits import CommitTotals, told_by
 from archiver_pipeline.metrics.health import reasons
-from archiver_pipeline.metrics.source import Standing
+from archiver_pipeline.metrics.source import Health
 from archiver_pipeline.plan import OffsetRange
 from archiver_pipeline.run_history import RunHistory
 from archiver_pipeline_tests import batches
@@ -34,7 +34,7 @@ def test_names_follow_the_conventions() -> None:
         assert item.name.startswith("archiver_")
         assert not item.name.endswith(("_total", "_info"))
         assert "timestamp" not in item.name or item.name.endswith("_timestamp_seconds")
-        assert item.source in (*SOURCES, "exporter")
+        assert item.source in ("archive", "broker", "files", "followers", "dagster", "exporter")
         assert item.text.endswith(".")
         # Prometheus gives every series a job and an instance of its own.
         assert not {"job", "instance"} & set(item.labels)
@@ -163,15 +163,15 @@ def test_a_stamp_from_the_future_is_not_newer_than_its_commit(tmp_path: Path) ->
 def test_readiness(lags: list[tuple[float, int]], waited: float, batch_age: float | None, wrong: str | None) -> None:
     """A lag is wrong where it is old, and no batch comes or it does not shrink."""
     last = None if batch_age is None else 10_000.0 - batch_age
-    standing = Standing(lag=lags[-1][1], waited=waited, lags=lags, last_batch=last)
-    found = reasons({"archive": None, "broker": None, "followers": "down"}, standing, 10_000.0, 900.0)
+    health = Health(lag=lags[-1][1], waited=waited, lags=lags, last_batch=last)
+    found = reasons({"archive": None, "broker": None, "followers": "down"}, health, 10_000.0, 900.0)
     assert [wrong in reason for reason in found] == [True] if wrong else found == []
 
 
 def test_a_source_that_is_down_is_the_only_reason() -> None:
     """What is not known is not judged."""
-    standing = Standing(lag=9, waited=9999.0)
-    assert reasons({"archive": None, "broker": "it is gone"}, standing, 1.0, 900.0) == ["broker: it is gone"]
+    health = Health(lag=9, waited=9999.0)
+    assert reasons({"archive": None, "broker": "it is gone"}, health, 1.0, 900.0) == ["broker: it is gone"]
 
 
 def test_runs_are_counted_once_however_many_there_are(tmp_path: Path) -> None:

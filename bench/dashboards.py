@@ -45,9 +45,7 @@ def _print(prometheus: PrometheusServer, *, quiet: bool = False) -> int:
         empty += not found or all(item["value"][1] == "NaN" for item in found)
         shown += f"\n{query.dashboard} / {query.panel}\n  {query.expression}\n"
         for item in found:
-            labels = {
-                name: value for name, value in item["metric"].items() if name not in ("instance", "job", "__name__")
-            }
+            labels = {name: value for name, value in item["metric"].items() if name not in _OF_ALL}
             text = ", ".join(f"{name}={value}" for name, value in labels.items())
             shown += f"    {text or '(no labels)'}: {float(item['value'][1]):.6g}\n"
     if not quiet:

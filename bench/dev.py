@@ -115,7 +115,7 @@ class Dev:
             return False
 
     def _end(self) -> None:
-        """Ask it to end, which lets a run under way finish, then kill what is left."""
+        """Ask it to end, and its runs with it, then kill what is left."""
         family = [self._process, *self._process.children(recursive=True)] if self._process.is_running() else []
         if family:
             self._process.send_signal(signal.SIGINT)

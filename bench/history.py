@@ -7,18 +7,16 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
 from rich.console import Console
 
 from archiver_pipeline_tests.dagster_side.ticks import Ticks
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
+from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.postgres.server import PostgresServer
 from bench.dev import Dev, prepare
 from bench.results import record
@@ -46,7 +44,7 @@ def main() -> None:
         idle = {"ARCHIVER_INTERVAL_SECONDS": 86_400, "ARCHIVER_FOLLOW_SECONDS": 0}
         environment = prepare(base, broker.bootstrap_servers, TOPIC, **idle)
         database = postgres.new_database()
-        _use(Path(environment["DAGSTER_HOME"]) / "dagster.yaml", postgres.storage(database))
+        postgres.write_settings(Path(environment["DAGSTER_HOME"]), database)
         os.environ.update(environment)
         figures: dict[str, Any] = {"runs": given.runs}
         with (
@@ -63,10 +61,6 @@ def main() -> None:
             figures[f"statements_over_{SLOW_MS}_ms"] = _slow(postgres) - slow
     console.print(figures)
     record("history", f"python -m bench.history --runs {given.runs} --turns {given.turns}", figures)
-
-
-def _use(path: Path, storage: Mapping[str, Any]) -> None:
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **storage}))
 
 
 def _measure(servers: str, dev: Dev, instance: dg.DagsterInstance, turns: int) -> dict[str, float]:
@@ -89,13 +83,7 @@ def _turn(servers: str, dev: Dev, instance: dg.DagsterInstance) -> dict[str, flo
     """Archive some messages by a run: seconds from its request to its first step and to its end."""
     produce(servers, TOPIC, [Sent(b'{"type": "object.one", "uid": "u1"}')] * 100)
     run_id = dev.launch("archive")
-    deadline = time.monotonic() + 120
-    while (run := instance.get_run_by_id(run_id)) is None or not run.is_finished:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"run {run_id} does not end")
-        time.sleep(0.25)
-    if not run.is_success:
-        raise RuntimeError(f"run {run_id} failed")
+    wait_for(f"the end of run {run_id}", lambda: _is_finished(instance, run_id), 120)
     at = {
         entry.dagster_event.event_type_value: entry.timestamp
         for entry in reversed(instance.all_logs(run_id))
@@ -107,6 +95,13 @@ def _turn(servers: str, dev: Dev, instance: dg.DagsterInstance) -> dict[str, flo
         "launched_to_first_step": at["STEP_START"] - at["PIPELINE_STARTING"],
         "first_step_to_end": at["PIPELINE_SUCCESS"] - at["STEP_START"],
     }
+
+
+def _is_finished(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.is_finished and not run.is_success:
+        raise RuntimeError(f"run {run_id} failed")
+    return run is not None and run.is_finished
 
 
 def _multiply(postgres: PostgresServer, database: str, runs: int) -> None:

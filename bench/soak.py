@@ -14,14 +14,14 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from archiver_pipeline_tests.kafka.topics import end_offsets
+from archiver_pipeline_tests.kafka.topics import end_offsets, wait_for
 from bench.results import record
 from bench.soak_stack import TOPICS, Stack
 from bench.soak_watch import Watch
@@ -96,7 +96,7 @@ def _soak(stack: Stack, scale: float, console: Console) -> dict[str, Any]:
         if producer.exitcode:
             raise RuntimeError("the producer failed")
         total = sum(sum(end_offsets(stack.kafka.bootstrap_servers, topic).values()) for topic in TOPICS)
-        _wait(lambda: _is_caught_up(stack), CATCH_UP_SECONDS)
+        wait_for("all to be archived and followed", lambda: _is_caught_up(stack), CATCH_UP_SECONDS)
         caught_up = time.monotonic()
         found = watch.found()
     found |= {
@@ -167,14 +167,6 @@ def _equal(stack: Stack) -> dict[str, Any]:
     numbers = {"kafka": in_kafka, "archive": int(archived), "mysql": stored, "minutes_that_differ": differing}
     same = in_kafka == int(archived) == stored and differing == "0"
     return {**numbers, "verify": verify.stdout.splitlines()[-3:], "all": same and verify.returncode == 0}
-
-
-def _wait(is_so: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"not all was archived within {seconds:.0f} s after the last message")
-        time.sleep(2)
 
 
 if __name__ == "__main__":

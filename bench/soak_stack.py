@@ -5,21 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
 
+from archiver_pipeline_tests.debian import installed
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic
+from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.mysql.server import MariaDbServer
 from archiver_pipeline_tests.objects.gateway import Gateway
 from archiver_pipeline_tests.postgres.server import PostgresServer
 from archiver_pipeline_tests.processes import CHECKOUT, HOST, environment, free_ports
+from archiver_pipeline_tests.prometheus.server import PACKAGES
 from archiver_pipeline_tests.server import is_ok
 
 TOPICS = ("orders", "clicks")
@@ -132,8 +133,7 @@ class Stack:
         self.database, self.storage = self.mysql.new_database(), self.postgres.new_database()
         home = self.base / "dagster_home"
         home.mkdir(parents=True)
-        ours = yaml.safe_load((CHECKOUT / "deploy" / "dagster.yaml").read_text())
-        (home / "dagster.yaml").write_text(yaml.safe_dump({**ours, **self.postgres.storage(self.storage)}))
+        self.postgres.write_settings(home, self.storage)
         server = {"grpc_server": {"host": HOST, "port": self._ports["code"], "location_name": "archiver"}}
         (self.folder / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [server]}))
         self.variables = environment(
@@ -157,13 +157,13 @@ class Stack:
         shipped = CHECKOUT / "deploy" / "prometheus"
         settings = yaml.safe_load((shipped / "prometheus.yml").read_text())
         settings["rule_files"] = [str(shipped / name) for name in settings["rule_files"]]
-        settings.pop("alerting", None)
         target = {"targets": [f"{HOST}:{self._ports['metrics']}"]}
         settings["scrape_configs"] = [{"job_name": "archiver", "scrape_interval": "10s", "static_configs": [target]}]
         path = self.folder / "prometheus.yml"
         path.write_text(yaml.safe_dump(settings))
-        line = [f"--config.file={path}", f"--storage.tsdb.path={self.folder / 'tsdb'}"]
-        self._spawn("prometheus", ["prometheus", *line, f"--web.listen-address={HOST}:{self._ports['prometheus']}"])
+        line = [installed("prometheus", *PACKAGES), f"--config.file={path}"]
+        line += [f"--storage.tsdb.path={self.folder / 'tsdb'}"]
+        self._spawn("prometheus", [*line, f"--web.listen-address={HOST}:{self._ports['prometheus']}"])
 
     def _spawn(self, name: str, line: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -175,13 +175,8 @@ class Stack:
     def _at(self, name: str) -> list[str]:
         return ["--host", HOST, "--port", str(self._ports[name])]
 
-    def _wait(self, what: str, answers: Any) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers():
-            ended = [name for name, process in self.programs.items() if process.poll() is not None]
-            if ended or time.monotonic() > deadline:
-                raise RuntimeError(f"no answer from {what}; ended: {ended}; the logs are in {self.folder}")
-            time.sleep(0.5)
+    def _wait(self, what: str, answers: Callable[[], bool]) -> None:
+        wait_for(f"{what}; the logs are in {self.folder}", answers, START_SECONDS)
 
 
 def _script(name: str) -> str:

@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from archiver_pipeline.metrics.exporter import Exporter
     from archiver_pipeline.metrics.server import Application
-    from archiver_pipeline.metrics.source import Standing
+    from archiver_pipeline.metrics.source import Health
 
 log = logging.getLogger(__name__)
 
@@ -51,28 +51,29 @@ def command(
     from prometheus_client import CollectorRegistry
     from prometheus_client.process_collector import ProcessCollector
 
+    from archiver_pipeline.archive import archive_of
     from archiver_pipeline.metrics.exporter import Exporter
-    from archiver_pipeline.metrics.source import shared_of
+    from archiver_pipeline.metrics.source import Shared
     from archiver_pipeline.metrics.sources import sources_of
     from archiver_pipeline.settings import load
 
     settings = load()
-    shared = shared_of(settings)
+    shared = Shared(settings, archive_of(settings))
     exporter = Exporter(sources_of(shared, once=once), interval, settings.mask)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(exporter)
     if once:
         _print(exporter, registry)
     ProcessCollector(registry=registry)
-    _serve(exporter, _application(exporter, registry, shared.standing, max_lag_seconds), listen, port)
+    _serve(exporter, _application(exporter, registry, shared.health, max_lag_seconds), listen, port)
 
 
-def _application(exporter: Exporter, registry: Any, standing: Standing, max_lag_seconds: float) -> Application:
-    from archiver_pipeline.metrics import health
+def _application(exporter: Exporter, registry: Any, health: Health, max_lag_seconds: float) -> Application:
+    from archiver_pipeline.metrics.health import report
     from archiver_pipeline.metrics.server import Application, Response, json_route, metrics_route, page_route
 
     def ready() -> tuple[bool, Any]:
-        found = health.report(exporter.faults(), standing, time.time(), max_lag_seconds)
+        found = report(exporter.faults(), health, time.time(), max_lag_seconds)
         return found["ready"], found
 
     links = {"/metrics": "for Prometheus", "/readyz": "whether archiving goes on", "/healthz": "whether this answers"}

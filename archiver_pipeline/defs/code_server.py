@@ -4,46 +4,95 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterator
 from functools import wraps
 
+import dagster as dg
+from dagster import DagsterRunStatus
 from dagster._grpc.server import DagsterApiServer
+
+from archiver_pipeline.ending import HARD_CODES
 
 log = logging.getLogger(__name__)
 
 FINISH_SECONDS = 2.0
 """So long runs may go on once the code server was asked to end; then they are asked, too."""
 
-_ends_since: dict[int, float] = {}
+_SENSOR_TAG = "dagster/sensor_name"
+_ended_at: dict[int, float] = {}
+_signalled: set[int] = set()
 
 
 def keep_clearing() -> None:
-    """Let the code server look again, a second later, where it could not record how a run ended; and let it end.
+    """Let the code server clear away ended runs for as long as it lives, and end its runs where it is to end itself.
 
     Its thread for that ends with the first error, such as one of a database that is restarted. From then on a run whose
     process died would stay "started", no ended process would be cleared away, and a stop would wait for ever. A stop
     would also wait for runs that stay for as long as they do.
     """
-    clear = DagsterApiServer._check_for_orphaned_runs
-    if hasattr(clear, "__wrapped__"):
-        return
+    if not hasattr(DagsterApiServer._check_for_orphaned_runs, "__wrapped__"):
+        _replace("cleanup", _note_signal)
+        _replace("_check_for_orphaned_runs", _clear)
 
-    @wraps(clear)
-    def clear_or_look_again(server: DagsterApiServer) -> None:
+
+def _replace(name: str, by: Callable[[DagsterApiServer, Callable[[DagsterApiServer], None]], None]) -> None:
+    """Have a method of the code server done by a function, which is given the server and the method as it was."""
+    before = getattr(DagsterApiServer, name)
+
+    @wraps(before)
+    def instead(server: DagsterApiServer) -> None:
+        by(server, before)
+
+    setattr(DagsterApiServer, name, instead)
+
+
+def _note_signal(server: DagsterApiServer, clean_up: Callable[[DagsterApiServer], None]) -> None:
+    """Note that this very process was asked to end: otherwise clean-up is the last thing after its runs have ended."""
+    _signalled.add(id(server))
+    clean_up(server)
+
+
+def _clear(server: DagsterApiServer, clear: Callable[[DagsterApiServer], None]) -> None:
+    """Clear away what has ended; what cannot be recorded now is looked at again a moment later."""
+    try:
         if server._shutdown_once_executions_finish_event.is_set():
             _ask_to_end(server)
-        try:
-            clear(server)
-        except Exception as error:
-            log.warning("how a run ended could not be recorded, which is tried again: %s", error)
-
-    DagsterApiServer._check_for_orphaned_runs = clear_or_look_again  # type: ignore[assignment,method-assign]
+        _record_canceled(server)
+        clear(server)
+    except Exception as error:
+        log.warning("how a run ended could not be recorded, which is tried again: %s", error)
 
 
 def _ask_to_end(server: DagsterApiServer) -> None:
-    """Ask the runs of a server that is to end, as the UI does to terminate one, once they had time to finish."""
-    since = _ends_since.setdefault(id(server), time.monotonic())
-    if time.monotonic() - since < FINISH_SECONDS:
+    """Ask the runs of a server that is to end, as the UI does to terminate one, once they had time to finish.
+
+    Where the code location is only loaded anew, runs that no sensor asks for again go on to their end.
+    """
+    if time.monotonic() - _ended_at.setdefault(id(server), time.monotonic()) < FINISH_SECONDS:
         return
-    with server._execution_lock:
-        for asked in server._termination_events.values():
+    for run_id, asked in list(server._termination_events.items()):
+        if not asked.is_set() and (id(server) in _signalled or _comes_again(server, run_id)):
             asked.set()
+
+
+def _comes_again(server: DagsterApiServer, run_id: str) -> bool:
+    with dg.DagsterInstance.from_ref(server._executions[run_id][1]) as instance:
+        run = instance.get_run_by_id(run_id)
+        return run is not None and _SENSOR_TAG in run.tags
+
+
+def _record_canceled(server: DagsterApiServer) -> None:
+    """Record runs as canceled that somebody had asked to end and that had to be ended the hard way: Dagster would call
+    that a crash, and start them again."""
+    for run_id, ref in list(_ended_the_hard_way(server)):
+        with dg.DagsterInstance.from_ref(ref) as instance:
+            run = instance.get_run_by_id(run_id)
+            if run is not None and run.status is DagsterRunStatus.CANCELING:
+                instance.report_run_canceled(run)
+
+
+def _ended_the_hard_way(server: DagsterApiServer) -> Iterator[tuple[str, dg.InstanceRef]]:
+    with server._execution_lock:
+        for run_id, (process, ref) in server._executions.items():
+            if process.exitcode in HARD_CODES:
+                yield run_id, ref

@@ -14,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
+from archiver_pipeline.defs import checks, hour_checks
 from archiver_pipeline.defs.resources import settings
 from archiver_pipeline.defs.runs import record_of
 from archiver_pipeline.defs.sensors import or_reason
@@ -28,6 +29,8 @@ KEPT_NEWEST = 20
 
 AROUND_SECONDS = DAY_SECONDS
 """So often the runs that had to stay are looked at again: an hour may have been sealed anew since."""
+
+CHECKS = (*checks.SPECS, hour_checks.SPEC)
 
 _FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 _PAGE = 100
@@ -48,20 +51,28 @@ class Place:
 
 @dataclass
 class Kept:
-    """The runs that stay whatever their age; what is known of a job is asked for once."""
+    """The runs that stay; what is known of a job is asked for once.
+
+    Attributes:
+        instance: Dagster's own record.
+        until: runs that ended since then stay, in seconds since 1970.
+        is_over: whether there is no time left to find out; a run is then looked at the next time around.
+    """
 
     instance: dg.DagsterInstance
+    until: float
+    is_over: Callable[[], bool]
     _newest: dict[str, frozenset[str]] = field(default_factory=dict)
 
-    def reason(self, record: RunRecord) -> str:
-        """Why a run has to stay, empty where it has not: it is one of the newest of its job, or the UI shows by it how
-        an asset, an hour or a check stands."""
+    def stays(self, record: RunRecord) -> bool:
+        """Whether a run has to stay: it ended lately, is one of the newest of its job, or the UI shows by it how an
+        asset, or an hour of it, stands."""
         run = record.dagster_run
-        if run.run_id in self._newest_of(run.job_name):
-            return "it is one of the newest of its job"
-        if any(self._is_latest(run.run_id, event) for event in self._materializations(run.run_id)):
-            return "it is the latest that made an asset, or an hour of it"
-        return ""
+        if (record.end_time or record.update_timestamp.timestamp()) > self.until:
+            return True
+        return run.run_id in self._newest_of(run.job_name) or any(
+            self.is_over() or self._is_latest(run.run_id, event) for event in self._materializations(run.run_id)
+        )
 
     def _newest_of(self, job: str) -> frozenset[str]:
         if job not in self._newest:
@@ -98,12 +109,30 @@ def forget(instance: dg.DagsterInstance, run_id: str) -> None:
     # What a run left goes before the run itself: should this process be killed, the run comes up again.
     shutil.rmtree(Path(instance.storage_directory()) / run_id, ignore_errors=True)
     instance.event_log_storage.delete_events(run_id)
+    _forget_checks(instance, run_id)
     shard = getattr(instance.event_log_storage, "path_for_shard", None)
     if shard is not None:
         for suffix in ("", "-wal", "-shm", "-journal"):
             with suppress(FileNotFoundError):
                 Path(shard(run_id) + suffix).unlink()
     instance.run_storage.delete_run(run_id)
+
+
+def _forget_checks(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Remove what the checks of a run came to, which Dagster leaves, but for the newest of each check."""
+    import sqlalchemy as db
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Table
+    from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return
+    with storage.index_connection() as connection:
+        for spec in CHECKS:
+            its = db.and_(Table.c.asset_key == spec.asset_key.to_string(), Table.c.check_name == spec.name)
+            # By the order of ids and not by their maximum, which would look at each row of the check.
+            newest = db.select(Table.c.id).where(its).order_by(Table.c.id.desc()).limit(1).scalar_subquery()
+            connection.execute(db.delete(Table).where(its, Table.c.run_id == run_id, Table.c.id < newest))
 
 
 def purge(
@@ -113,7 +142,7 @@ def purge(
     now: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[int, Place]:
-    """Forget runs that ended and were made more than `keep_days` ago, the oldest first, for `TICK_SECONDS`.
+    """Forget runs that ended more than `keep_days` ago, the oldest first, for `TICK_SECONDS`.
 
     Args:
         instance: Dagster's own record.
@@ -125,20 +154,21 @@ def purge(
     Returns:
         How many are forgotten, and the place for the next tick.
     """
-    ends, kept, gone = clock() + TICK_SECONDS, Kept(instance), 0
+    ends, gone = clock() + TICK_SECONDS, 0
+    until = now - keep_days * DAY_SECONDS
+    kept = Kept(instance, until, lambda: clock() > ends)
     if not 0 <= now - place.began < AROUND_SECONDS:
         place = Place(0.0, now)
-    until = now - keep_days * DAY_SECONDS
     while True:
         wanted = RunsFilter(statuses=_FINISHED, created_after=_moment(place.after), created_before=_moment(until))
         page = instance.get_run_records(wanted, limit=_PAGE, order_by="create_timestamp", ascending=True)
         for record in page:
-            if not kept.reason(record):
+            if not kept.stays(record):
                 forget(instance, record.dagster_run.run_id)
                 gone += 1
             # Runs of the very same moment may be left for the next time around.
             place = Place(record.create_timestamp.timestamp(), place.began)
-            if clock() > ends:
+            if kept.is_over():
                 return gone, place
         if len(page) < _PAGE:
             return gone, place

@@ -49,8 +49,8 @@ def _undone(patient: Patient, ledger: Ledger) -> Iterator[Finding]:
 
 def duckdb_view(patient: Patient) -> Iterator[Finding]:
     """Whether the DuckDB file can be opened and shows the newest commit."""
-    path = patient.settings.view_path
-    if patient.standing is None:
+    path = patient.settings.kept_view
+    if path is None or patient.standing is None:
         return
     if not path.exists():
         yield warning("view", f"there is no {path}", "The next run makes it; check BASE_DIR if runs go through")

@@ -16,6 +16,8 @@ BATCHES = 10
 SHARE = 0.05
 """So is less than this share of a disk, or of its inodes."""
 
+_TEMPORARY = "temporary files"
+
 
 def disk(patient: Patient) -> Iterator[Finding]:
     """Whether each local disk that is written has room, inodes, and lets itself be written."""
@@ -23,7 +25,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
     places = {"BASE_DIR": settings.base_dir.absolute()}
     if "://" not in settings.archive_uri:
         places["the archive"] = Path(settings.archive_uri)
-    places["temporary files"] = Path(tempfile.gettempdir())
+    places[_TEMPORARY] = Path(tempfile.gettempdir())
     seen: set[int] = set()
     for name, path in places.items():
         there = next(each for each in (path, *path.parents) if each.exists())
@@ -31,7 +33,9 @@ def disk(patient: Patient) -> Iterator[Finding]:
             yield fault("disk", f"{there} ({name}) cannot be written", "Make it writable for this user")
         if (device := there.stat().st_dev) not in seen:
             seen.add(device)
-            yield room(name, there, int(settings.batch_bytes) * settings.lanes)
+            # A batch is not written there: only what commands spill.
+            needed = 0 if name == _TEMPORARY else int(settings.batch_bytes) * settings.lanes
+            yield room(name, there, needed)
 
 
 def room(name: str, path: Path, batch_bytes: int) -> Finding:

@@ -16,7 +16,7 @@ from archiver_pipeline.errors import SchemaUnknown
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_GRANTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX")
+_GRANTS = ("SELECT", "INSERT", "DELETE", "CREATE")
 _QUICK_SECONDS = 1.0
 
 
@@ -58,7 +58,7 @@ def mysql(patient: Patient) -> Iterator[Finding]:
         engine.dispose()
     if lacking:
         told = f"the user lacks {', '.join(lacking)} on {address}"
-        yield warning("mysql", told, f"GRANT ALL PRIVILEGES ON {address.database}.* TO the user")
+        yield warning("mysql", told, f"GRANT {', '.join(_GRANTS)} ON {address.database}.* TO the user")
     else:
         yield good("mysql", f"{address} takes the login, and allows what is needed")
     yield from clock.compared("MySQL", before, after, said.replace(tzinfo=UTC).timestamp())

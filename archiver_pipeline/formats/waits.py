@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from archiver_pipeline.plan import Committed, TopicPartition
+from archiver_pipeline.setting_types import is_among
 from archiver_pipeline.settings import Settings
 
 
@@ -50,6 +51,7 @@ class Waits:
         # Archives may share a folder for what is not in a bucket.
         own = hashlib.sha256(settings.archive_uri.encode()).hexdigest()[:16]
         self._folder = settings.base_dir.absolute() / "registry_waits" / own
+        self._topics = settings.topics
 
     def note(self, at: TopicPartition, offset: int, schema: str, registry: str, why: str) -> None:
         """Put down what a partition waits for; since when stays as long as it is the same message."""
@@ -71,10 +73,11 @@ class Waits:
             self._path(at).unlink()
 
     def present(self, committed: Mapping[TopicPartition, Committed]) -> Iterator[Wait]:
-        """Yield what is still waited for, in order: the note of a message that was archived since is out of date."""
+        """Yield what is still waited for, in order: no message that was archived since, and none of a topic that is no
+        longer wanted."""
         for path in sorted(self._folder.glob("*.json")):
             wait = _read(path)
-            if wait is None:
+            if wait is None or (self._topics and not is_among(self._topics, wait.topic)):
                 continue
             known = committed.get(TopicPartition(wait.topic, wait.topic_id, wait.partition))
             if known is None or wait.offset >= known.next:

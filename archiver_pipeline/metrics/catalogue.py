@@ -122,8 +122,6 @@ DEFINITIONS: tuple[Definition, ...] = (
 
 BY_NAME: Mapping[str, Definition] = {item.name: item for item in DEFINITIONS}
 
-SOURCES = ("archive", "broker", "files", "followers", "dagster")
-
 BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """The bounds of `archiver_batch_seconds`, in seconds."""
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.archive import Archive, archive_of
+from archiver_pipeline.archive import Archive
 from archiver_pipeline.look import Look
 from archiver_pipeline.settings import Settings
 
@@ -19,7 +19,7 @@ FRESH_SECONDS = 120.0
 
 
 @dataclass
-class Standing:
+class Health:
     """What health is judged by: the newest findings of the sources, each with its time (seconds since 1970).
 
     Attributes:
@@ -48,12 +48,7 @@ class Shared:
 
     settings: Settings
     archive: Archive
-    standing: Standing = field(default_factory=Standing)
-
-
-def shared_of(settings: Settings) -> Shared:
-    """What sources of these settings share."""
-    return Shared(settings, archive_of(settings))
+    health: Health = field(default_factory=Health)
 
 
 class Source(ABC):

@@ -48,7 +48,7 @@ class ArchiveSource(Source):
         state, ledger = archive.standing()
         with archive.reached():
             self._totals.read_on(archive.storage, state)
-        self._shared.standing.last_batch = self._totals.last
+        self._shared.health.last_batch = self._totals.last
         families.add("archiver_table_version", state.version)
         _tell_messages(families, ledger)
         for lane, milliseconds in ledger.caught_up.items():
@@ -94,10 +94,10 @@ class BrokerSource(Source):
 
     def look(self) -> tuple[Metric, ...]:
         """Ask for the end offsets; where the archive cannot be read, only they are told."""
-        families, standing = Families(), self._shared.standing
+        families, health = Families(), self._shared.health
         look = self._cluster.look()
         now = look.asked_ms / 1000
-        standing.look, standing.looked = look, now
+        health.look, health.looked = look, now
         families.add("archiver_unreadable_topics", len(look.missing) + len(look.unread))
         try:
             ledger = self._shared.archive.ledger()
@@ -109,9 +109,9 @@ class BrokerSource(Source):
         positions = [item for state in look.topics for item in positions_of(state, ledger.committed, start)]
         waited = [self._tell(families, item, ledger, now) for item in positions]
         self._arrivals.keep(item.at for item in positions)
-        standing.lag, standing.waited = sum(item.lag for item in positions), max(waited, default=0.0)
-        recent = [item for item in standing.lags if now - item[0] <= _HISTORY_SECONDS]
-        standing.lags = [*recent, (now, standing.lag)]
+        health.lag, health.waited = sum(item.lag for item in positions), max(waited, default=0.0)
+        recent = [item for item in health.lags if now - item[0] <= _HISTORY_SECONDS]
+        health.lags = [*recent, (now, health.lag)]
         return families.all()
 
     def _tell(self, families: Families, item: Position, ledger: Ledger, now: float) -> float:
@@ -147,7 +147,7 @@ class FilesSource(Source):
         every, sealed = count_hours(files)
         now_ms = int(time.time() * 1000)
         grace_ms = self._shared.settings.seal_grace_minutes * 60_000
-        look = self._shared.standing.recent_look()
+        look = self._shared.health.recent_look()
         caught_up_ms = min(now_ms, self._sealer.caught_up_ms(ledger, ask=look is not None, look=look))
         waiting = due(files, caught_up_ms, now_ms, grace_ms)
         families.add("archiver_table_files", files.height)

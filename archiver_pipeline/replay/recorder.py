@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from archiver_pipeline.archive import Archive
@@ -11,6 +10,7 @@ from archiver_pipeline.ledger import REPLAY, Ledger, replayed_transaction
 from archiver_pipeline.lives import present_topic_id
 from archiver_pipeline.plan import TopicPartition, TopicState, positions_of
 from archiver_pipeline.replay.position import Place
+from archiver_pipeline.setting_types import is_among
 from archiver_pipeline.settings import Settings
 
 Runs = Mapping[Place, Sequence[tuple[int, int]]]
@@ -76,10 +76,7 @@ def is_archived(settings: Settings, ledger: Ledger, state: TopicState) -> bool:
     """Whether a topic is one that is archived, now or by its name as soon as the archiver meets it."""
     if present_topic_id(ledger, state) is not None:
         return True
-    return any(
-        re.match(name, state.topic) is not None if name.startswith("^") else name == state.topic
-        for name in settings.topics
-    )
+    return is_among(settings.topics, state.topic)
 
 
 def _lives(ledger: Ledger, state: TopicState) -> set[str]:

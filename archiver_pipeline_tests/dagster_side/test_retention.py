@@ -14,7 +14,7 @@ from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.runs import SqlRunStorage
 from sqlalchemy import text
 
-from archiver_pipeline.defs import retention
+from archiver_pipeline.defs import checks, retention
 from archiver_pipeline.defs.retention import DAY_SECONDS, KEPT_NEWEST, Place, purge
 from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
 from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
@@ -71,6 +71,21 @@ def hourly() -> None:
     make_hour()
 
 
+CHECK = checks.SPECS[0].key
+
+
+@dg.op
+def answer(context: dg.OpExecutionContext) -> None:
+    """Answer a check."""
+    context.log_event(dg.AssetCheckEvaluation(asset_key=CHECK.asset_key, check_name=CHECK.name, passed=True))  # type: ignore[arg-type]
+
+
+@dg.job
+def checked() -> None:
+    """A job that answers a check."""
+    answer()
+
+
 def run(instance: dg.DagsterInstance, job: dg.JobDefinition = idle, days: float = OLD_DAYS, **tags: str) -> str:
     """Run a job now, and have the record say that it was so many days ago."""
     done = job.execute_in_process(instance=instance, tags=tags)
@@ -80,13 +95,15 @@ def run(instance: dg.DagsterInstance, job: dg.JobDefinition = idle, days: float 
 
 
 def backdate(instance: dg.DagsterInstance, run_id: str, days: float) -> None:
-    """Have the record say that a run was made so many days ago."""
+    """Have the record say that a run was made, and ended if it has, so many days ago."""
     storage = instance.run_storage
     assert isinstance(storage, SqlRunStorage)
-    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() - days * DAY_SECONDS)) + ".000000"
+    seconds = time.time() - days * DAY_SECONDS
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds)) + ".000000"
+    then = "create_timestamp = :at, update_timestamp = :at, end_time = CASE WHEN end_time > 0 THEN :seconds END"
     with storage.connect() as connection:
         connection.execute(
-            text("UPDATE runs SET create_timestamp = :at WHERE run_id = :id"), {"at": moment, "id": run_id}
+            text(f"UPDATE runs SET {then} WHERE run_id = :id"), {"at": moment, "seconds": seconds, "id": run_id}
         )
 
 
@@ -102,6 +119,14 @@ def events(instance: dg.DagsterInstance, run_id: str) -> int:
     with storage.index_connection() as connection:
         query = text("SELECT count(*) FROM event_logs WHERE run_id = :id")
         return int(connection.execute(query, {"id": run_id}).scalar_one())
+
+
+def answers(instance: dg.DagsterInstance) -> int:
+    """How many answers of checks are on record."""
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    with storage.index_connection() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM asset_check_executions")).scalar_one())
 
 
 def test_old_runs_go_with_all_they_left(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +152,34 @@ def test_old_runs_go_with_all_they_left(instance: dg.DagsterInstance, monkeypatc
     latest = instance.get_latest_materialization_event(key)
     assert latest is not None
     assert latest.run_id == newest
+
+
+def test_what_checks_came_to_goes_with_its_run(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest answer of a check stays, whatever its age, for the UI shows it."""
+    monkeypatch.setattr(retention, "KEPT_NEWEST", 1)
+    for days in (3, 2, 1):
+        run(instance, checked, days=OLD_DAYS + days)
+    run(instance, idle, days=OLD_DAYS)
+    assert answers(instance) == 3
+    assert purge(instance, 30, Place(), time.time())[0] == 2
+    assert answers(instance) == 1
+    storage = instance.event_log_storage
+    latest = storage.get_latest_asset_check_execution_by_key([CHECK])
+    assert list(latest) == [CHECK]
+
+
+def test_a_run_that_ended_lately_stays(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long ago it was made."""
+    monkeypatch.setattr(retention, "KEPT_NEWEST", 1)
+    made = run(instance, days=OLD_DAYS)
+    run(instance, days=OLD_DAYS)
+    storage = instance.run_storage
+    assert isinstance(storage, SqlRunStorage)
+    with storage.connect() as connection:
+        connection.execute(
+            text("UPDATE runs SET end_time = :at WHERE run_id = :id"), {"at": time.time() - 60, "id": made}
+        )
+    assert purge(instance, 30, Place(), time.time())[0] == 0
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.dagster_side.running import RUN, RunningDagster
@@ -15,7 +14,7 @@ from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic
 from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.postgres.server import PostgresServer
-from archiver_pipeline_tests.processes import CHECKOUT, Processes
+from archiver_pipeline_tests.processes import Processes
 from archiver_pipeline_tests.server import running
 
 LIMIT_SECONDS = 12.0
@@ -40,9 +39,7 @@ class Staying:
         self.dagster = RunningDagster(deployment, processes)
         self.log = deployment.base / "dagster.log"
         self._database = postgres.new_database()
-        ours = yaml.safe_load((CHECKOUT / "deploy" / "dagster.yaml").read_text())
-        settings = {**ours, **postgres.storage(self._database)}
-        (deployment.home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+        postgres.write_settings(deployment.home, self._database)
 
     def outcomes(self) -> list[str]:
         """The states of all runs that archive, the oldest first."""

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+import yaml
 
 from archiver_pipeline_tests.debian import installed
 from archiver_pipeline_tests.kafka.jars import last_lines
-from archiver_pipeline_tests.processes import HOST, free_ports
+from archiver_pipeline_tests.processes import CHECKOUT, HOST, free_ports
 from archiver_pipeline_tests.server import Server
 
 PACKAGES = ("postgresql-15",)
@@ -84,6 +85,11 @@ class PostgresServer(Server):
         """The part of `dagster.yaml` that has Dagster keep everything in a database of this server."""
         access = {"hostname": HOST, "port": self.port, "username": USER, "password": PASSWORD, "db_name": database}
         return {"storage": {"postgres": {"postgres_db": access}}}
+
+    def write_settings(self, home: Path, database: str) -> None:
+        """Write `deploy/dagster.yaml` to a DAGSTER_HOME, with a database of this server as Dagster's storage."""
+        ours = yaml.safe_load((CHECKOUT / "deploy" / "dagster.yaml").read_text())
+        (home / "dagster.yaml").write_text(yaml.safe_dump({**ours, **self.storage(database)}))
 
     def close(self) -> None:
         """Kill it and remove its data."""
