@@ -84,7 +84,7 @@ class PostgresServer(Server):
     def storage(self, database: str) -> dict[str, Any]:
         """The part of `dagster.yaml` that has Dagster keep everything in a database of this server."""
         access = {"hostname": HOST, "port": self.port, "username": USER, "password": PASSWORD, "db_name": database}
-        return {"storage": {"postgres": {"postgres_db": access}}}
+        return {"storage": {"postgres": {"postgres_db": {**access, "params": {"options": "-c TimeZone=UTC"}}}}}
 
     def write_settings(self, home: Path, database: str) -> None:
         """Write `deploy/dagster.yaml` to a DAGSTER_HOME, with a database of this server as Dagster's storage."""
