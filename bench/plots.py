@@ -104,7 +104,7 @@ def _soak(axes: Axes, found: Any) -> None:
         axes.axvline(fault["minute"], color=_BARE, linestyle=":", linewidth=0.8)
         axes.text(fault["minute"], axes.get_ylim()[1], fault["server"], fontsize=7, rotation=90, va="top", ha="right")
     axes.set_title("Half an hour of everything, with servers that go")
-    axes.legend(frameon=False, fontsize=7, loc="upper left")
+    axes.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=5)
 
 
 if __name__ == "__main__":
