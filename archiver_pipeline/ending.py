@@ -27,6 +27,9 @@ def end_in_time() -> None:
     main one it does nothing: such a run is not asked by signals."""
     if threading.current_thread() is not threading.main_thread():
         return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So it is in what a shell script starts in the background, and a request to end would be passed over.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     here, there = socket.socketpair()
     here.setblocking(False)
     before = signal.set_wakeup_fd(here.fileno(), warn_on_full_buffer=False)
