@@ -48,6 +48,7 @@ sql: $(INSTALLED) ## SQL shell on the archive's view
 	@$(BIN)/archiver sql $(ARGS)
 
 up: ## Kafka, a producer, the archiver and all that it works with in containers; waits until all of them are well
+	@docker compose version >/dev/null 2>&1 || { echo "make up: needs Docker with the Compose plugin" >&2; exit 2; }
 	@docker compose up --detach --build --wait
 	@echo "Dagster     http://localhost:3000"
 	@echo "Grafana     http://localhost:3001"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from archiver_pipeline.errors import ArchiverError
 
@@ -74,6 +75,14 @@ class Health:
     sensors: tuple[SensorHealth, ...]
 
 
+def home_of(base_dir: Path) -> Path | None:
+    """Dagster's folder: `DAGSTER_HOME`, else that of `make dev` in BASE_DIR; None where neither is there."""
+    if given := os.environ.get("DAGSTER_HOME"):
+        return Path(given)
+    usual = base_dir.absolute() / "dagster_home"
+    return usual if usual.is_dir() else None
+
+
 def opened(home: Path) -> DagsterInstance:
     """Dagster's record in its folder, to be closed by `with` or by the end of the process.
 
@@ -88,10 +97,14 @@ def opened(home: Path) -> DagsterInstance:
     try:
         return DagsterInstance.from_config(str(home))
     except Exception as error:
-        # What Dagster says of a wrong configuration has all of it, a database's password too; a driver's words do not.
-        said = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None)
-        text = " ".join(str(said or "").split())[:300] or f"{type(error).__name__}; `dagster instance info` says why"
-        raise DagsterFault(f"Dagster's storage cannot be opened: {text}", path=str(home), hint=_SERVER) from None
+        raise DagsterFault(f"Dagster's record cannot be opened: {_told(error)}", path=str(home), hint=_SERVER) from None
+
+
+def _told(error: Exception) -> str:
+    """What a driver says; what Dagster says of a wrong configuration has all of it, a database's password too."""
+    said = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None)
+    text = " ".join(str(said or "").split())[:300]
+    return text or f"{type(error).__name__}; `dagster instance info` says why"
 
 
 def read(home: Path) -> Health:
@@ -114,8 +127,7 @@ def reading(home: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = " ".join(str(getattr(error, "orig", None) or error).split())[:300] or type(error).__name__
-        raise DagsterFault(f"Dagster's storage cannot be read: {text}", path=str(home), hint=_SERVER) from error
+        raise DagsterFault(f"Dagster's record cannot be read: {_told(error)}", path=str(home), hint=_SERVER) from error
 
 
 def _check_server(home: Path) -> None:
@@ -134,15 +146,28 @@ def _check_server(home: Path) -> None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         text = f"dagster.yaml cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
         raise DagsterFault(text, path=str(home), hint="Mend the file") from None
-    access = _within(content, "postgres_db") or {}
-    host, port = _plain(access.get("hostname")), _plain(access.get("port")) or "5432"
+    except RecursionError:
+        raise DagsterFault("dagster.yaml has no end", path=str(home), hint="Mend the file") from None
+    host, port = _server_of(content)
     if not host or not port.isdecimal():
         return
     try:
         socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-    except OSError as error:
-        told = f"PostgreSQL of Dagster does not answer at {host}:{port}: {error.strerror or error}"
+    except (OSError, UnicodeError, OverflowError) as error:
+        told = f"PostgreSQL of Dagster does not answer at {host}:{port}: {getattr(error, 'strerror', None) or error}"
         raise DagsterFault(told, path=str(home), hint=_SERVER) from error
+
+
+def _server_of(content: Any) -> tuple[str, str]:
+    """Host and port of the PostgreSQL that `dagster.yaml` names, empty without one."""
+    access = _within(content, "postgres_db")
+    if isinstance(access, dict):
+        return _plain(access.get("hostname")), _plain(access.get("port")) or "5432"
+    try:
+        parts = urlsplit(_plain(_within(content, "postgres_url")))
+        return parts.hostname or "", str(parts.port or 5432)
+    except ValueError:
+        return "", ""
 
 
 def _within(content: Any, name: str) -> Any:

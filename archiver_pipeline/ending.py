@@ -6,6 +6,8 @@ answer is waited for in one call of half a minute. Whoever asks (Kubernetes, sys
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -38,7 +40,15 @@ def end_in_time() -> None:
         here.close()
         there.close()
         return
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_follow, args=(parent.sentinel,), name="parent", daemon=True).start()
     threading.Thread(target=_watch, args=(here, there), name="ending", daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    """End with the code server that started this run, which nobody could ask to end any more once that is killed."""
+    multiprocessing.connection.wait([parent])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _watch(here: socket.socket, there: socket.socket) -> None:

@@ -5,6 +5,7 @@ It reads, and decides nothing.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.dagster_home import opened, reading
+from archiver_pipeline.dagster_home import LATE_SECONDS, opened, reading
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -96,7 +97,7 @@ class RunHistory:
             "started": instance.get_runs_count(RunsFilter(statuses=under_way)),
         }
         daemons = tuple(
-            Daemon(name, bool(status.healthy), status.last_heartbeat.timestamp)
+            Daemon(name, time.time() - status.last_heartbeat.timestamp <= LATE_SECONDS, status.last_heartbeat.timestamp)
             for name, status in sorted(instance.get_daemon_statuses().items())
             if status.last_heartbeat is not None
         )

@@ -35,8 +35,8 @@ def command(
 
     /metrics has them as Prometheus text or OpenMetrics, /healthz answers as long as the process does, and /readyz says
     with 200 or 503, and reasons as JSON, whether archiving goes on. A scrape asks nobody: archive, broker, files,
-    followers and (where DAGSTER_HOME is set) Dagster's history are looked at in the background. One that does not
-    answer has archiver_collector_up 0, and its metrics are not shown until it does.
+    followers and Dagster's history (DAGSTER_HOME, else that of make dev) are looked at in the background. One that does
+    not answer has archiver_collector_up 0, and its metrics are not shown until it does.
 
     With --once, counters of commits are over the newest 1,000 of them and runs over the last day; the exit code is 1
     where a source did not answer. SIGTERM ends the exporter with exit code 0.
@@ -45,7 +45,7 @@ def command(
 
         archiver metrics
         archiver metrics --listen 0.0.0.0 --port 9464
-        archiver metrics --once | grep archiver_lag
+        archiver metrics --once | grep ^archiver_lag
         curl -s localhost:9464/readyz
     """
     from prometheus_client import CollectorRegistry

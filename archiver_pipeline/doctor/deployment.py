@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import runpy
 from collections.abc import Iterator
-from pathlib import Path
 
 from archiver_pipeline import dagster_home
 from archiver_pipeline.doctor import clock
@@ -16,22 +15,13 @@ _STUCK_SECONDS = 600.0
 _SILENT_SECONDS = 300.0
 
 
-def home_of(patient: Patient) -> Path | None:
-    """Dagster's folder: `DAGSTER_HOME`, else that of `make dev`; None where neither is there."""
-    given = os.environ.get("DAGSTER_HOME")
-    if given:
-        return Path(given)
-    usual = patient.settings.base_dir.absolute() / "dagster_home"
-    return usual if usual.is_dir() else None
-
-
 def home(patient: Patient) -> Iterator[Finding]:
     """Whether Dagster's folder is there, with its settings. Raises DagsterFault."""
-    given, path = os.environ.get("DAGSTER_HOME"), home_of(patient)
+    given, path = os.environ.get("DAGSTER_HOME"), dagster_home.home_of(patient.settings.base_dir)
     ours = "Copy deploy/dagster.yaml there: mkdir -p $DAGSTER_HOME && cp -n deploy/dagster.yaml $DAGSTER_HOME"
     if path is None:
         told = "DAGSTER_HOME is not set, and BASE_DIR has no dagster_home: runs are not kept"
-        yield warning("dagster home", told, f"Set DAGSTER_HOME to a folder of its own. {ours}")
+        yield warning("dagster home", told, f"make dev makes it; for cron set DAGSTER_HOME to one of its own. {ours}")
         return
     if given and not path.is_absolute():
         raise dagster_home.DagsterFault("DAGSTER_HOME is no absolute path", path=given, hint="Give the whole path")
@@ -47,7 +37,7 @@ def home(patient: Patient) -> Iterator[Finding]:
 
 def record(patient: Patient) -> Iterator[Finding]:
     """Whether Dagster's storage answers and is of its release, and daemon and sensors work. Raises DagsterFault."""
-    path = home_of(patient)
+    path = dagster_home.home_of(patient.settings.base_dir)
     if path is None:
         return
     found = dagster_home.read(path)
@@ -77,7 +67,7 @@ def _daemon(found: dagster_home.Health) -> Iterator[Finding]:
         told = f"its daemon is not running: no sign of {', '.join(sorted(late))} for {max(late.values()):,.0f} s"
         yield fault("daemon", told, "Start it: make dev, or dagster-daemon run with this DAGSTER_HOME")
         return
-    yield good("daemon", f"it runs, last heard of {max(found.beats.values()):.0f} s ago")
+    yield good("daemon", f"each part of it was heard of in the last {max(found.beats.values()):.0f} s")
 
 
 def _sensors(found: dagster_home.Health) -> Iterator[Finding]:

@@ -42,7 +42,7 @@ def report(faults: Mapping[str, str | None], health: Health, now: float, max_lag
         "ready": not why,
         "reasons": why,
         "sources": dict(faults),
-        "lag": health.lag,
-        "lag_seconds": round(health.waited, 3),
+        "lag": None if faults.get("broker") else health.lag,
+        "lag_seconds": None if faults.get("broker") else round(health.waited, 3),
         "last_batch": health.last_batch,
     }

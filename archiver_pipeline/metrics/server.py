@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 _LIMIT_SECONDS = 30.0
 """So long a client may take to send its request: one that says nothing keeps no thread for ever."""
+
+_WAITING = 128
+"""So many clients may wait for their turn."""
 
 _STATUS = {200: "200 OK", 404: "404 Not Found", 405: "405 Method Not Allowed", 503: "503 Service Unavailable"}
 
@@ -65,7 +69,10 @@ def metrics_route(registry: CollectorRegistry) -> Route:
     def answer(environ: Environ) -> Response:
         from prometheus_client import exposition
 
-        encode, content_type = exposition.choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        try:
+            encode, content_type = exposition.choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        except (TypeError, ValueError):  # It compares versions that are none.
+            encode, content_type = exposition.choose_encoder("")
         body = encode(registry)
         if not exposition.gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
             return Response(body, content_type)
@@ -97,6 +104,11 @@ def page_route(title: str, links: Mapping[str, str]) -> Route:
 class _Handler(WSGIRequestHandler):
     timeout = _LIMIT_SECONDS
 
+    def handle(self) -> None:
+        """Answer; a client that says nothing, or goes, is no error."""
+        with suppress(TimeoutError, ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *args: Any) -> None:
         """A scrape every few seconds is nothing to tell of."""
 
@@ -111,7 +123,7 @@ def serve(application: Application, host: str, port: int) -> WSGIServer:
 
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        kind = type("Server", (ThreadingWSGIServer,), {"address_family": family})
+        kind = type("Server", (ThreadingWSGIServer,), {"address_family": family, "request_queue_size": _WAITING})
         return make_server(host, port, application, kind, _Handler)
     except (OSError, OverflowError) as error:
         raise ArchiverError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope, erasure_plan
+from archiver_pipeline.dagster_home import home_of
 from archiver_pipeline.errors import ArchiveError
 from archiver_pipeline.followers.lag import lags
 from archiver_pipeline.formats.waits import Waits
@@ -214,7 +214,7 @@ class DagsterSource(Source):
 
 
 def sources_of(shared: Shared, *, once: bool = False) -> list[Source]:
-    """The sources of these settings; Dagster's only where DAGSTER_HOME is set.
+    """The sources of these settings; Dagster's only where it has a folder: DAGSTER_HOME, or that of `make dev`.
 
     Args:
         shared: what they share.
@@ -226,6 +226,6 @@ def sources_of(shared: Shared, *, once: bool = False) -> list[Source]:
         FilesSource(shared),
         FollowersSource(shared),
     ]
-    if home := os.environ.get("DAGSTER_HOME"):
-        found.append(DagsterSource(home, 86_400.0 if once else 0.0))
+    if home := home_of(shared.settings.base_dir):
+        found.append(DagsterSource(str(home), 86_400.0 if once else 0.0))
     return found
