@@ -146,9 +146,10 @@ def _check_server(home: Path) -> None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         text = f"dagster.yaml cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
         raise DagsterFault(text, path=str(home), hint="Mend the file") from None
+    try:
+        host, port = _server_of(content)
     except RecursionError:
         raise DagsterFault("dagster.yaml has no end", path=str(home), hint="Mend the file") from None
-    host, port = _server_of(content)
     if not host or not port.isdecimal():
         return
     try:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
+from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import CHECKOUT
 
 PROGRAM = """
@@ -32,7 +34,40 @@ def test_a_process_ends_in_time_whatever_it_is_at(at: str, code: int) -> None:
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+        if at == "library":
+            used = psutil.Process(process.pid).cpu_times
+            before = used().user
+            wait_for("the library to be at work", lambda: used().user > before + 0.3)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == code
         assert time.monotonic() - began < 15
+
+
+FAMILY = """
+import multiprocessing, sys, time
+from archiver_pipeline.ending import end_in_time
+
+def run():
+    end_in_time()
+    print("ready", flush=True)
+    time.sleep(120)
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    print(child.pid, flush=True)
+    child.join()
+"""
+
+
+def test_a_run_ends_with_the_process_that_started_it() -> None:
+    """Where a code server is killed nobody could ask its runs to end any more, and they would outlive Dagster."""
+    command = [sys.executable, "-c", FAMILY]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        assert parent.stdout is not None
+        said = {parent.stdout.readline().strip() for _ in range(2)}
+        (pid,) = said - {b"ready"}
+        child = psutil.Process(int(pid))
+        parent.kill()
+        wait_for("the end of the run", lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 15)

@@ -10,16 +10,19 @@ import pytest
 from dagster import DagsterRun, DagsterRunStatus
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from archiver_pipeline import delta_log
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.batch_info import BatchInfo
+from archiver_pipeline.dagster_home import DagsterFault, opened
 from archiver_pipeline.ledger import Transaction
 from archiver_pipeline.metrics.arrivals import MOST_SAMPLES, Arrivals
 from archiver_pipeline.metrics.catalogue import BY_NAME, DEFINITIONS, Families
 from archiver_pipeline.metrics.commits import CommitTotals, told_by
-from archiver_pipeline.metrics.health import reasons
+from archiver_pipeline.metrics.health import reasons, report
+from archiver_pipeline.metrics.server import metrics_route
 from archiver_pipeline.metrics.source import Health
 from archiver_pipeline.plan import OffsetRange
 from archiver_pipeline.run_history import RunHistory
@@ -172,6 +175,47 @@ def test_a_source_that_is_down_is_the_only_reason() -> None:
     """What is not known is not judged."""
     health = Health(lag=9, waited=9999.0)
     assert reasons({"archive": None, "broker": "it is gone"}, health, 1.0, 900.0) == ["broker: it is gone"]
+
+
+def test_an_old_lag_is_not_told_as_a_new_one() -> None:
+    """While the broker is away nobody knows the lag."""
+    health = Health(lag=9, waited=99.0)
+    told = report({"archive": None, "broker": "it is gone"}, health, 1.0, 900.0)
+    assert (told["ready"], told["lag"], told["lag_seconds"]) == (False, None, None)
+    told = report({"archive": None, "broker": None}, health, 1.0, 900.0)
+    assert (told["ready"], told["lag"], told["lag_seconds"]) == (True, 9, 99.0)
+
+
+@pytest.mark.parametrize(
+    "accept", ["", "application/openmetrics-text; version=zzz", "text/plain;version=..", "\x00;q=;;"]
+)
+def test_whatever_a_client_accepts_it_gets_metrics(accept: str) -> None:
+    """A version that is none is no error."""
+    answer = metrics_route(CollectorRegistry())({"HTTP_ACCEPT": accept})
+    assert (answer.status, answer.body.strip()) == (200, b"# EOF" if "openmetrics" in answer.content_type else b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "storage: {postgres: {postgres_url: 'postgresql://u:s3cret@127.0.0.1:1/x'}}",
+            "does not answer at 127.0.0.1:1",
+        ),
+        ("storage: {postgres: {postgres_db: {hostname: 127.0.0.1, port: 1, password: s3cret}}}", "does not answer"),
+        ("storage: {postgres: {postgres_db: s3cret}}", "cannot be opened: DagsterInvalidConfigError"),
+        ("storage: [\n  s3cret: }", "is no YAML in line 2"),
+        ("a: &a {b: *a}", "has no end"),
+    ],
+)
+def test_what_is_wrong_with_dagster_is_told_without_its_secrets(tmp_path: Path, text: str, words: str) -> None:
+    """Its record cannot be opened: soon, with a sentence, and with no line of its configuration."""
+    (tmp_path / "dagster.yaml").write_text(text)
+    began = time.monotonic()
+    with pytest.raises(DagsterFault, match=words) as raised:
+        opened(tmp_path)
+    assert "s3cret" not in str(raised.value)
+    assert time.monotonic() - began < 30
 
 
 def test_runs_are_counted_once_however_many_there_are(tmp_path: Path) -> None:
