@@ -57,7 +57,7 @@ class Health:
         server_clock: our clock before and after a server of its own was asked for its time, and that time (seconds
             since 1970); None for files.
         switched_off: what of `dagster.yaml` is missing.
-        queued, started, runs: runs that wait, that are at work, and both.
+        queued, started: runs that wait, and that are at work.
         oldest_queued_seconds: how long the oldest of them has waited.
         beats: for each part of the daemon, seconds since there was a sign of it; none where it has never run.
         sensors: the sensors on record.
@@ -69,7 +69,6 @@ class Health:
     switched_off: tuple[str, ...]
     queued: int
     started: int
-    runs: int
     oldest_queued_seconds: float
     beats: Mapping[str, float]
     sensors: tuple[SensorHealth, ...]
@@ -202,7 +201,6 @@ def _health(instance: DagsterInstance) -> Health:
         switched_off=tuple(_switched_off(instance)),
         queued=queued,
         started=started,
-        runs=queued + started,
         oldest_queued_seconds=now - waiting[0].create_timestamp.timestamp() if waiting else 0.0,
         beats={name: age for name, age in beats.items() if name in needed},
         sensors=tuple(_sensors(instance, now)),

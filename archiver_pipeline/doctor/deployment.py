@@ -45,7 +45,7 @@ def record(patient: Patient) -> Iterator[Finding]:
         told = f"the tables of Dagster's storage are older than Dagster: {', '.join(found.outdated)}"
         yield fault("dagster", told, "Stop Dagster, then run `dagster instance migrate` with this DAGSTER_HOME")
     else:
-        yield good("dagster", f"its storage ({found.kind}) answers, {found.runs:,} runs under way")
+        yield good("dagster", f"its storage ({found.kind}) answers, {found.queued + found.started:,} runs under way")
     if found.server_clock is not None:
         yield from clock.compared("Dagster's PostgreSQL", *found.server_clock)
     for missing in found.switched_off:
