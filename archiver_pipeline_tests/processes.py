@@ -20,7 +20,7 @@ from typing import Self
 
 import psutil
 
-from archiver_pipeline_tests.kafka.topics import wait_for
+from archiver_pipeline_tests.waiting import wait_for
 
 HOST = "127.0.0.1"
 CHECKOUT = Path(__file__).resolve().parents[1]

@@ -13,10 +13,10 @@ import pytest
 
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, delete_topic, end_offsets, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import CHECKOUT, Ended, environment, free_port
 from archiver_pipeline_tests.replays import assert_sent
 from archiver_pipeline_tests.samples import FIRST_MS
+from archiver_pipeline_tests.waiting import wait_for
 
 COMMAND = [sys.executable, "-m", "archiver_pipeline.cli", "replay"]
 LIMIT_SECONDS = 60

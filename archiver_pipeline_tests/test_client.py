@@ -13,7 +13,7 @@ from archiver_pipeline.client import HANGUP_SECONDS, REFUSED_SECONDS, Complaints
 from archiver_pipeline.errors import AccessDenied, BrokerUnavailable
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline_tests.archived import Archived
-from archiver_pipeline_tests.kafka.topics import wait_for
+from archiver_pipeline_tests.waiting import wait_for
 
 LOGIN = Codes(
     Codes._AUTHENTICATION, "SASL authentication error: Authentication failed: letmein (after 302ms in state AUTH_REQ)"

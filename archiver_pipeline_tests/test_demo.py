@@ -11,8 +11,8 @@ import pytest
 from archiver_pipeline.demo import TOPICS
 from archiver_pipeline.generator import Generator, generate
 from archiver_pipeline_tests.archived import Archived
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import Processes, environment
+from archiver_pipeline_tests.waiting import wait_for
 
 DEMO = ["-m", "archiver_pipeline.demo"]
 LIMIT_SECONDS = 240.0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +13,9 @@ from dagster._core.definitions.run_request import InstigatorType
 
 from archiver_pipeline.dev import dagster_home
 from archiver_pipeline.settings import Settings
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import CHECKOUT, Processes, environment, free_port
+from archiver_pipeline_tests.server import is_ok
+from archiver_pipeline_tests.waiting import wait_for
 
 DEV = ["-m", "archiver_pipeline.dev"]
 
@@ -90,17 +89,9 @@ def test_it_starts_dagster_and_an_interrupt_ends_it(processes: Processes, tmp_pa
     given = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "ARCHIVER_TOPICS": "orders", "BASE_DIR": str(tmp_path)}
     log = tmp_path / "dev.log"
     dev = processes.start([*DEV, "--port", str(port)], environment(given), log)
-    wait_for("the UI", lambda: _answers(f"http://127.0.0.1:{port}/server_info"), 90)
+    wait_for("the UI", lambda: is_ok(port, "/server_info"), 90)
     assert (tmp_path / "dagster_home" / "dagster.yaml").exists()
     dev.send_signal(signal.SIGINT)
     dev.wait(60)
     processes.wait_until_none_lives(30)
     assert "Dagster services shut down" in log.read_text()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status) == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False

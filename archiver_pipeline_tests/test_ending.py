@@ -10,8 +10,8 @@ import time
 import psutil
 import pytest
 
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import CHECKOUT
+from archiver_pipeline_tests.waiting import wait_for
 
 PROGRAM = """
 import hashlib, signal, sys, time

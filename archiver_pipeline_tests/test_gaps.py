@@ -17,8 +17,8 @@ from archiver_pipeline_tests.kafka.produce import (
     read_all,
     start_offsets,
 )
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.samples import FIRST_MS, SMALL_FETCHES, at_step, numbered, ranges
+from archiver_pipeline_tests.waiting import wait_for
 
 
 def test_only_committed_transactions_are_archived(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:

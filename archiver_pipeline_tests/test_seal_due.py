@@ -18,9 +18,9 @@ from archiver_pipeline_tests.batches import (
     HOUR_MS,
 )
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import free_port
 from archiver_pipeline_tests.samples import numbered
+from archiver_pipeline_tests.waiting import wait_for
 
 
 def grace_until(milliseconds: float) -> dict[str, float]:

@@ -15,7 +15,8 @@ from archiver_pipeline.settings import Settings
 from archiver_pipeline.status import RATE_MINUTES, status
 from archiver_pipeline_tests.archived import Archived, topic_id_of
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, delete_topic, produce
-from archiver_pipeline_tests.kafka.topics import end_offsets, wait_for
+from archiver_pipeline_tests.kafka.topics import end_offsets
+from archiver_pipeline_tests.waiting import wait_for
 
 
 def _send(archived: Archived, topic: str, count: int) -> None:

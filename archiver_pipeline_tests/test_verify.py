@@ -38,7 +38,8 @@ from archiver_pipeline_tests.kafka.produce import (
     start_offsets,
 )
 from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
-from archiver_pipeline_tests.kafka.topics import FAR_TIMESTAMPS, wait_for
+from archiver_pipeline_tests.kafka.topics import FAR_TIMESTAMPS
+from archiver_pipeline_tests.waiting import wait_for
 
 FIRST_MS = 1_564_628_400_000  # 2019-08-01T03:00:00Z
 UGLY = (

@@ -18,10 +18,10 @@ from rich.console import Console
 from archiver_pipeline_tests.fleet.workers import Worker, home_of, launch, variables
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.objects.gateway import Gateway
 from archiver_pipeline_tests.postgres.server import PostgresServer
 from archiver_pipeline_tests.redis.server import RedisServer
+from archiver_pipeline_tests.waiting import wait_for
 from bench.load import fill
 from bench.results import record
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import yaml
 
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.prometheus.conftest import RULES, is_complete
 from archiver_pipeline_tests.prometheus.dashboards import queries
 from archiver_pipeline_tests.prometheus.exporting import Exporter
 from archiver_pipeline_tests.prometheus.server import PrometheusServer
 from archiver_pipeline_tests.prometheus.world import World
+from archiver_pipeline_tests.waiting import wait_for
 
 _SECONDS = 20
 _OF_ALL = ("instance", "job", "__name__")

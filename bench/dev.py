@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any, Self
 import psutil
 
 from archiver_pipeline.dev import command
-from archiver_pipeline_tests.processes import CHECKOUT, environment, free_port
+from archiver_pipeline_tests.processes import CHECKOUT, HOST, environment, free_port
+from archiver_pipeline_tests.server import is_ok
 
 START_SECONDS = 120.0
 LOCATION = "archiver_pipeline.definitions"
@@ -47,20 +47,19 @@ class Dev:
             log: the file for what it says.
             modules: definitions beside ours.
         """
-        port = free_port()
-        self._url = f"http://127.0.0.1:{port}"
+        self._port = free_port()
         self._log = log
         more = [word for module in modules for word in ("-m", module)]
         with log.open("wb") as output:
             self._process = psutil.Popen(
-                [*command("127.0.0.1", port), *more],
+                [*command(HOST, self._port), *more],
                 env=dict(variables), cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
+        while not is_ok(self._port, "/server_info"):
             if time.monotonic() > deadline or self._process.poll() is not None:
                 self._end()
                 raise RuntimeError(f"dagster dev does not come up:\n{self._log.read_text()[-3000:]}")
@@ -99,20 +98,15 @@ class Dev:
     def graphql(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the webserver."""
         body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self._url}/graphql", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"http://{HOST}:{self._port}/graphql", body, {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=30) as answer:
             content = json.load(answer)
         if "errors" in content:
             raise RuntimeError(f"the webserver answers {content['errors']}")
         found: dict[str, Any] = content["data"]
         return found
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self._url}/server_info", timeout=5) as answer:
-                return int(answer.status) == 200
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
 
     def _end(self) -> None:
         """Ask it to end, and its runs with it, then kill what is left."""

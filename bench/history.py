@@ -16,8 +16,8 @@ from rich.console import Console
 from archiver_pipeline_tests.dagster_side.ticks import Ticks
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.postgres.server import PostgresServer
+from archiver_pipeline_tests.waiting import wait_for
 from bench.dev import Dev, prepare
 from bench.results import record
 

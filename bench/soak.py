@@ -21,7 +21,8 @@ from typing import Any
 
 from rich.console import Console
 
-from archiver_pipeline_tests.kafka.topics import end_offsets, wait_for
+from archiver_pipeline_tests.kafka.topics import end_offsets
+from archiver_pipeline_tests.waiting import wait_for
 from bench.results import record
 from bench.soak_stack import TOPICS, Stack
 from bench.soak_watch import Watch

@@ -15,13 +15,13 @@ import yaml
 from archiver_pipeline_tests.debian import installed
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.mysql.server import MariaDbServer
 from archiver_pipeline_tests.objects.gateway import Gateway
 from archiver_pipeline_tests.postgres.server import PostgresServer
 from archiver_pipeline_tests.processes import CHECKOUT, HOST, environment, free_ports
 from archiver_pipeline_tests.prometheus.server import PACKAGES
 from archiver_pipeline_tests.server import is_ok
+from archiver_pipeline_tests.waiting import wait_for
 
 TOPICS = ("orders", "clicks")
 PARTITIONS = 4

@@ -29,10 +29,10 @@ from archiver_pipeline_tests.crash.run import Run, Trap
 from archiver_pipeline_tests.crash.workload import Workload
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.objects.conftest import in_bucket
 from archiver_pipeline_tests.objects.gateway import Gateway
 from archiver_pipeline_tests.side_by_side import Comparison
+from archiver_pipeline_tests.waiting import wait_for
 
 ARCHIVE, SEAL, BACKFILL = "archive", "seal", "backfill"
 STEPS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from archiver_pipeline_tests.kafka.topics import LIMIT_SECONDS, wait_for
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from confluent_kafka import KafkaException, Producer
 
-from archiver_pipeline_tests.kafka.topics import LIMIT_SECONDS, wait_for
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
 
 _FIRST_MS = 1_564_628_400_000  # 2019-08-01T03:00:00Z
 _TYPES = ("object.one", "object.two", "object/три", "order", "Order")

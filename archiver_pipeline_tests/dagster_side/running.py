@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import psutil
 
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import Processes, free_port
+from archiver_pipeline_tests.server import is_ok
+from archiver_pipeline_tests.waiting import wait_for
 
 START_LIMIT_SECONDS = 120.0
 
@@ -42,7 +42,7 @@ class RunningDagster:
         self._url = f"http://127.0.0.1:{port}"
         arguments = ["-m", "archiver_pipeline.dev", "--port", str(port)]
         self._main = self._processes.start(arguments, self.deployment.variables, self._log)
-        wait_for(f"the UI; see {self._log}", self._answers, START_LIMIT_SECONDS)
+        wait_for(f"the UI; see {self._log}", lambda: is_ok(port, "/server_info"), START_LIMIT_SECONDS)
 
     def kill(self) -> None:
         """Kill everything at once, runs included, as a power cut would."""
@@ -103,13 +103,6 @@ class RunningDagster:
         if not archived.settings.view_path.exists():
             return 0
         return int(archived.sql(f"SELECT count(*) FROM messages WHERE topic = '{topic}'")[0][0])
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self._url}/server_info", timeout=5) as answer:
-                return int(answer.status) == 200
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
 
 
 def _command_line(process: psutil.Process) -> list[str]:

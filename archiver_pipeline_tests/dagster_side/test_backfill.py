@@ -15,8 +15,8 @@ from archiver_pipeline_tests.dagster_side.filled import fill, messages
 from archiver_pipeline_tests.dagster_side.running import RunningDagster
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import delete_records, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import Processes
+from archiver_pipeline_tests.waiting import wait_for
 
 TOPIC = "backfill-orders"
 HOURS = range(30)

@@ -12,8 +12,8 @@ from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.dagster_side.running import CODE_SERVER, DAEMON, RUN, USER_CODE, RunningDagster
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import Processes
+from archiver_pipeline_tests.waiting import wait_for
 
 MANY = 20_000
 BATCH_MESSAGES = 4_000

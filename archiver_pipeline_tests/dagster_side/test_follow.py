@@ -15,7 +15,7 @@ from archiver_pipeline_tests.dagster_side.test_definitions import NO_BROKER
 from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
 from archiver_pipeline_tests.followers.minutes import sent
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
+from archiver_pipeline_tests.waiting import wait_for
 
 MINUTES = dg.AssetKey("events_per_minute")
 HOUR = "2019-08-01-03:00"

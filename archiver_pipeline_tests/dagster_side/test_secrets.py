@@ -14,9 +14,9 @@ from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
 from archiver_pipeline_tests.kafka.keys import encrypted
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
 from archiver_pipeline_tests.kafka.secured import SecuredBroker
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import Processes
 from archiver_pipeline_tests.samples import numbered
+from archiver_pipeline_tests.waiting import wait_for
 
 FAILURES = """{ runsOrError(filter: {pipelineName: "archive", statuses: [FAILURE]})
     { ... on Runs { results { eventConnection { events { ... on ExecutionStepFailureEvent

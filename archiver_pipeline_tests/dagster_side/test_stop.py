@@ -14,9 +14,9 @@ import pytest
 from archiver_pipeline_tests.dagster_side.deployment import JOB, Deployment, run_config
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import Processes
 from archiver_pipeline_tests.samples import numbered
+from archiver_pipeline_tests.waiting import wait_for
 
 LIMIT_SECONDS = 10.0
 TOPIC = "stopped"

@@ -14,12 +14,12 @@ from archiver_pipeline_tests.dagster_side.conftest import Load, MakeDeployment
 from archiver_pipeline_tests.dagster_side.ticks import Ticks
 from archiver_pipeline_tests.fleet.workers import CELERY, Worker, launch, variables
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.objects.conftest import in_bucket
 from archiver_pipeline_tests.objects.gateway import Gateway
 from archiver_pipeline_tests.postgres.server import PostgresServer
 from archiver_pipeline_tests.redis.server import RedisServer
 from archiver_pipeline_tests.server import running
+from archiver_pipeline_tests.waiting import wait_for
 
 MANY, TYPES, PARTITIONS = 8_000, 100, 4
 TASK = "dagster-celery/task_id"

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pymysql
 import pytest
@@ -22,13 +22,13 @@ from archiver_pipeline_tests.debian import installed
 from archiver_pipeline_tests.fleet import compose
 from archiver_pipeline_tests.fleet.compose import Local
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
-from archiver_pipeline_tests.kafka.topics import LIMIT_SECONDS, wait_for
 from archiver_pipeline_tests.mysql.server import PACKAGES as MARIADB
 from archiver_pipeline_tests.mysql.server import MariaDbServer
 from archiver_pipeline_tests.objects.gateway import gateway
 from archiver_pipeline_tests.postgres.server import PostgresServer
 from archiver_pipeline_tests.processes import CHECKOUT, HOST, Processes, environment, free_ports
-from archiver_pipeline_tests.server import running
+from archiver_pipeline_tests.server import is_ok, running
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
 
 STARTED = ["code", "webserver", "daemon", "producer", "metrics"]
 STOPPED = ["metrics", "producer", "daemon", "webserver", "code"]
@@ -135,7 +135,8 @@ def project(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Ite
             [str(gateway()), *bucket.command], env=environment(bucket.environment), stdout=log, stderr=log
         )
         try:
-            wait_for("the bucket", lambda: _answers(bucket.health[-1]))
+            asked = urlsplit(bucket.health[-1])
+            wait_for("the bucket", lambda: is_ok(asked.port or 0, asked.path))
             yield made
         finally:
             processes.kill()
@@ -200,11 +201,3 @@ def _arguments(words: list[str]) -> list[str]:
     """The arguments of Python for a command: a program of the image is one beside Python, which reads its script."""
     name, *arguments = words
     return arguments if name == "python" else [str(PROGRAMS / name), *arguments]
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status) == 200
-    except OSError:
-        return False

@@ -33,9 +33,9 @@ from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.settings import Settings
 from archiver_pipeline_tests.followers.mysql_kit import MySqlKit
 from archiver_pipeline_tests.followers.workload import Filled
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.mysql.server import PASSWORD, USER, make_certificates
 from archiver_pipeline_tests.processes import CHECKOUT
+from archiver_pipeline_tests.waiting import wait_for
 
 AT = TopicPartition("orders", "AAAAAAAAAAAAAAAAAAAAAA", 0)
 MIDDAY = datetime(2019, 8, 1, 12, tzinfo=UTC)

@@ -35,7 +35,7 @@ from archiver_pipeline_tests.followers.minutes import (
     versions,
 )
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
-from archiver_pipeline_tests.kafka.topics import LIMIT_SECONDS, wait_for
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
 
 
 class KilledError(Exception):

@@ -28,7 +28,6 @@ from confluent_kafka import Message as ClientMessage
 
 from archiver_pipeline_tests.kafka.topics import (
     FAR_TIMESTAMPS,
-    LIMIT_SECONDS,
     add_partitions,
     create_topic,
     delete_records,
@@ -36,6 +35,7 @@ from archiver_pipeline_tests.kafka.topics import (
     end_offsets,
     start_offsets,
 )
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 
 __all__ = [
     "FAR_TIMESTAMPS",

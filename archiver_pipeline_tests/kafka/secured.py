@@ -26,7 +26,7 @@ from confluent_kafka.admin import (
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.keys import Authority, TokenSigner
 from archiver_pipeline_tests.kafka.tokens import AUDIENCE
-from archiver_pipeline_tests.kafka.topics import LIMIT_SECONDS, wait_for
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
 
 SASL, MTLS, UNSIGNED = "SASL", "MTLS", "UNSIGNED"
 """The listeners: TLS and a login; TLS and a certificate of the client; no TLS, and tokens that nobody has signed."""

@@ -29,7 +29,7 @@ from archiver_pipeline_tests.kafka.produce import (
     read_all,
 )
 from archiver_pipeline_tests.kafka.raw import RawRecord, RecordsRefused, produce_raw
-from archiver_pipeline_tests.kafka.topics import wait_for
+from archiver_pipeline_tests.waiting import wait_for
 
 HOUR_MS = 3_600_000
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
@@ -13,7 +12,8 @@ from confluent_kafka.admin import (  # OffsetSpec is not in its __all__
 )
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-LIMIT_SECONDS = 60.0
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
+
 FAR_TIMESTAMPS = {"message.timestamp.after.max.ms": 2**63 - 1, "message.timestamp.before.max.ms": 2**63 - 1}
 """Topic configuration under which the broker takes any timestamp."""
 
@@ -60,15 +60,6 @@ def end_offsets(bootstrap_servers: str, topic: str) -> dict[int, int]:
     """The last stable offset of every partition: where a read_committed reader comes to the end."""
     admin = _admin(bootstrap_servers)
     return _offsets(admin, topic, _count(admin, topic), OffsetSpec.latest())
-
-
-def wait_for(what: str, condition: Callable[[], bool], seconds: float = LIMIT_SECONDS) -> None:
-    """Wait until the condition holds; raises TimeoutError, which names `what`, after that many seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.05)
 
 
 def _admin(bootstrap_servers: str) -> AdminClient:

@@ -12,9 +12,9 @@ from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.crash.rewriting import HOUR, clean, environment, fill
 from archiver_pipeline_tests.crash.run import Run, Trap
 from archiver_pipeline_tests.kafka.produce import create_topic
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.objects.conftest import in_bucket
 from archiver_pipeline_tests.objects.gateway import Gateway
+from archiver_pipeline_tests.waiting import wait_for
 
 
 @pytest.fixture

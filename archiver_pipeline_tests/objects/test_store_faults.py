@@ -15,11 +15,11 @@ from archiver_pipeline.errors import StorageError
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.objects.conftest import Through, in_bucket, through_proxy
 from archiver_pipeline_tests.objects.gateway import Gateway
 from archiver_pipeline_tests.objects.proxy import DENY, DROP, LOSE, PASS
 from archiver_pipeline_tests.samples import at_step, numbered
+from archiver_pipeline_tests.waiting import wait_for
 
 
 @pytest.fixture

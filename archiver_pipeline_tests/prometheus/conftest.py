@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import CHECKOUT
 from archiver_pipeline_tests.prometheus.exporting import Exporter
 from archiver_pipeline_tests.prometheus.server import PrometheusServer
 from archiver_pipeline_tests.prometheus.world import World
 from archiver_pipeline_tests.server import running
+from archiver_pipeline_tests.waiting import wait_for
 
 RULES = CHECKOUT / "deploy" / "prometheus" / "archiver.rules.yml"
 _HASTY = {"for": "500ms", "> 900": "> 2", "[15m]": "[4s]", "> 120": "> 1"}

@@ -14,12 +14,12 @@ import pytest
 from archiver_pipeline.metrics.catalogue import BY_NAME, DEFINITIONS
 from archiver_pipeline.plan import RETENTION
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.processes import CHECKOUT, HOST, environment, free_ports
 from archiver_pipeline_tests.prometheus.dashboards import queries
 from archiver_pipeline_tests.prometheus.exporting import Exporter, samples_of
 from archiver_pipeline_tests.prometheus.server import PrometheusServer
 from archiver_pipeline_tests.prometheus.world import World
+from archiver_pipeline_tests.waiting import wait_for
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 LAG_ALERTS = {"ArchiverLagTooOld", "ArchiverLagGrows"}

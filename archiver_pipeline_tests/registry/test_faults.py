@@ -23,13 +23,13 @@ from archiver_pipeline.status import status
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.followers.search_proxy import Answer, Answered, Asked, Forward, proxy
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
-from archiver_pipeline_tests.kafka.topics import wait_for
 from archiver_pipeline_tests.listening import QuietHandler, listening
 from archiver_pipeline_tests.processes import HOST, free_ports
 from archiver_pipeline_tests.registry.apicurio import Apicurio
 from archiver_pipeline_tests.registry.certificates import PASSWORD, Certificates
 from archiver_pipeline_tests.registry.written import avro, decoded_settings, framed, record, register
 from archiver_pipeline_tests.samples import FIRST_MS
+from archiver_pipeline_tests.waiting import wait_for
 
 ORDER = record("Order", type="string", n="int")
 UNKNOWN = 2**31

@@ -1,0 +1,17 @@
+"""Waiting for a condition, with a limit: what tests do in place of sleeping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+LIMIT_SECONDS = 60.0
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = LIMIT_SECONDS) -> None:
+    """Wait until the condition holds; raises TimeoutError, which names `what`, after that many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.05)
