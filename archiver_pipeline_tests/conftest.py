@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -15,6 +16,9 @@ from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.jars import ToolMissing
 from archiver_pipeline_tests.kafka.secured import SecuredBroker
 from archiver_pipeline_tests.server import IN_CI, running
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 # A slow machine is no fault, and CI looks at the same examples each time.
 hypothesis.settings.register_profile("archiver", deadline=None)
@@ -73,3 +77,17 @@ def topic_name(request: pytest.FixtureRequest) -> str:
     """A topic name that no other test has; the topic itself is not made."""
     test = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name).strip("-")[:60]
     return f"{test}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[Chrome]:
+    """A browser for one test."""
+    from archiver_pipeline_tests.browser import browser
+
+    try:
+        with browser(tmp_path / "chromium") as driver:
+            yield driver
+    except ToolMissing as missing:
+        if IN_CI:
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
