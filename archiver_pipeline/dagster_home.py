@@ -203,7 +203,7 @@ def _health(instance: DagsterInstance) -> Health:
         started=started,
         oldest_queued_seconds=now - waiting[0].create_timestamp.timestamp() if waiting else 0.0,
         beats={name: age for name, age in beats.items() if name in needed},
-        sensors=tuple(_sensors(instance, now)),
+        sensors=tuple(sensors_of(instance, now)),
     )
 
 
@@ -241,7 +241,8 @@ def _switched_off(instance: DagsterInstance) -> Iterator[str]:
         yield "the queue of run_coordinator: a backfill of 500 hours would be 500 processes at once"
 
 
-def _sensors(instance: DagsterInstance, now: float) -> Iterator[SensorHealth]:
+def sensors_of(instance: DagsterInstance, now: float) -> Iterator[SensorHealth]:
+    """Yield the sensors that are on record, as of a time in seconds since 1970."""
     from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.scheduler.instigation import InstigatorStatus, TickStatus
 

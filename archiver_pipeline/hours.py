@@ -96,13 +96,40 @@ def is_closed(hour: Hour, caught_up_ms: int, grace_ms: float) -> bool:
     return hour.number is None or (hour.number + 1) * envelope.HOUR_MS + grace_ms <= caught_up_ms
 
 
-def count_hours(files: pl.DataFrame) -> tuple[int, int]:
-    """Count the hours that the files of a table are of (the frame of `Archive.files`), and those that are sealed."""
+@dataclass(frozen=True)
+class HourTotal:
+    """An hour that the archive has files of.
+
+    Attributes:
+        hour: which one.
+        files, messages, bytes: what it has.
+        sealed: whether every file of it is sealed.
+        added: when its newest file was added, in milliseconds since 1970.
+    """
+
+    hour: Hour
+    files: int
+    messages: int
+    bytes: int
+    sealed: bool
+    added: int
+
+
+def hour_totals(files: pl.DataFrame) -> list[HourTotal]:
+    """What each hour has that the files of a table are of (the frame of `Archive.files`), in order."""
     import polars as pl
 
     sealed = pl.col("path").str.split("/").list.last().str.starts_with(envelope.SEAL + "-")
-    every = files.group_by("dt", "hr").agg(sealed=sealed.all())
-    return every.height, int(every["sealed"].sum())
+    every = files.group_by("dt", "hr").agg(
+        pl.len(), pl.col("messages", "bytes").sum(), sealed.all().alias("sealed"), pl.col("added").max()
+    )
+    return [HourTotal(Hour(dt, hr), *rest) for dt, hr, *rest in every.sort("dt", "hr").iter_rows()]
+
+
+def count_hours(files: pl.DataFrame) -> tuple[int, int]:
+    """Count the hours that the files of a table are of (the frame of `Archive.files`), and those that are sealed."""
+    every = hour_totals(files)
+    return len(every), sum(item.sealed for item in every)
 
 
 @dataclass(frozen=True)

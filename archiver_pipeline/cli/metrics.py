@@ -15,11 +15,17 @@ import typer
 if TYPE_CHECKING:
     from archiver_pipeline.metrics.exporter import Exporter
     from archiver_pipeline.metrics.server import Application
-    from archiver_pipeline.metrics.source import Health
+    from archiver_pipeline.metrics.source import Shared
 
 log = logging.getLogger(__name__)
 
 _ONCE_SECONDS = 60.0
+_LEAST_REFRESH_SECONDS = 2.0
+_PATHS = (
+    ("/metrics", "for Prometheus"),
+    ("/readyz", "whether archiving goes on"),
+    ("/healthz", "whether this answers"),
+)
 
 
 def command(
@@ -31,9 +37,9 @@ def command(
     ] = 900.0,
     once: Annotated[bool, typer.Option("--once", help="Print the metrics on standard output, and end.")] = False,
 ) -> None:
-    """Serve metrics for Prometheus: lag, throughput, gaps, files, followers, runs.
+    """Serve metrics for Prometheus, and a status page: lag, throughput, gaps, files, followers, runs.
 
-    /metrics has them as Prometheus text or OpenMetrics, /healthz answers as long as the process does, and /readyz says
+    The page at / says in a browser, on a desk or a phone, what is wrong, since when, and what to do. /metrics has them as Prometheus text or OpenMetrics, /healthz answers as long as the process does, and /readyz says
     with 200 or 503, and reasons as JSON, whether archiving goes on. A scrape asks nobody: archive, broker, files,
     followers and Dagster's history (DAGSTER_HOME, else that of make dev) are looked at in the background. One that does
     not answer has archiver_collector_up 0, and its metrics are not shown until it does.
@@ -65,21 +71,26 @@ def command(
     if once:
         _print(exporter, registry)
     ProcessCollector(registry=registry)
-    _serve(exporter, _application(exporter, registry, shared.health, max_lag_seconds), listen, port)
+    _serve(exporter, _application(exporter, registry, shared, interval, max_lag_seconds), listen, port)
 
 
-def _application(exporter: Exporter, registry: Any, health: Health, max_lag_seconds: float) -> Application:
+def _application(
+    exporter: Exporter, registry: Any, shared: Shared, interval: float, max_lag_seconds: float
+) -> Application:
+    from archiver_pipeline.metrics.board import Board
     from archiver_pipeline.metrics.health import report
     from archiver_pipeline.metrics.server import Application, Response, json_route, metrics_route, page_route
+    from archiver_pipeline.page.document import HEADER_POLICY, Links, document
 
     def ready() -> tuple[bool, Any]:
-        found = report(exporter.faults(), health, time.time(), max_lag_seconds)
+        found = report(exporter.faults(), shared.health, time.time(), max_lag_seconds)
         return found["ready"], found
 
-    links = {"/metrics": "for Prometheus", "/readyz": "whether archiving goes on", "/healthz": "whether this answers"}
+    board = Board(exporter, shared, max_lag_seconds)
+    links = Links(_PATHS, max(_LEAST_REFRESH_SECONDS, interval))
     return Application(
         {
-            "/": page_route("archiver", links),
+            "/": page_route(lambda: document(board.standing(), links), HEADER_POLICY),
             "/metrics": metrics_route(registry),
             "/healthz": lambda _: Response(b"ok\n"),
             "/readyz": json_route(ready),
@@ -119,7 +130,7 @@ def _serve(exporter: Exporter, application: Application, host: str, port: int) -
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
     # Where it listens is to be seen without --verbose, too.
     log.setLevel(logging.INFO)
-    log.info("metrics at http://%s:%d/metrics", host, server.server_port)
+    log.info("metrics at http://%s:%d/metrics, status page at /", host, server.server_port)
     wanted.wait()
     exporter.stop()
     server.shutdown()

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from archiver_pipeline.amounts import duration as duration
+from archiver_pipeline.amounts import size as size
 from archiver_pipeline.errors import ArchiveError, FormatTooNew, SettingsError
 from archiver_pipeline.files import OnProgress
 from archiver_pipeline.visible import visible
@@ -81,26 +83,6 @@ def _time(option: str, text: str) -> datetime | None:
     if option == "--to" and moment == datetime.min.replace(tzinfo=UTC):
         raise SettingsError(f"{option} is {text!r}: there is no time before it")
     return moment
-
-
-def size(count: float) -> str:
-    """Bytes for people: `12.3 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """A span of time for people: `3 h 12 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = int(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min {int(seconds % 60)} s"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} days"
 
 
 @contextmanager

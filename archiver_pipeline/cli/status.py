@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from archiver_pipeline.cli.output import say
+from archiver_pipeline.errors import ArchiverError
 
 if TYPE_CHECKING:
     from archiver_pipeline.status import PartitionStatus, Status
@@ -17,6 +20,9 @@ _COLUMNS = ("topic", "partition", "next", "end", "lag", "messages")
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    html: Annotated[
+        str, typer.Option("--html", metavar="FILE", help="Write the status page, - for standard output.")
+    ] = "",
 ) -> None:
     """Show how far the archive is, and how far Kafka has run ahead of it.
 
@@ -34,16 +40,26 @@ def command(
     followers (name, lag, hours, error), waits (topic, topic_id, partition, offset, schema, registry, why, since),
     warnings, broker_error. What is not known is null.
 
+    **Page**: --html writes the page that `archiver metrics` serves at /, as one file that asks for nothing more: what
+    is wrong, since when, and what to do; lag, throughput, hours, gaps, followers and failed runs. How the lag was
+    before, only the exporter knows.
+
     **Examples**
 
         archiver status
         archiver status --json | jq .lag
+        archiver status --html status.html
+        archiver status --html - | ssh web 'cat > /srv/www/archiver.html'
         watch archiver status
     """
     from archiver_pipeline.cli.output import print_json
     from archiver_pipeline.settings import load
     from archiver_pipeline.status import status
 
+    if html and as_json:
+        raise typer.BadParameter("--json and --html are given: allowed is one of them")
+    if html:
+        _write_page(html)
     found = status(load())
     if as_json:
         print_json(found.to_json())
@@ -53,6 +69,37 @@ def command(
         raise found.broker_error
     if found.waits or any(follower.error for follower in found.followers):
         raise typer.Exit(1)
+
+
+def _write_page(file: str) -> NoReturn:
+    """Write the page, which takes its place whole or not at all, and end with 1 where not all could be asked."""
+    from archiver_pipeline.metrics.board import look_once
+    from archiver_pipeline.page.document import document
+    from archiver_pipeline.settings import load
+
+    standing = look_once(load())
+    content = document(standing).encode("utf-8", "replace")
+    if file == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+    else:
+        _put(Path(file), content)
+    code = 0 if standing.complete else 1
+    if standing.pending:
+        sys.stderr.flush()
+        os._exit(code)  # A look that hangs at a dead server would be waited for.
+    raise typer.Exit(code)
+
+
+def _put(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        hint = "Name a file in a folder that can be written, or - for standard output"
+        raise ArchiverError(f"the page cannot be written: {error.strerror}", path=str(path), hint=hint) from None
 
 
 def _print(found: Status) -> None:

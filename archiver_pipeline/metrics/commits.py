@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from archiver_pipeline import delta_log, envelope
 from archiver_pipeline.delta_log import LogState
 from archiver_pipeline.metrics.catalogue import BUCKETS, Families
+from archiver_pipeline.status import BatchStatus
 from archiver_pipeline.storage import Storage
 
 KINDS: Mapping[str, str] = {
@@ -25,7 +26,10 @@ TYPED = "typed"
 STEPS = ("plan", "read", "write", "sync", "place", "check")
 
 _LOOK_BACK = 50
-"""So many commits are looked through for the newest batch, at the start."""
+"""So many commits are looked through for the newest batches, at the start."""
+
+_RECENT = 1_000
+"""So many batches are told of one by one."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class CommitTold:
 
     Attributes:
         time: when it was committed, in seconds since 1970.
+        run_id, messages: its run, and how many messages it has.
         bytes, files, seconds: its payload, its files, and from plan to commit.
         steps: seconds by step.
         kinds: messages by kind.
@@ -41,6 +46,8 @@ class CommitTold:
     """
 
     time: float
+    run_id: str
+    messages: int
     bytes: int
     files: int
     seconds: float
@@ -71,7 +78,8 @@ def told_by(content: bytes) -> CommitTold | None:
     steps = {name: float(seconds) for name, seconds in json.loads(info.get("steps") or "{}").items()}
     # A stamp from the future says nothing of how fresh the archive is.
     latest = min(max(newest), time) if newest else None
-    return CommitTold(time, int(info["bytes"]), int(info["files"]), float(info["seconds"]), steps, kinds, latest)
+    messages, size, files = (int(info[name]) for name in ("messages", "bytes", "files"))
+    return CommitTold(time, info["run_id"], messages, size, files, float(info["seconds"]), steps, kinds, latest)
 
 
 class CommitTotals:
@@ -90,17 +98,20 @@ class CommitTotals:
         self._kinds: Counter[str] = Counter(dict.fromkeys((TYPED, *KINDS.values()), 0))
         self._last: float | None = None
         self._newest: float | None = None
+        self._recent: deque[BatchStatus] = deque(maxlen=_RECENT)
 
     def read_on(self, storage: Storage, state: LogState) -> None:
         """Take in the commits up to the version of `state`. Raises OSError."""
         if self._version is None or state.version < self._version:  # At the start, or the archive is another one.
             begin = max(state.version - self._back, state.oldest - 1)
+            self._recent.clear()
             self._look_back(storage, begin, state.oldest)
             self._version = begin
         for version in range(max(self._version + 1, state.oldest), state.version + 1):
             told = _told(storage, version)
             if told is not None:
                 self._add(told)
+                self._recent.append(_status_of(version, told))
             self._version = version
 
     def tell(self, families: Families) -> None:
@@ -123,12 +134,16 @@ class CommitTotals:
         """When the newest batch was committed, in seconds since 1970."""
         return self._last
 
+    @property
+    def recent(self) -> tuple[BatchStatus, ...]:
+        """The newest batches, the oldest of them first: those since it was begun, and a few from before that."""
+        return tuple(self._recent)
+
     def _look_back(self, storage: Storage, version: int, oldest: int) -> None:
         for number in range(version, max(oldest, version - _LOOK_BACK) - 1, -1):
             if (told := _told(storage, number)) is not None:
                 self._see(told)
-                if self._newest is not None:
-                    return
+                self._recent.appendleft(_status_of(number, told))
 
     def _add(self, told: CommitTold) -> None:
         self._batches += 1
@@ -145,6 +160,11 @@ class CommitTotals:
         self._last = max(told.time, self._last or 0.0)
         if told.newest is not None:
             self._newest = max(told.newest, self._newest or 0.0)
+
+
+def _status_of(version: int, told: CommitTold) -> BatchStatus:
+    moment = datetime.fromtimestamp(told.time, UTC)
+    return BatchStatus(version, moment, told.messages, told.bytes, told.files, told.seconds, told.run_id)
 
 
 def _told(storage: Storage, version: int) -> CommitTold | None:

@@ -137,7 +137,7 @@ class Exporter:
     def collect(self) -> Iterator[Metric]:
         """Yield what the sources found last; what is out of date or comes from a source that is down is left out."""
         families = Families()
-        families.info("archiver_build", version=_version(), python=platform.python_version())
+        families.info("archiver_build", version=version(), python=platform.python_version())
         every = [(watch.name, watch.found) for watch in self.watches]
         for name, found in every:
             families.add("archiver_collector_up", found.fault is None, name)
@@ -150,10 +150,11 @@ class Exporter:
                 yield from found.metrics
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def version(package: str = "archiver-pipeline") -> str:
+    """The version of an installed package, by default the archiver's own; `unknown` without one."""
+    from importlib import metadata
 
     try:
-        return version("archiver-pipeline")
-    except PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return "unknown"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -20,6 +22,8 @@ _LIMIT_SECONDS = 30.0
 
 _WAITING = 128
 """So many clients may wait for their turn."""
+
+_PAGE_SECONDS = 1.0
 
 _STATUS = {200: "200 OK", 404: "404 Not Found", 405: "405 Method Not Allowed", 503: "503 Service Unavailable"}
 
@@ -73,14 +77,20 @@ def metrics_route(registry: CollectorRegistry) -> Route:
             encode, content_type = exposition.choose_encoder(environ.get("HTTP_ACCEPT", ""))
         except (TypeError, ValueError):  # It compares versions that are none.
             encode, content_type = exposition.choose_encoder("")
-        body = encode(registry)
-        if not exposition.gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
-            return Response(body, content_type)
-        import gzip
-
-        return Response(gzip.compress(body, 1), content_type, headers=(("Content-Encoding", "gzip"),))
+        return _packed(environ, Response(encode(registry), content_type))
 
     return answer
+
+
+def _packed(environ: Environ, answer: Response) -> Response:
+    """The same answer by gzip, if the client takes that."""
+    from prometheus_client import exposition
+
+    if not exposition.gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
+        return answer
+    import gzip
+
+    return replace(answer, body=gzip.compress(answer.body, 1), headers=(*answer.headers, ("Content-Encoding", "gzip")))
 
 
 def json_route(ask: Callable[[], tuple[bool, Any]]) -> Route:
@@ -94,11 +104,26 @@ def json_route(ask: Callable[[], tuple[bool, Any]]) -> Route:
     return answer
 
 
-def page_route(title: str, links: Mapping[str, str]) -> Route:
-    """Answer with a plain page of links, by path what is there."""
-    items = "".join(f'<li><a href="{path}">{path}</a>: {what}</li>' for path, what in links.items())
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1><ul>{items}</ul>"
-    return lambda _: Response(page.encode() + b"\n", "text/html; charset=utf-8")
+def page_route(draw: Callable[[], str], policy: str) -> Route:
+    """Answer with a page of HTML, which is drawn at most once a second, however many ask for it.
+
+    Args:
+        draw: draws it.
+        policy: its content security policy.
+    """
+    lock, kept, until = threading.Lock(), b"", 0.0
+
+    def answer(environ: Environ) -> Response:
+        nonlocal kept, until
+        with lock:
+            if time.monotonic() >= until:
+                kept = draw().encode("utf-8", "replace")
+                until = time.monotonic() + _PAGE_SECONDS
+            body = kept
+        headers = (("Content-Security-Policy", policy), ("Referrer-Policy", "no-referrer"))
+        return _packed(environ, Response(body, "text/html; charset=utf-8", headers=headers))
+
+    return answer
 
 
 class _Handler(WSGIRequestHandler):

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from archiver_pipeline.archive import Archive
+from archiver_pipeline.followers.lag import FollowerLag
 from archiver_pipeline.look import Look
+from archiver_pipeline.page.standing import ArchiveState, BrokerState, FilesState
+from archiver_pipeline.run_history import History
 from archiver_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,13 +45,26 @@ class Health:
         return self.look if time.time() - self.looked <= FRESH_SECONDS else None
 
 
+@dataclass
+class Findings:
+    """What each source found last, as the status page shows it; None where it never found anything."""
+
+    archive: ArchiveState | None = None
+    broker: BrokerState | None = None
+    files: FilesState | None = None
+    followers: tuple[FollowerLag, ...] | None = None
+    history: History | None = None
+
+
 @dataclass(frozen=True)
 class Shared:
-    """What the sources share: settings, the archive as it was read last, and what they know of one another."""
+    """What the sources share: settings, the archive as it was read last, what they know of one another, and what they
+    found."""
 
     settings: Settings
     archive: Archive
     health: Health = field(default_factory=Health)
+    findings: Findings = field(default_factory=Findings)
 
 
 class Source(ABC):

@@ -12,13 +12,16 @@ from archiver_pipeline.dagster_home import home_of
 from archiver_pipeline.errors import ArchiveError
 from archiver_pipeline.followers.lag import lags
 from archiver_pipeline.formats.waits import Waits
-from archiver_pipeline.hours import count_hours, due
+from archiver_pipeline.format_version import version_of
+from archiver_pipeline.hours import due, hour_totals
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.metrics.arrivals import Arrivals
 from archiver_pipeline.metrics.catalogue import Families
 from archiver_pipeline.metrics.commits import CommitTotals
 from archiver_pipeline.metrics.source import Shared, Source
+from archiver_pipeline.page.lag_history import LagHistory
+from archiver_pipeline.page.standing import ArchiveState, BrokerState, FilesState, PartitionLag
 from archiver_pipeline.plan import MADE_AGAIN, RETENTION, Position, TopicPartition, lane_of, positions_of
 from archiver_pipeline.run_history import RunHistory
 from archiver_pipeline.seal import Sealer
@@ -55,10 +58,19 @@ class ArchiveSource(Source):
             families.add("archiver_caught_up_timestamp_seconds", milliseconds / 1000, str(lane))
         interrupted = erasure_plan.interrupted(archive.storage) if state.version >= 0 else []
         families.add("archiver_interrupted_erasures", len(interrupted))
-        waiting = Counter(wait.topic for wait in Waits(self._shared.settings).present(ledger.committed))
+        waits = tuple(Waits(self._shared.settings).present(ledger.committed))
+        waiting = Counter(wait.topic for wait in waits)
         for topic in {at.topic for at in ledger.committed} | waiting.keys():
             families.add("archiver_schema_waits", waiting[topic], topic)
         self._totals.tell(families)
+        self._shared.findings.archive = ArchiveState(
+            version=state.version,
+            format=version_of(state.metadata, archive.uri) if state.version >= 0 else None,
+            ledger=ledger,
+            batches=self._totals.recent,
+            waits=waits,
+            interrupted=tuple(plan.started for plan in interrupted),
+        )
         return families.all()
 
 
@@ -91,6 +103,7 @@ class BrokerSource(Source):
         self._shared = shared
         self._cluster = Cluster(shared.settings, BROKER_TIMEOUT_SECONDS)
         self._arrivals: Arrivals[TopicPartition] = Arrivals()
+        self._history = LagHistory()
 
     def look(self) -> tuple[Metric, ...]:
         """Ask for the end offsets; where the archive cannot be read, only they are told."""
@@ -107,14 +120,25 @@ class BrokerSource(Source):
             return families.all()
         start = self._cluster.start_offset
         positions = [item for state in look.topics for item in positions_of(state, ledger.committed, start)]
-        waited = [self._tell(families, item, ledger, now) for item in positions]
+        told = [self._tell(families, item, ledger, now) for item in positions]
         self._arrivals.keep(item.at for item in positions)
-        health.lag, health.waited = sum(item.lag for item in positions), max(waited, default=0.0)
+        health.lag, health.waited = (
+            sum(item.lag for item in told),
+            max((item.waited or 0.0 for item in told), default=0.0),
+        )
+        self._keep(told, look.warnings, now)
         recent = [item for item in health.lags if now - item[0] <= _HISTORY_SECONDS]
         health.lags = [*recent, (now, health.lag)]
         return families.all()
 
-    def _tell(self, families: Families, item: Position, ledger: Ledger, now: float) -> float:
+    def _keep(self, told: list[PartitionLag], warnings: tuple[str, ...], now: float) -> None:
+        lags: Counter[str] = Counter()
+        for item in told:
+            lags[item.topic] += item.lag
+        self._history.see(now, lags)
+        self._shared.findings.broker = BrokerState(tuple(told), warnings, self._history)
+
+    def _tell(self, families: Families, item: Position, ledger: Ledger, now: float) -> PartitionLag:
         place = (item.at.topic, str(item.at.partition))
         self._arrivals.see(item.at, item.end, item.next, now)
         caught_up = ledger.caught_up.get(lane_of(item.at.topic, item.at.partition, self._shared.settings.lanes))
@@ -124,7 +148,9 @@ class BrokerSource(Source):
         families.add("archiver_committed_offset", item.next, *place)
         families.add("archiver_lag_messages", item.lag, *place)
         families.add("archiver_lag_seconds", waited, *place)
-        return waited
+        # Of an archive that never had everything, the first look does not tell.
+        known = not item.lag or waited > 0 or seconds is not None
+        return PartitionLag(item.at.topic, item.at.partition, item.lag, waited if known else None)
 
 
 class FilesSource(Source):
@@ -141,10 +167,12 @@ class FilesSource(Source):
         """List the table's files."""
         families, archive = Families(), self._shared.archive
         if not archive.exists():
+            self._shared.findings.files = FilesState()
             return ()
         table, ledger = archive.snapshot()
         files = archive.files(table)
-        every, sealed = count_hours(files)
+        hours = hour_totals(files)
+        sealed = sum(item.sealed for item in hours)
         now_ms = int(time.time() * 1000)
         grace_ms = self._shared.settings.seal_grace_minutes * 60_000
         look = self._shared.health.recent_look()
@@ -153,12 +181,15 @@ class FilesSource(Source):
         families.add("archiver_table_files", files.height)
         families.add("archiver_table_bytes", int(files["bytes"].sum()))
         families.add("archiver_unsealed_files", _unsealed(files["path"].to_list()))
-        families.add("archiver_hours", every - sealed, "open")
+        families.add("archiver_hours", len(hours) - sealed, "open")
         families.add("archiver_hours", sealed, "sealed")
         families.add("archiver_due_hours", len(waiting))
         ends = [(item.hour.number + 1) * 3600 for item in waiting if item.hour.number is not None]
         if ends:
             families.add("archiver_oldest_due_hour_timestamp_seconds", min(ends))
+        types = files["type"].n_unique()
+        state = FilesState(files.height, int(files["bytes"].sum()), types, tuple(hours), tuple(waiting))
+        self._shared.findings.files = state
         return families.all()
 
 
@@ -177,7 +208,9 @@ class FollowersSource(Source):
     def look(self) -> tuple[Metric, ...]:
         """Ask all followers at once; one that does not answer has no lag."""
         families = Families()
-        for item in lags(self._shared.settings, self._shared.archive.ledger()):
+        found = lags(self._shared.settings, self._shared.archive.ledger())
+        self._shared.findings.followers = tuple(found)
+        for item in found:
             families.add("archiver_follower_up", item.error is None, item.name)
             if item.lag is not None and item.hours is not None:
                 families.add("archiver_follower_lag_messages", item.lag, item.name)
@@ -190,8 +223,8 @@ class DagsterSource(Source):
 
     name = "dagster"
 
-    def __init__(self, home: str, back_seconds: float = 0.0) -> None:
-        self._home, self._back_seconds = home, back_seconds
+    def __init__(self, shared: Shared, home: str, back_seconds: float = 0.0) -> None:
+        self._shared, self._home, self._back_seconds = shared, home, back_seconds
         self._began = time.time()
 
     @cached_property
@@ -201,6 +234,7 @@ class DagsterSource(Source):
     def look(self) -> tuple[Metric, ...]:
         """Read the runs that ended since the last look."""
         families, found = Families(), self._history.read_on()
+        self._shared.findings.history = found
         for (job, outcome), count in sorted(found.ended.items()):
             families.add("archiver_runs", count, job, outcome)
         for state, count in found.active.items():
@@ -213,19 +247,21 @@ class DagsterSource(Source):
         return families.all()
 
 
-def sources_of(shared: Shared, *, once: bool = False) -> list[Source]:
+def sources_of(shared: Shared, *, once: bool = False, ask: bool = True, commits: int = ONCE_COMMITS) -> list[Source]:
     """The sources of these settings; Dagster's only where it has a folder: DAGSTER_HOME, or that of `make dev`.
 
     Args:
         shared: what they share.
         once: count what is past, as far as that is bounded, instead of beginning at zero.
+        ask: whether to ask the broker.
+        commits: over how many of the newest commits counters are with `once`.
     """
     found: list[Source] = [
-        ArchiveSource(shared, ONCE_COMMITS if once else 0),
-        BrokerSource(shared),
+        ArchiveSource(shared, commits if once else 0),
+        *([BrokerSource(shared)] if ask else []),
         FilesSource(shared),
         FollowersSource(shared),
     ]
     if home := home_of(shared.settings.base_dir):
-        found.append(DagsterSource(str(home), 86_400.0 if once else 0.0))
+        found.append(DagsterSource(shared, str(home), 86_400.0 if once else 0.0))
     return found
