@@ -70,6 +70,7 @@ def standing(topics: int = 4, partitions: int = 3, days: int = 14, lag: int = 20
 def at_night(topics: int = 4, partitions: int = 3, days: int = 14) -> Standing:
     """The same when things go wrong: the broker is away, Kafka has deleted messages, a follower is down, runs fail."""
     well = standing(topics, partitions, days, lag=184_000)
+    unsealed = {hour_at(int(NOW // HOUR) - back) for back in (17, 18)}
     assert well.archive is not None
     assert well.broker is not None
     assert well.files is not None
@@ -97,7 +98,11 @@ def at_night(topics: int = 4, partitions: int = 3, days: int = 14) -> Standing:
         sources={**well.sources, "broker": SourceState(gone, answered=NOW - 1_500)},
         archive=replace(well.archive, ledger=ledger, batches=tuple(_batches(until=NOW - 1_510))),
         broker=replace(well.broker, partitions=late),
-        files=replace(well.files, due=(DueHour(hour_at(int(NOW // HOUR) - 4), 60, 8_000_000),)),
+        files=replace(
+            well.files,
+            hours=tuple(replace(item, sealed=item.sealed and item.hour not in unsealed) for item in well.files.hours),
+            due=tuple(DueHour(hour, 60, 8_000_000) for hour in sorted(unsealed)),
+        ),
         followers=(
             FollowerLag("events_per_minute", 0, 0),
             FollowerLag("mysql_messages", None, None, "MySQL at db:3306 does not answer: connection refused"),
@@ -131,7 +136,7 @@ def _hours(days: int) -> Iterable[HourTotal]:
             messages //= 4
         if number == present - 100:  # Nothing came.
             continue
-        sealed = number < present - 1 and number != present - 4
+        sealed = number < present - 1
         yield HourTotal(
             hour_at(number), 3 if sealed else 60, messages, messages * 210, sealed, (number + 1) * HOUR * 1000
         )

@@ -11,8 +11,8 @@ from archiver_pipeline import envelope, erasure_plan
 from archiver_pipeline.dagster_home import home_of
 from archiver_pipeline.errors import ArchiveError
 from archiver_pipeline.followers.lag import lags
-from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.format_version import version_of
+from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.hours import due, hour_totals
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.ledger import Ledger

@@ -13,7 +13,7 @@ from archiver_pipeline.page.markup import Html, shown, tag
 from archiver_pipeline.status import BatchStatus
 
 BARS = 60
-_SPANS = (600, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86_400)
+_SPANS = tuple(60 * minutes for minutes in (10, 30, 60, 120, 180, 360, 720, 1_440, 2_880, 10_080, 43_200))
 """How many seconds a chart may span: the least of them that has all batches which are known."""
 
 _WIDTH, _HEIGHT = 600, 120
@@ -57,6 +57,11 @@ def bars_of(batches: Sequence[BatchStatus], now: float, count: int = BARS) -> Ba
     return Bars(now - span, step, tuple(messages), tuple(sizes), tuple(counts))
 
 
+def _span(seconds: float) -> str:
+    """A whole span of time without its zeros: `6 h` in place of `6 h 0 min`."""
+    return duration(seconds).removesuffix(" 0 s").removesuffix(" 0 min")
+
+
 def round_up(value: float) -> float:
     """The next number of 1, 2 or 5 with zeros, at least as large; 1 for none."""
     if value <= 0:
@@ -82,7 +87,7 @@ def throughput(batches: Sequence[BatchStatus], now: float) -> Html:
         if messages
     ]
     grid = [tag("line", x1=0, x2=_WIDTH, y1=y, y2=y) for y in (0.5, _HEIGHT / 2, _HEIGHT - 0.5)]
-    span = duration(found.step * len(found.messages))
+    span = _span(found.step * len(found.messages))
     told = f"{many(sum(found.messages), 'message')} in {many(sum(found.batches), 'batch', 'batches')}"
     svg = tag(
         "svg",
@@ -100,7 +105,7 @@ def throughput(batches: Sequence[BatchStatus], now: float) -> Html:
         "figure",
         tag(
             "figcaption",
-            f"Messages per second, a bar for each {duration(found.step)}; {told} over the last {span}, times in UTC",
+            f"Messages per second, a bar for each {_span(found.step)}; {told} over the last {span}, times in UTC",
         ),
         tag("div", tag("div", *scale, class_="scale", aria_hidden="true"), svg, class_="plot"),
         tag("div", *labels, class_="times", aria_hidden="true"),

@@ -54,7 +54,7 @@ def at(seconds: float, now: float) -> Html:
     """A moment, in UTC and as how long ago it is; the latter goes on where scripts run."""
     stamp = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
     ago = tag("span", f"{duration(max(0.0, now - seconds))} ago", class_="ago", data_at=f"{seconds:.0f}")
-    return joined(tag("time", moment(seconds), datetime=stamp), Html(" ("), ago, Html(")"))
+    return tag("span", tag("time", moment(seconds), datetime=stamp), " (", ago, ")")
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()) -> Html:

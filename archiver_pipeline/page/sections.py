@@ -15,6 +15,7 @@ from archiver_pipeline.plan import RETENTION
 MOST_ROWS = 50
 """So many topics, gaps or followers are shown; how many more there are is said."""
 
+_FIRST_TOPICS = 8
 _MOST_PARTITIONS = 20
 _BATCHES = 5
 
@@ -47,7 +48,7 @@ def _figures(standing: Standing) -> Html:
     old = " (old)" if standing.fault("broker") else ""
     figures: list[tuple[object, object]] = []
     if standing.lag is not None:
-        figures.append(("Lag", f"{many(standing.lag, 'message')}{old}"))
+        figures.append(("Lag, messages", f"{standing.lag:,}{old}"))
         figures.append(("Oldest waits", f"{_wait(standing, standing.waited, standing.lag)}{old}"))
     archive, files = standing.archive, standing.files
     if archive is not None and archive.batches:
@@ -55,7 +56,7 @@ def _figures(standing: Standing) -> Html:
         figures.append(("Last batch", tag("span", f"{duration(max(0.0, age))} ago", class_="ago",
                                           data_at=f"{archive.batches[-1].time.timestamp():.0f}")))  # fmt: skip
     if archive is not None and archive.version >= 0:
-        figures.append(("Archived", many(archive.ledger.messages, "message")))
+        figures.append(("Archived, messages", f"{archive.ledger.messages:,}"))
     if files is not None and files.files:
         figures.append(("Files", f"{files.files:,}, {size(files.bytes)}"))
         sealed = sum(item.sealed for item in files.hours)
@@ -79,17 +80,31 @@ def _lag(standing: Standing) -> Html:
         why = "The broker has not told of a topic yet." if standing.broker is None else "No topic is there yet."
         return tag("p", why if "broker" in standing.sources else "The broker was not asked.", class_="nothing")
     heads = ["topic", "lag, messages", "oldest waits", "last hour", "archived, messages", "partitions"]
-    rows = [_topic_row(standing, item) for item in topics[:MOST_ROWS]]
+    rows = [_topic_row(standing, item) for item in topics]
     if standing.once:
         # What the lag was before, nobody has seen.
         heads, rows = heads[:3] + heads[4:], [row[:3] + row[4:] for row in rows]
-    left = topics[MOST_ROWS:]
     numbers = [number for number, head in enumerate(heads) if head not in ("topic", "last hour")]
+    first = min(MOST_ROWS, max(_FIRST_TOPICS, sum(item.lag > 0 for item in topics)))
+    seen, folded = rows[:first], rows[first : first + MOST_ROWS]
+    left = len(topics) - len(seen) - len(folded)
+    words = (
+        f"{many(len(topics) - first, 'more topic')}, each with a lag of {topics[-1].lag:,} to {topics[first].lag:,}"
+        if folded
+        else ""
+    )
+    if folded and not topics[first].lag:
+        words = f"{many(len(topics) - first, 'more topic')} without a lag"
+    more = tag("p", f"… and {left:,} more with a lag of that or less; /metrics has all.") if left else ""
     return joined(
-        table("Lag of each topic, the largest first", heads, rows, numbers),
-        tag("p", f"… and {many(len(left), 'more topic')}, each with a lag of {left[0].lag:,} at most.") if left else "",
+        table("Lag of each topic, the largest first", heads, seen, numbers),
+        _folded("topics", words, joined(table("More topics", heads, folded, numbers), more)) if folded else "",
         _partitions(standing),
     )
+
+
+def _folded(key: str, words: str, content: Html) -> Html:
+    return tag("details", tag("summary", words, data_key=key), content)
 
 
 def _topic_row(standing: Standing, item: TopicLag) -> list[object]:
@@ -112,7 +127,7 @@ def _partitions(standing: Standing) -> Html:
     inner = table("Partitions that are behind, the largest lag first", heads, shown_rows, (1, 2))
     which = f"the {_MOST_PARTITIONS} furthest behind of {len(behind):,}" if len(behind) > _MOST_PARTITIONS else "all"
     words = f"{many(len(behind), 'partition')} behind ({which})" if which == "all" else f"Partitions: {which}"
-    return tag("details", tag("summary", words, data_key="partitions"), inner)
+    return _folded("partitions", words, inner)
 
 
 def _throughput(standing: Standing) -> Html:
@@ -126,7 +141,8 @@ def _throughput(standing: Standing) -> Html:
         for batch in reversed(batches[-_BATCHES:])
     ]  # fmt: skip
     newest = table("The newest batches, the newest first", heads, rows, (1, 2, 3, 4, 5))
-    return joined(throughput(batches, standing.now), newest)
+    words = f"The newest {many(len(rows), 'batch', 'batches')}"
+    return joined(throughput(batches, standing.now), _folded("batches", words, newest))
 
 
 def _hours(standing: Standing) -> Html:
@@ -195,9 +211,7 @@ def _runs(standing: Standing) -> Html:
         failed,
         table("Runs that succeeded last", ("job", "succeeded"), good) if good else "",
         tag("p", f"Under way: {now}."),
-        tag("details", tag("summary", "Dagster's daemon, part by part", data_key="daemon"), listed(beats))
-        if beats
-        else "",
+        _folded("daemon", "Dagster's daemon, part by part", listed(beats)) if beats else "",
     )
 
 

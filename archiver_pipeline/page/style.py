@@ -21,7 +21,8 @@ STYLE = """
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 header, main, footer { max-width: 72rem; margin: 0 auto; padding: 0 1rem; }
-header { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; align-items: baseline; padding-top: 1rem; color: var(--soft); }
+header { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; align-items: baseline; padding-top: 1rem;
+  color: var(--soft); }
 header h1 { font-size: 1rem; margin: 0; color: var(--ink); }
 nav { display: flex; gap: 1rem; margin-left: auto; }
 nav a { padding: .25rem 0; }
@@ -33,7 +34,8 @@ ul { padding-left: 1.2rem; margin: .4rem 0; }
 code { font: .92em ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 td, th, dd, li, p, h3 { overflow-wrap: anywhere; }
 .verdict { display: flex; gap: .8rem; align-items: flex-start; margin: 1rem 0 .5rem; padding: .9rem 1rem;
-  border-left: .5rem solid var(--soft); background: var(--card); font-size: 1.3rem; line-height: 1.35; font-weight: 600; }
+  border-left: .5rem solid var(--soft); background: var(--card); font-size: 1.3rem; line-height: 1.35;
+  font-weight: 600; }
 .verdict p { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 .verdict.ok { border-color: var(--good); } .verdict.ok .mark { color: var(--good); }
 .verdict.warning { border-color: var(--warn); } .verdict.warning .mark { color: var(--warn); }
@@ -42,7 +44,8 @@ td, th, dd, li, p, h3 { overflow-wrap: anywhere; }
 .concerns li { padding: .7rem 1rem; border-left: .5rem solid var(--line); margin: .5rem 0; background: var(--card); }
 .concerns li.fault { border-color: var(--bad); } .concerns li.warning { border-color: var(--warn); }
 .concerns h3 { margin: 0; } .concerns p { margin: .15rem 0; }
-.concerns .kind { font-weight: 700; } .fault > h3 .kind { color: var(--bad); } .warning > h3 .kind { color: var(--warn); }
+.concerns .kind { font-weight: 700; } .fault > h3 .kind { color: var(--bad); }
+.warning > h3 .kind { color: var(--warn); }
 .do::before { content: "→ "; }
 .soft, figcaption, caption, .nothing, .note, dt { color: var(--soft); }
 .old { color: var(--warn); font-weight: 600; }
@@ -58,25 +61,27 @@ caption { text-align: left; font-size: .85rem; padding: .2rem 0; }
 .rows { width: 100%; margin: .4rem 0; }
 .rows th, .rows td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0;
   border-bottom: 1px solid var(--line); font-size: .92rem; }
-.rows thead th { color: var(--soft); font-weight: 600; font-size: .85rem; }
+.rows thead th { color: var(--soft); font-weight: 600; font-size: .85rem; overflow-wrap: normal; }
 .rows .num { text-align: right; white-space: nowrap; }
-.rows th[scope=row] { font-weight: 600; }
+.rows th[scope=row] { font-weight: 600; min-width: 8rem; } .rows td { min-width: 5.5rem; }
 .spark { width: 7.5rem; height: 1.5rem; display: block; }
 .spark polyline { fill: none; stroke: var(--bar); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 .spark polygon { fill: var(--l1); stroke: none; }
 .chart { margin: .4rem 0; } .chart figcaption { font-size: .85rem; margin-bottom: .4rem; }
 .plot { display: flex; gap: .5rem; height: 9rem; }
 .plot svg { flex: 1; min-width: 0; height: 100%; }
-.scale { display: flex; flex-direction: column; justify-content: space-between; text-align: right; min-width: 2.6rem; }
+.scale { display: flex; flex-direction: column; justify-content: space-between; text-align: right;
+  min-width: 2.6rem; }
 .scale, .times { font-size: .8rem; line-height: 1; color: var(--soft); font-variant-numeric: tabular-nums; }
 .times { display: flex; justify-content: space-between; padding: .4rem 0 0 3.1rem; }
 .bars rect { fill: var(--bar); } .bars rect:hover { fill: var(--ink); }
 .grid line { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
 .wide { overflow-x: auto; }
 .heat { width: 100%; border-collapse: separate; border-spacing: 2px; table-layout: fixed; font-size: .75rem; }
-.heat th { font-weight: 400; color: var(--soft); padding: 0; }
+.heat th { font-weight: 400; color: var(--soft); padding: 0; overflow-wrap: normal; white-space: nowrap; }
 .heat th:first-child { width: 5.6rem; text-align: left; white-space: nowrap; }
-.heat td, .swatch { text-align: center; height: 1.75rem; padding: 0; line-height: 1; white-space: nowrap; overflow-wrap: normal; }
+.heat td, .swatch { text-align: center; height: 1.75rem; padding: 0; line-height: 1; white-space: nowrap;
+  overflow-wrap: normal; }
 .l0 { background: var(--card); color: var(--soft); }
 .l1 { background: var(--l1); color: var(--on1); } .l2 { background: var(--l2); color: var(--on2); }
 .l3 { background: var(--l3); color: var(--on3); } .l4 { background: var(--l4); color: var(--on4); }
@@ -86,7 +91,8 @@ caption { text-align: left; font-size: .85rem; padding: .2rem 0; }
 .due { outline: 2px solid currentColor; outline-offset: -3px; }
 .trouble { background: var(--bad); color: var(--on-bad); font-weight: 700; }
 .trouble b { margin-right: .15em; }
-.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1rem; font-size: .85rem; color: var(--soft); }
+.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1rem; font-size: .85rem;
+  color: var(--soft); }
 .legend li { display: flex; gap: .4rem; align-items: center; }
 .swatch { display: inline-flex; width: 1.75rem; height: 1.25rem; align-items: center; justify-content: center; }
 footer { padding: 2rem 1rem; color: var(--soft); font-size: .85rem; }
@@ -100,13 +106,16 @@ footer { padding: 2rem 1rem; color: var(--soft); font-size: .85rem; }
   .rows, .rows tbody, .rows tr, .rows th, .rows td, .rows caption { display: block; }
   .rows tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
   .rows th, .rows td { border: 0; padding: .1rem 0; }
-  .rows td, .rows .num { display: flex; gap: 1rem; justify-content: space-between; text-align: right; white-space: normal; }
+  .rows td, .rows .num { display: flex; gap: 1rem; justify-content: space-between; text-align: right;
+  white-space: normal; }
   .rows td::before { content: attr(data-head); color: var(--soft); flex: none; text-align: left; }
   .rows td > *, .rows td { min-width: 0; }
   .heat { border-spacing: 1px; } .heat thead th { font-size: .65rem; }
   .heat thead th:nth-child(3n) , .heat thead th:nth-child(3n + 1) { font-size: 0; }
-  .heat th:first-child { width: 2.6rem; } .heat tbody th .year { display: none; } .heat thead th:first-child { font-size: 0; }
-  .heat td { font-size: 0; height: 1.5rem; } .heat td b { font-size: .75rem; margin: 0; } .heat .empty { font-size: .7rem; }
+  .heat th:first-child { width: 2.6rem; } .heat tbody th .year { display: none; }
+  .heat thead th:first-child { font-size: 0; }
+  .heat td { font-size: 0; height: 1.5rem; } .heat td b { font-size: .75rem; margin: 0; }
+  .heat .empty { font-size: .7rem; }
   .times span:nth-child(even) { display: none; }
 }
 @media print {
