@@ -39,10 +39,11 @@ def command(
 ) -> None:
     """Serve metrics for Prometheus, and a status page: lag, throughput, gaps, files, followers, runs.
 
-    The page at / says in a browser, on a desk or a phone, what is wrong, since when, and what to do. /metrics has them as Prometheus text or OpenMetrics, /healthz answers as long as the process does, and /readyz says
-    with 200 or 503, and reasons as JSON, whether archiving goes on. A scrape asks nobody: archive, broker, files,
-    followers and Dagster's history (DAGSTER_HOME, else that of make dev) are looked at in the background. One that does
-    not answer has archiver_collector_up 0, and its metrics are not shown until it does.
+    The page at / says in a browser, on a desk or a phone, what is wrong, since when, and what to do. /metrics has all
+    of it as Prometheus text or OpenMetrics, /healthz answers as long as the process does, and /readyz says with 200 or
+    503, and reasons as JSON, whether archiving goes on. Neither a page nor a scrape asks anybody: archive, broker,
+    files, followers and Dagster's history (DAGSTER_HOME, else that of make dev) are looked at in the background. One
+    that does not answer has archiver_collector_up 0, and its metrics are not shown until it does.
 
     With --once, counters of commits are over the newest 1,000 of them and runs over the last day; the exit code is 1
     where a source did not answer. SIGTERM ends the exporter with exit code 0.

@@ -18,7 +18,7 @@ from archiver_pipeline.settings import Settings
 
 _LIBRARIES = ("dagster", "deltalake", "duckdb", "polars", "confluent-kafka")
 
-_ONCE_SECONDS = 30.0
+_ONCE_SECONDS = 60.0
 _ONCE_COMMITS = 200
 
 

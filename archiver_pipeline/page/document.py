@@ -27,7 +27,7 @@ POLICY = (
     f"default-src 'none'; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'"
 )
-"""The content security policy (W3C, "Content Security Policy Level 3"): this style and this script, and nothing else."""
+"""The content security policy (W3C, "Content Security Policy Level 3"): this style and script, and nothing else."""
 
 HEADER_POLICY = f"{POLICY}; frame-ancestors 'none'"
 """The same as a header has it, where frames of others can be refused, too."""
@@ -35,7 +35,7 @@ HEADER_POLICY = f"{POLICY}; frame-ancestors 'none'"
 
 @dataclass(frozen=True)
 class Links:
-    """Where the page leads to, by path what is there, and every how many seconds it looks for a newer one (0: never)."""
+    """Where the page leads to, by path what is there, and how often it looks for a newer one, in seconds (0: never)."""
 
     paths: tuple[tuple[str, str], ...] = ()
     refresh_seconds: float = 0.0
@@ -77,7 +77,7 @@ def _body(standing: Standing, found: Verdict, links: Links) -> Html:
     lost = tag(
         "div",
         tag("span", "✕", class_="mark", aria_hidden="true"),
-        tag("p", "This page gets no answer any more. What is shown is old: is the exporter, archiver metrics, running?"),
+        tag("p", "This page gets no answer any more, and what is shown is old: does archiver metrics still run?"),
         class_="verdict fault", id="lost", role="alert",
     )  # fmt: skip
     main = tag("main", _verdict(found), _concerns(found, standing.now), sections(standing))

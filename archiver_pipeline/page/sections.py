@@ -26,7 +26,7 @@ _MEANINGS = {
 
 
 def sections(standing: Standing) -> Html:
-    """All sections, in the order in which one asks: figures, lag, throughput, hours, gaps, followers, runs, settings."""
+    """All sections, in the order in which one asks: figures, lag, throughput, hours, gaps, followers, runs."""
     return joined(_figures(standing), *(_section(standing, *told) for told in _SECTIONS))
 
 
@@ -159,7 +159,8 @@ def _gaps(standing: Standing) -> Html:
     told = []
     if ledger.given_up:
         hours = many(sum(1 for lost in ledger.lost.values() if lost), "hour")
-        told.append(tag("p", f"{many(ledger.given_up, 'message')} of {hours} were lost with damaged files and given up; "
+        lost = many(ledger.given_up, "message")
+        told.append(tag("p", f"{lost} of {hours} were lost with damaged files and given up; "
                              "the view losses has the hours."))  # fmt: skip
     if not ledger.gaps:
         return joined(tag("p", "None: every offset that was to be archived is there.", class_="nothing"), *told)

@@ -1,7 +1,7 @@
 """How the page looks: on a desk, on a phone, in the dark, and on paper.
 
-The shades are one hue from light to dark (in the dark from dark to light), and what stands out is vermilion with a mark:
-Okabe and Ito's palette ("Color Universal Design", 2008), which is told apart with any kind of sight.
+The shades are one hue from light to dark (in the dark from dark to light), and what stands out is vermilion with a
+mark: Okabe and Ito's palette ("Color Universal Design", 2008), which is told apart with any kind of sight.
 """
 
 from __future__ import annotations
