@@ -78,7 +78,7 @@ def at_night(topics: int = 4, partitions: int = 3, days: int = 14) -> Standing:
     first = well.broker.partitions[0]
     late = (
         replace(first, waited=1_640.0),
-        replace(well.broker.partitions[1], lag=61_000, waited=1_320.0),
+        *(replace(item, lag=61_000, waited=1_320.0) for item in well.broker.partitions[1:2]),
         *well.broker.partitions[2:],
     )
     gap = Gap(TopicPartition(first.topic, "AAAA", 1), 41_000, 53_500, RETENTION)

@@ -91,7 +91,7 @@ WAIT = Wait("orders", "A", 3, 17, "42", "https://registry", "nobody knows it", "
         (_silent(300.0), "fault", "Dagster's daemon is silent"),
         (_silent(OFF_SECONDS + 1), "ok", "All is well"),  # Passes come from cron.
         (_dagster(standing(), failures=(FAILED,)), "warning", "The last run of the job archive failed."),
-        (_dagster(standing(), failures=(replace(FAILED, ended=NOW - 60),)), "ok", "All is well"),  # One went well since.
+        (_dagster(standing(), failures=(replace(FAILED, ended=NOW - 60),)), "ok", "All is well"),
         (_waiting(DUE_SECONDS + 60), "warning", "1 closed hour waits for sealing."),
         (_waiting(60.0), "ok", "All is well"),
         (empty(), "pending", "Nothing is archived yet."),
@@ -134,7 +134,7 @@ def test_the_calendar_ends_today_whatever_stamps_say() -> None:
 
 def test_an_archive_of_long_ago_has_its_own_last_days() -> None:
     """With no message of today the newest days with messages are shown, and no more days than there are."""
-    found = calendar(FilesState(1, 1, 1, (_total(24 * 900), _total(24 * 901))), Ledger(1), (), NOW)
+    found = calendar(FilesState(1, 1, 1, (_total(24 * 901), _total(24 * 900))), Ledger(1), (), NOW)
     assert [sum(cell.total is not None for cell in day) for _, day in found.days] == [1, 1]
     assert calendar(FilesState(), Ledger(1), (), NOW).days == ()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 from archiver_pipeline.amounts import many
@@ -71,42 +73,49 @@ class Calendar:
     troubles: tuple[str, ...] = ()
 
 
-def calendar(files: FilesState, ledger: Ledger, failures: Iterable[FailedRun], now: float) -> Calendar:
+def calendar(files: FilesState, ledger: Ledger, failures: Collection[FailedRun], now: float) -> Calendar:
     """Lay out the hours of the archive.
 
     The days end with the newest one that has messages, but with today at the latest: stamps from the future are told
     of apart.
     """
-    present = hour_of(datetime.fromtimestamp(now, UTC)).number or 0
-    numbered = {item.hour.number: item for item in files.hours}
-    known = [number for number in numbered if number is not None]
-    past = [number for number in known if number <= present]
-    last = (max(past) if past else present) // 24
-    first = max(min(past, default=present) // 24, last - DAYS + 1)
-    shown = range(first * 24, (last + 1) * 24)
+    present = hour_of(datetime.fromtimestamp(now, UTC))
+    # By their names, which are in the order of time, `_unknown` last: there may be hours of decades.
+    ended = bisect_right(files.hours, present, key=lambda item: item.hour)
+    timed = bisect_left(files.hours, hour_at(None), key=lambda item: item.hour)
+    if not timed:
+        return Calendar((), 0, Span(), Span(), _span(files.hours[timed:]))
+    last = _day(files.hours[ended - 1].hour if ended else present)
+    first = max(_day(files.hours[0].hour if ended else present), last - DAYS + 1)
+    begun = bisect_left(files.hours, hour_at(first * 24), key=lambda item: item.hour)
+    totals = {item.hour: item for item in files.hours[begun:ended]}
     troubles = troubles_of(ledger, failures, files.hours)
-    due = {item.hour for item in files.due}
-    busiest = max((numbered[number].messages for number in known if number in shown), default=0)
+    draw = partial(
+        _cell,
+        totals=totals,
+        due={item.hour for item in files.due},
+        busiest=max((item.messages for item in totals.values()), default=0),
+        present=present,
+        troubles=troubles,
+    )
     days = [
-        (
-            hour_at(day * 24).dt,
-            tuple(
-                _cell(number, numbered.get(number), due, busiest, present, troubles)
-                for number in range(day * 24, day * 24 + 24)
-            ),
-        )
+        (hour_at(day * 24).dt, tuple(draw(hour_at(day * 24 + number)) for number in range(24)))
         for day in range(last, first - 1, -1)
     ]
     inside = {cell.hour for _, cells in days for cell in cells}
     elsewhere = [f"{hour.name}: {what}" for hour, every in troubles.items() if hour not in inside for what in every]
     return Calendar(
-        tuple(days) if known else (),
-        busiest,
-        _span(numbered[number] for number in known if number < shown.start),
-        _span(numbered[number] for number in known if number >= shown.stop),
-        _span([numbered[None]] if None in numbered else []),
+        tuple(days),
+        draw.keywords["busiest"],
+        _span(files.hours[:begun]),
+        _span(files.hours[ended:timed]),
+        _span(files.hours[timed:]),
         tuple(elsewhere),
     )
+
+
+def _day(hour: Hour) -> int:
+    return (hour.number or 0) // 24
 
 
 def level_of(messages: int, busiest: int) -> int:
@@ -115,7 +124,7 @@ def level_of(messages: int, busiest: int) -> int:
 
 
 def troubles_of(
-    ledger: Ledger, failures: Iterable[FailedRun], totals: Sequence[HourTotal]
+    ledger: Ledger, failures: Collection[FailedRun], totals: Sequence[HourTotal]
 ) -> dict[Hour, tuple[str, ...]]:
     """What went wrong, by hour: messages given up, gaps that were found then, and runs that failed for an hour and
     after which no file was added to it."""
@@ -129,7 +138,7 @@ def troubles_of(
             what = many(gap.end - gap.start, "offset") + " lost" if gap.reason == RETENTION else gap.reason
             place = f"{gap.at.topic}/{gap.at.partition}"
             found.setdefault(hour_of(recorded.time), []).append(f"a gap in {place} was found then: {what}")
-    added = {item.hour: item.added / 1000 for item in totals}
+    added = {item.hour: item.added / 1000 for item in totals} if any(run.first for run in failures) else {}
     for run in failures:
         for hour in _hours_of(run):
             if added.get(hour, 0.0) < run.ended:
@@ -149,20 +158,20 @@ def _hours_of(run: FailedRun) -> list[Hour]:
 
 
 def _cell(
-    number: int,
-    total: HourTotal | None,
-    due: set[Hour],
+    hour: Hour,
+    *,
+    totals: Mapping[Hour, HourTotal],
+    due: Collection[Hour],
     busiest: int,
-    present: int,
-    troubles: dict[Hour, tuple[str, ...]],
+    present: Hour,
+    troubles: Mapping[Hour, tuple[str, ...]],
 ) -> Cell:
-    hour = hour_at(number)
+    total = totals.get(hour)
     if total is None:
-        return Cell(hour, "ahead" if number > present else "empty", troubles=troubles.get(hour, ()))
+        return Cell(hour, "ahead" if hour > present else "empty", troubles=troubles.get(hour, ()))
     state: State = "sealed" if total.sealed else "due" if hour in due else "open"
     return Cell(hour, state, total, level_of(total.messages, busiest), troubles.get(hour, ()))
 
 
-def _span(totals: Iterable[HourTotal]) -> Span:
-    every = list(totals)
-    return Span(len(every), sum(item.messages for item in every), sum(not item.sealed for item in every))
+def _span(totals: Sequence[HourTotal]) -> Span:
+    return Span(len(totals), sum(item.messages for item in totals), sum(not item.sealed for item in totals))

@@ -166,7 +166,7 @@ def _followers(standing: Standing) -> Iterator[Concern]:
 
 
 def _hours(standing: Standing) -> Iterator[Concern]:
-    if standing.files is None:
+    if standing.files is None or not standing.files.due:
         return
     added = {item.hour: item.added / 1000 for item in standing.files.hours}
     # Not since the hour's end: one of long ago may have come just now.

@@ -111,6 +111,11 @@ def test_a_dead_broker_leaves_the_rest(own_kafka: KafkaBroker, tmp_path: Path) -
         status, _, body = exporter.get("/readyz")
         assert status == 503
         assert json.loads(body)["reasons"][0].startswith("broker: ")
+        began = time.monotonic()
+        page = exporter.get("/")[2].decode()
+        assert time.monotonic() - began < 4
+        for words in ("The broker does not answer", "it answered last", "archiver doctor", "(old)"):
+            assert words in page
         own_kafka.resume()
         wait_for("readiness again", lambda: exporter.get("/readyz")[0] == 200)
         assert ("archiver_lag_seconds", "0", "orders") in exporter.samples()

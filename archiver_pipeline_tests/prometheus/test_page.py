@@ -140,7 +140,7 @@ def _status(variables: dict[str, str], *options: str) -> subprocess.CompletedPro
 def test_one_look_writes_the_same_page(world: World, tmp_path: Path) -> None:
     """`archiver status --html` writes it as one file, whole or not at all, and its exit code is that of the status."""
     path = tmp_path / "status.html"
-    done = _status(world.variables(), "--html", str(path))
+    done = _status(world.archived.environment(), "--html", str(path))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     page = path.read_text("utf-8")
     assert f"Kafka deleted 2 offsets of {world.topic}" in page
