@@ -97,7 +97,7 @@ def at_night(topics: int = 4, partitions: int = 3, days: int = 14) -> Standing:
         well,
         sources={**well.sources, "broker": SourceState(gone, answered=NOW - 1_500)},
         archive=replace(well.archive, ledger=ledger, batches=tuple(_batches(until=NOW - 1_510))),
-        broker=replace(well.broker, partitions=late),
+        broker=replace(well.broker, partitions=late, history=_history({item.topic: 0 for item in late}, 245_000)),
         files=replace(
             well.files,
             hours=tuple(replace(item, sealed=item.sealed and item.hour not in unsealed) for item in well.files.hours),
@@ -150,11 +150,12 @@ def _batches(until: float = NOW - 6) -> Iterable[BatchStatus]:
         yield BatchStatus(41_237 - number, when, messages, messages * 210, 6, 0.6, f"{number * 7919:08x}-run")
 
 
-def _history(names: Iterable[str]) -> LagHistory:
+def _history(names: Iterable[str], grown: int = 0) -> LagHistory:
     found = LagHistory()
     for number in range(110, -1, -1):
         lags = {
             name: int(60 + 50 * math.sin(number / (6 + place)) + 3 * (number * (place + 5) % 17))
+            + (0 if place else grown * max(0, 60 - number) // 60)
             for place, name in enumerate(names)
         }
         found.see(NOW - 32 * number, lags)

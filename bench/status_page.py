@@ -44,7 +44,7 @@ def main() -> None:
         page = Path(folder) / "page.html"
         page.write_text(document(at_night(), LINKS), "utf-8")
         for name, size, height, scale in (
-            ("status-page", DESKTOP, 2_190, 1.0),
+            ("status-page", DESKTOP, 2_260, 1.0),
             ("status-page-phone", PHONE, 1_900, 1.5),
         ):
             print(f"drawn: {_picture(page, DOCS / f'{name}.png', size, height, scale)}")

@@ -36,10 +36,10 @@ def _section(standing: Standing, name: str, title: str, source: str, body: Calla
     if state is not None and state.pending:
         notes.append(tag("p", "The first look at it has not ended.", class_="note"))
     elif state is not None and state.fault is not None:
-        when = (
-            joined("; it answered last ", at(state.answered, standing.now)) if state.answered else " since this began"
-        )
-        notes.append(tag("p", "No answer", when, ". What is shown is from then.", class_="note old"))
+        told: list[object] = ["No answer since this began to look, ", at(standing.began, standing.now), "."]
+        if state.answered is not None:
+            told = ["No answer; it answered last ", at(state.answered, standing.now), ". What is shown is from then."]
+        notes.append(tag("p", *told, class_="note old"))
     content = body(standing)
     return tag("section", tag("h2", title, id=name), *notes, content, aria_labelledby=name)
 

@@ -116,7 +116,8 @@ def _sources(standing: Standing) -> Iterator[Concern]:
     }
     for name, (level, what, do) in told.items():
         if (fault := standing.fault(name)) is not None:
-            yield Concern(level, what, fault, standing.sources[name].answered, do)
+            began = None if standing.once else standing.began
+            yield Concern(level, what, fault, standing.sources[name].answered or began, do)
 
 
 def _progress(standing: Standing) -> Iterator[Concern]:
