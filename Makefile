@@ -51,6 +51,7 @@ up: ## Kafka, a producer, the archiver and all that it works with in containers;
 	@docker compose version >/dev/null 2>&1 || { echo "make up: needs Docker with the Compose plugin" >&2; exit 2; }
 	@docker compose up --detach --build --wait
 	@echo "Dagster     http://localhost:3000"
+	@echo "Status      http://localhost:9464"
 	@echo "Grafana     http://localhost:3001"
 	@echo "Prometheus  http://localhost:9090"
 	@echo "SQL         docker compose exec code archiver sql"

@@ -240,4 +240,8 @@ def test_runs_are_counted_once_however_many_there_are(tmp_path: Path) -> None:
             assert (found.ended["archive", "failure"], found.ended["archive", "canceled"]) == (5, 5)
             assert found.active == {"queued": 1, "started": 1}
         end("follow", canceled=False)
-        assert history.read_on().ended["follow", "failure"] == 1
+        found = history.read_on()
+        assert found.ended["follow", "failure"] == 1
+        # The newest first, and the one from before the start, too.
+        assert [run.job for run in found.failures] == ["follow", *["archive"] * 6]
+        assert found.failures[0].ended >= found.failures[1].ended
