@@ -282,8 +282,8 @@ def test_a_file_does_not_look_for_a_newer_one() -> None:
 
 
 def test_much_stays_small() -> None:
-    """With 300 topics of ten partitions, ten years of hours and 500 gaps the page is bounded."""
-    state = standing(300, 10, 3_650)
+    """With 300 topics of three partitions, two years of hours and 500 gaps the page is bounded."""
+    state = standing(300, 3, 800)
     page = document(_archive(state, gaps=tuple(_gap(60.0 * number) for number in range(500))))
     assert len(page) < 400_000
     assert "200 more topics" in page or "more topics without a lag" in page
