@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from archiver_pipeline_tests.kafka.broker import KafkaBroker
+from archiver_pipeline_tests.kafka.broker import SHORT_LIVED, KafkaBroker
 from archiver_pipeline_tests.kafka.jars import ToolMissing
 from archiver_pipeline_tests.kafka.secured import SecuredBroker
+from archiver_pipeline_tests.scheduling import pytest_collection_modifyitems as pytest_collection_modifyitems
+from archiver_pipeline_tests.scheduling import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 from archiver_pipeline_tests.server import IN_CI, running
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ hypothesis.settings.load_profile("archiver-ci" if IN_CI else "archiver")
 
 @contextmanager
 def _running(data: Path) -> Iterator[KafkaBroker]:
-    with running(KafkaBroker(data), "logs") as broker:
+    with running(KafkaBroker(data, options=SHORT_LIVED), "logs") as broker:
         yield broker
 
 
