@@ -237,6 +237,7 @@ def test_a_wrong_rule_is_put_right_at_the_limit_of_types(
     assert_good(right)
 
 
+@pytest.mark.slow
 def test_an_hour_of_more_types_than_files_may_be_open(bootstrap_servers: str, topic_name: str, tmp_path: Path) -> None:
     """A process may have 256 files open, an hour hundreds of types: it is mended all the same."""
     create_topic(bootstrap_servers, topic_name)

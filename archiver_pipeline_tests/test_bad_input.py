@@ -209,6 +209,7 @@ def test_an_hour_ahead(bootstrap_servers: str, topic_name: str, tmp_path: Path) 
     archived.assert_equal(topic_name)
 
 
+@pytest.mark.slow
 def test_no_more_types_than_the_limit(
     bootstrap_servers: str, topic_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

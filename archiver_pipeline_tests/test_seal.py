@@ -342,6 +342,7 @@ def test_a_table_with_many_sealed_hours_is_read_through_its_checkpoint(tmp_path:
     assert sealable.by_hive().equals(sealable.by_delta())
 
 
+@pytest.mark.slow
 def test_a_type_of_thousands_of_topics(tmp_path: Path) -> None:
     """A few messages of each of very many topics share row groups, and all of them are looked at for their fields."""
     sealable = Sealable(tmp_path)

@@ -259,6 +259,7 @@ def test_a_run_refreshes_the_view_though_nothing_is_to_be_archived(
     archived.assert_equal(topic_name)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_run_without_a_broker_fails_in_time_and_the_next_one_makes_it_good(attempt_without_broker: Attempt) -> None:
     """With the broker down a run fails within a set time, retries included, and says what to check, but no secret."""
