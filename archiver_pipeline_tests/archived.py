@@ -192,7 +192,7 @@ def wait_until_stable(bootstrap_servers: str, *topics: str) -> None:
 
     def ends(topic: str, level: IsolationLevel) -> dict[int, int]:
         asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in end_offsets(bootstrap_servers, topic)}
-        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
+        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=LIMIT_SECONDS)
         return {place.partition: answer.result(LIMIT_SECONDS).offset for place, answer in answers.items()}
 
     def stable(topic: str) -> bool:

@@ -150,7 +150,7 @@ class Processes:
                 start_new_session=True,
             )
 
-    def run(self, arguments: list[str], variables: Mapping[str, str], seconds: float = 120) -> Ended:
+    def run(self, arguments: list[str], variables: Mapping[str, str], seconds: float = 240) -> Ended:
         """Run Python with these arguments to its end. Raises subprocess.TimeoutExpired."""
         done = subprocess.run(
             [sys.executable, *arguments],

@@ -24,9 +24,9 @@ from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_rec
 from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
 from archiver_pipeline_tests.processes import CHECKOUT, Ended, environment, free_port
 from archiver_pipeline_tests.samples import FIRST_MS
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 
 COMMAND = [sys.executable, "-m", "archiver_pipeline.cli", "backfill"]
-LIMIT_SECONDS = 60
 RANGE = ("--from", "2019-08-01T03:00", "--to", "2019-08-01T05:00")
 HOUR_MS = 3_600_000
 

@@ -24,9 +24,9 @@ from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.erasing import OF_SECRET, SECRET, assert_erased, rows, traces, users
 from archiver_pipeline_tests.mended import HOURS, files_of, flip
 from archiver_pipeline_tests.processes import CHECKOUT, Ended, environment, free_port
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 
 COMMAND = [sys.executable, "-m", "archiver_pipeline.cli"]
-LIMIT_SECONDS = 60
 
 Run = Callable[..., Ended]
 

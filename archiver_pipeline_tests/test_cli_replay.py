@@ -16,10 +16,9 @@ from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_rec
 from archiver_pipeline_tests.processes import CHECKOUT, Ended, environment, free_port
 from archiver_pipeline_tests.replays import assert_sent
 from archiver_pipeline_tests.samples import FIRST_MS
-from archiver_pipeline_tests.waiting import wait_for
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
 
 COMMAND = [sys.executable, "-m", "archiver_pipeline.cli", "replay"]
-LIMIT_SECONDS = 60
 
 Run = Callable[..., Ended]
 

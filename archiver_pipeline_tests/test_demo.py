@@ -16,7 +16,7 @@ from archiver_pipeline_tests.waiting import wait_for
 
 DEMO = ["-m", "archiver_pipeline.demo"]
 LIMIT_SECONDS = 240.0
-STOP_LIMIT_SECONDS = 40.0
+STOP_LIMIT_SECONDS = 100.0
 
 pytestmark = pytest.mark.slow
 

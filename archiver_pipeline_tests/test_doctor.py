@@ -18,7 +18,7 @@ from archiver_pipeline.doctor import clock, disk, machine
 from archiver_pipeline.doctor.checkup import checks, settings_or_report
 from archiver_pipeline.doctor.finding import Finding, good
 from archiver_pipeline.doctor.patient import Patient
-from archiver_pipeline.doctor.round import Check, Report, make_round
+from archiver_pipeline.doctor.round import ROUND_SECONDS, Check, Report, make_round
 from archiver_pipeline.errors import KafkaError
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.secured import SecuredBroker
@@ -63,7 +63,7 @@ def test_what_is_broken_is_named_with_what_to_do(ward: Ward, monkeypatch: pytest
     said = lines(report)
     assert [line for line in said if re.search(sick.says, line)], said
     assert report.good is (sick.code == 0), said
-    assert report.seconds < 15
+    assert report.seconds < 2 * ROUND_SECONDS
     everything = "\n".join(said)
     assert "wrong-password" not in everything
     assert "secret-word" not in everything
@@ -84,7 +84,7 @@ def test_the_command_says_it_in_lines_and_json(ward: Ward) -> None:
             env=environment(variables),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
     assert done.returncode == sick.code, done.stderr
@@ -119,7 +119,7 @@ def test_a_check_that_hangs_keeps_no_other_waiting() -> None:
     began = time.monotonic()
     report = make_round(every, check_seconds=0.3, round_seconds=0.5)
     end.set()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert (report.hangs, report.good) == (True, False)
     marks = [(found.check, found.mark) for found in report.findings]
     assert marks == [

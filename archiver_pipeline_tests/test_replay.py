@@ -419,5 +419,5 @@ def test_a_pace_is_kept(bootstrap_servers: str, topic_name: str, tmp_path: Path,
     archived.run()
     create_topic(bootstrap_servers, f"{topic_name}-2", 2)
     done = replay(archived, f"{topic_name}-2", original_pace=original, rate=0 if original else 20)
-    assert 2.9 < done.seconds < 8
+    assert 2.9 < done.seconds < 30
     assert_sent(archived, topic_name, f"{topic_name}-2")

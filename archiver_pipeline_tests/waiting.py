@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 120.0
+"""Far more than anything takes on a machine that is slow and busy: it ends what will never be."""
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = LIMIT_SECONDS) -> None:

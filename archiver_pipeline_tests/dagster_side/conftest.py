@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
 
 
 def _forget() -> None:
+    # A test of workers imports them in this process, and what is imported already is run with a warning.
+    sys.modules.pop("archiver_pipeline.definitions", None)
     resources.settings.cache_clear()
     resources.cluster.cache_clear()
 

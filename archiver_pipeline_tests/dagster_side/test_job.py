@@ -226,7 +226,7 @@ def test_a_run_that_stays_reports_each_batch(deploy: MakeDeployment, load: Load,
             over.set()
             producer.join()
         assert result.success
-        assert 4 <= time.monotonic() - began < 15
+        assert 4 <= time.monotonic() - began < 60
         found = batches(result)
         assert len(found) >= 3
         assert [ranges[0][0] for ranges in found] == [0, *(ranges[0][1] for ranges in found[:-1])]

@@ -151,9 +151,9 @@ def test_it_archives_and_ends_in_time(project: Project) -> None:
     for name in STARTED:
         project.start(name)
         if name == "code":
-            wait_for("the health of code", partial(project.check, name), 120)
+            wait_for("the health of code", partial(project.check, name), 240)
     for name in ("webserver", "daemon", "metrics"):
-        wait_for(f"the health of {name}", partial(project.check, name), 120)
+        wait_for(f"the health of {name}", partial(project.check, name), 240)
     database = compose.load()["services"]["mysql"]["environment"]["MARIADB_DATABASE"]
 
     def rows() -> int:
@@ -173,7 +173,7 @@ def test_it_archives_and_ends_in_time(project: Project) -> None:
         assert took < project.services[name].grace_seconds
         # Ended by itself, or by the signal; the code location had its runs to wait for.
         assert code in ((0,) if name == "code" else (0, -signal.SIGTERM, 128 + signal.SIGTERM)), (name, code)
-    project.processes.wait_until_none_lives(30)
+    project.processes.wait_until_none_lives(60)
 
 
 def test_other_servers_take_their_options(project: Project, kafka: KafkaBroker) -> None:

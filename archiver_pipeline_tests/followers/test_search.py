@@ -362,7 +362,7 @@ def test_a_node_that_is_gone_or_hangs(tmp_path: Path, monkeypatch: pytest.Monkey
                 pytest.raises(FollowerUnavailable, match=state) as gone,
             ):
                 follower.position()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
             assert "s3cret" not in str(gone.value)
             listener.listen()
 
