@@ -16,9 +16,7 @@ from archiver_pipeline.errors import RangeRefused
 from archiver_pipeline.hours import Hour, hour_at
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
-from archiver_pipeline_tests.kafka.produce import FAR_TIMESTAMPS, Sent, create_topic, delete_records, produce
-from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
-from archiver_pipeline_tests.mended import (
+from archiver_pipeline_tests.damaged_hours import (
     FIRST_HOUR,
     HOUR_MS,
     HOURS,
@@ -31,6 +29,8 @@ from archiver_pipeline_tests.mended import (
     oldest,
     three_hours,
 )
+from archiver_pipeline_tests.kafka.produce import FAR_TIMESTAMPS, Sent, create_topic, delete_records, produce
+from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
 
 
 @pytest.fixture

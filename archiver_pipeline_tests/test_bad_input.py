@@ -16,7 +16,7 @@ from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import FAR_TIMESTAMPS, Sent, create_topic, produce
 from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
 from archiver_pipeline_tests.samples import FIRST_MS
-from archiver_pipeline_tests.ugly import HOUR_MS, PAYLOADS, TIMES, UGLY_TYPES, expected_type
+from archiver_pipeline_tests.ugly_messages import HOUR_MS, PAYLOADS, TIMES, UGLY_TYPES, expected_type
 
 HIVE = ("type", "dt", "hr")
 

@@ -21,8 +21,8 @@ from archiver_pipeline.erasure import begun
 from archiver_pipeline.predicate import Predicate
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.damaged_hours import HOURS, files_of, flip
 from archiver_pipeline_tests.erasing import OF_SECRET, SECRET, assert_erased, rows, traces, users
-from archiver_pipeline_tests.mended import HOURS, files_of, flip
 from archiver_pipeline_tests.processes import CHECKOUT, Ended, environment, free_port
 from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 

@@ -35,7 +35,7 @@ from archiver_pipeline_tests.exported import (
     by_rfc4180,
     text_of,
 )
-from archiver_pipeline_tests.ugly import PAYLOADS
+from archiver_pipeline_tests.ugly_messages import PAYLOADS
 
 READERS: dict[str, tuple[Format, str, Callable[[Path], list[Message]]]] = {
     "json": ("jsonl", ".jsonl", lambda path: by_json(text_of(path))),

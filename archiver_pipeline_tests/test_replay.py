@@ -34,7 +34,7 @@ from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
 from archiver_pipeline_tests.replays import assert_not_archived_again, assert_sent, checked, plain, replay
 from archiver_pipeline_tests.samples import FIRST_MS, at_step
 from archiver_pipeline_tests.server import running
-from archiver_pipeline_tests.ugly import PAYLOADS, TIMES
+from archiver_pipeline_tests.ugly_messages import PAYLOADS, TIMES
 from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
 
 PARTITIONS = 3

@@ -31,7 +31,7 @@ from archiver_pipeline_tests.batches import (
 )
 from archiver_pipeline_tests.samples import at_step
 from archiver_pipeline_tests.sealable import FOUR, THREE, UNKNOWN, Sealable, filled
-from archiver_pipeline_tests.ugly import LONG, LONG_EMOJI, UGLY_TYPES
+from archiver_pipeline_tests.ugly_messages import LONG, LONG_EMOJI, UGLY_TYPES
 
 
 @pytest.fixture

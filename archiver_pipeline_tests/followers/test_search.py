@@ -27,7 +27,7 @@ from archiver_pipeline_tests.followers.search_kit import SearchKit
 from archiver_pipeline_tests.followers.search_proxy import Answered, Asked, Forward, proxy
 from archiver_pipeline_tests.followers.workload import Filled
 from archiver_pipeline_tests.listening import QuietHandler, listening
-from archiver_pipeline_tests.ugly import PAYLOADS, TIMES, UGLY_TYPES
+from archiver_pipeline_tests.ugly_messages import PAYLOADS, TIMES, UGLY_TYPES
 
 MiB = 1024**2
 
