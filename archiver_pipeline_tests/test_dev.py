@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -18,13 +17,6 @@ from archiver_pipeline_tests.server import is_ok
 from archiver_pipeline_tests.waiting import wait_for
 
 DEV = ["-m", "archiver_pipeline.dev"]
-
-
-@pytest.fixture
-def processes() -> Iterator[Processes]:
-    """Starts programs and kills what is left of them."""
-    with Processes() as started:
-        yield started
 
 
 @pytest.mark.parametrize(

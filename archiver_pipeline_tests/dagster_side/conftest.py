@@ -21,13 +21,6 @@ Load = Callable[[Deployment], dg.Definitions]
 
 
 @pytest.fixture
-def processes() -> Iterator[Processes]:
-    """Starts programs and kills what is left of them."""
-    with Processes() as started:
-        yield started
-
-
-@pytest.fixture
 def deploy(tmp_path: Path, processes: Processes, bootstrap_servers: str) -> MakeDeployment:
     """Makes a deployment for some topics of the shared broker."""
 
