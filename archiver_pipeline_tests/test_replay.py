@@ -20,7 +20,7 @@ from archiver_pipeline.selection import Selection
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived, wait_until_stable
 from archiver_pipeline_tests.erasing import erase
-from archiver_pipeline_tests.kafka.broker import KafkaBroker
+from archiver_pipeline_tests.kafka.broker import SHORT_LIVED, KafkaBroker
 from archiver_pipeline_tests.kafka.produce import (
     FAR_TIMESTAMPS,
     Sent,
@@ -355,7 +355,7 @@ def test_a_replay_goes_on_after_all_that_expires(topic_name: str, tmp_path: Path
         "producer.id.expiration.check.interval.ms": 200,
         "log.retention.ms": 1000,
     }
-    with running(KafkaBroker(tmp_path / "kafka", properties=short), "logs") as broker:
+    with running(KafkaBroker(tmp_path / "kafka", properties=short, options=SHORT_LIVED), "logs") as broker:
         create_topic(broker.bootstrap_servers, topic_name, PARTITIONS, {"retention.ms": -1})
         produce_transactions(broker.bootstrap_servers, [topic_name], 300)
         wait_until_stable(broker.bootstrap_servers, topic_name)

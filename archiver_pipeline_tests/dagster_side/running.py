@@ -60,6 +60,9 @@ class RunningDagster:
         staging = self.deployment.archived.path / "_staging"
 
         def at_work() -> bool:
+            # To look for the run is work, so the cheaper sign goes first.
+            if not any(path.is_dir() for path in _entries(staging)):
+                return False
             if not found or not found[0].is_running():
                 found[:] = self.find(RUN)
             return bool(found) and any(path.is_dir() for path in _entries(staging))

@@ -17,7 +17,7 @@ import pytest
 
 from archiver_pipeline_tests.dagster_side.conftest import Load, MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import JOB, MESSAGES, Deployment, plain, run_config, wanted
-from archiver_pipeline_tests.kafka.broker import KafkaBroker
+from archiver_pipeline_tests.kafka.broker import SHORT_LIVED, KafkaBroker
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
 from archiver_pipeline_tests.processes import Processes
 
@@ -66,7 +66,7 @@ class Attempt:
 def attempt_without_broker(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attempt]:
     """A run that fails while the other tests of this module go on: its time limits take more than a minute."""
     folder = tmp_path_factory.mktemp("down")
-    broker = KafkaBroker(folder / "kafka")
+    broker = KafkaBroker(folder / "kafka", options=SHORT_LIVED)
     log = folder / "run.log"
     with Processes() as processes:
         deployment = Deployment(
