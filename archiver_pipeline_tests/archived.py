@@ -28,9 +28,9 @@ from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.planner import Targets
 from archiver_pipeline.settings import Settings
 from archiver_pipeline.steps import OnStep
+from archiver_pipeline_tests.against_kafka import NO_TIME, Comparison, compare, kafka_messages
 from archiver_pipeline_tests.kafka.produce import Message
 from archiver_pipeline_tests.kafka.topics import end_offsets, start_offsets
-from archiver_pipeline_tests.side_by_side import NO_TIME, Comparison, compare, kafka_messages
 from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
 
 _CHUNK = 5_000
@@ -192,7 +192,7 @@ def wait_until_stable(bootstrap_servers: str, *topics: str) -> None:
 
     def ends(topic: str, level: IsolationLevel) -> dict[int, int]:
         asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in end_offsets(bootstrap_servers, topic)}
-        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
+        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=LIMIT_SECONDS)
         return {place.partition: answer.result(LIMIT_SECONDS).offset for place, answer in answers.items()}
 
     def stable(topic: str) -> bool:

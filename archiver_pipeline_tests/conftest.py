@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a real Kafka, shared or of one's own, and a fresh topic name for each test."""
+"""Fixtures for all tests: real servers, shared or of one's own, programs, and a fresh topic name for each test."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from archiver_pipeline_tests.kafka.broker import KafkaBroker
+from archiver_pipeline_tests.kafka.broker import SHORT_LIVED, KafkaBroker
 from archiver_pipeline_tests.kafka.jars import ToolMissing
 from archiver_pipeline_tests.kafka.secured import SecuredBroker
+from archiver_pipeline_tests.postgres.server import PostgresServer
+from archiver_pipeline_tests.processes import Processes
+from archiver_pipeline_tests.scheduling import pytest_collection_modifyitems as pytest_collection_modifyitems
+from archiver_pipeline_tests.scheduling import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 from archiver_pipeline_tests.server import IN_CI, running
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ hypothesis.settings.load_profile("archiver-ci" if IN_CI else "archiver")
 
 @contextmanager
 def _running(data: Path) -> Iterator[KafkaBroker]:
-    with running(KafkaBroker(data), "logs") as broker:
+    with running(KafkaBroker(data, options=SHORT_LIVED), "logs") as broker:
         yield broker
 
 
@@ -66,10 +70,24 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]
         yield broker
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The PostgreSQL that tests share, each with a database of its own: never stop it."""
+    with running(PostgresServer(tmp_path_factory.mktemp("postgres")), "data") as server:
+        yield server
+
+
 @pytest.fixture
 def bootstrap_servers(kafka: KafkaBroker) -> str:
     """Address of the shared broker."""
     return kafka.bootstrap_servers
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    """Starts programs and kills what is left of them."""
+    with Processes() as started:
+        yield started
 
 
 @pytest.fixture

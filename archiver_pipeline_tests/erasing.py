@@ -17,8 +17,8 @@ from archiver_pipeline.settings import Settings
 from archiver_pipeline.steps import OnStep
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.damaged_hours import FIRST_HOUR, HOUR_MS
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
-from archiver_pipeline_tests.mended import FIRST_HOUR, HOUR_MS
 
 SECRET = "u-7c1e5a"
 """The user who is erased: the name stands in key, value, header and the name of a field, and nowhere else."""

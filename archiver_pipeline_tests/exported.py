@@ -26,7 +26,7 @@ from archiver_pipeline.envelope import parse_type_rule
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.writer import BatchWriter
 from archiver_pipeline_tests.batches import HEADERS, ORDERS, commit
-from archiver_pipeline_tests.ugly import PAYLOADS, TIMES
+from archiver_pipeline_tests.ugly_messages import PAYLOADS, TIMES
 
 Headers = tuple[tuple[str, bytes | None], ...]
 

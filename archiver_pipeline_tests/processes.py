@@ -150,7 +150,7 @@ class Processes:
                 start_new_session=True,
             )
 
-    def run(self, arguments: list[str], variables: Mapping[str, str], seconds: float = 120) -> Ended:
+    def run(self, arguments: list[str], variables: Mapping[str, str], seconds: float = 240) -> Ended:
         """Run Python with these arguments to its end. Raises subprocess.TimeoutExpired."""
         done = subprocess.run(
             [sys.executable, *arguments],
@@ -171,7 +171,7 @@ class Processes:
 
     def wait_until_none_lives(self, seconds: float) -> None:
         """Wait for all of them to end. Raises TimeoutError."""
-        wait_for("the end of every process", lambda: not self.living(), seconds)
+        wait_for("the end of every process", lambda: not self.living(), seconds, pause=0.2)
 
     def kill(self) -> None:
         """Kill whatever is left, at once."""

@@ -22,7 +22,7 @@ import pytest
 from archiver_pipeline_tests.kafka.jars import ToolMissing, last_lines
 from archiver_pipeline_tests.processes import DIE_WITH_PARENT, HOST
 
-START_LIMIT_SECONDS = 60.0
+START_LIMIT_SECONDS = 180.0
 STOP_LIMIT_SECONDS = 20.0
 IN_CI = os.environ.get("CI", "").lower() == "true"
 """There a missing tool is a failure, elsewhere the tests that need it are left out."""

@@ -15,9 +15,9 @@ from archiver_pipeline.ledger import read
 from archiver_pipeline.seal import Sealer
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.damaged_hours import FIRST_HOUR, HOUR_MS, HOURS, flip
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce
 from archiver_pipeline_tests.kafka.topics import end_offsets, start_offsets
-from archiver_pipeline_tests.mended import FIRST_HOUR, HOUR_MS, HOURS, flip
 
 RULES = ("$.type", "$.kind", "constant:all", "header:h")
 

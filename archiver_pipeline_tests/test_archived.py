@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from archiver_pipeline_tests.against_kafka import NO_TIME, Comparison, as_archived, compare
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import Message, create_topic, produce
 from archiver_pipeline_tests.samples import numbered
-from archiver_pipeline_tests.side_by_side import NO_TIME, Comparison, as_archived, compare
 
 KAFKA = [Message(offset, b"k", b"v%d" % offset, (("h", None),), 1000 + offset, "create") for offset in (0, 1, 4, 5)]
 

@@ -15,8 +15,7 @@ from archiver_pipeline.plan import TopicState
 from archiver_pipeline.status import status
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
-from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce
-from archiver_pipeline_tests.mended import (
+from archiver_pipeline_tests.damaged_hours import (
     HOURS,
     assert_good,
     backfill,
@@ -25,6 +24,7 @@ from archiver_pipeline_tests.mended import (
     oldest,
     three_hours,
 )
+from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce
 
 
 @pytest.fixture

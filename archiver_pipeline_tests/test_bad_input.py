@@ -16,7 +16,7 @@ from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import FAR_TIMESTAMPS, Sent, create_topic, produce
 from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
 from archiver_pipeline_tests.samples import FIRST_MS
-from archiver_pipeline_tests.ugly import HOUR_MS, PAYLOADS, TIMES, UGLY_TYPES, expected_type
+from archiver_pipeline_tests.ugly_messages import HOUR_MS, PAYLOADS, TIMES, UGLY_TYPES, expected_type
 
 HIVE = ("type", "dt", "hr")
 
@@ -209,6 +209,7 @@ def test_an_hour_ahead(bootstrap_servers: str, topic_name: str, tmp_path: Path) 
     archived.assert_equal(topic_name)
 
 
+@pytest.mark.slow
 def test_no_more_types_than_the_limit(
     bootstrap_servers: str, topic_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -220,20 +221,20 @@ def test_no_more_types_than_the_limit(
         payloads = [b'{"type": "id-%d"}' % number for number in range(first, last)]
         produce(bootstrap_servers, topic_name, [Sent(payload, timestamp_ms=FIRST_MS) for payload in payloads])
 
-    archived = Archived(tmp_path, bootstrap_servers, topic_name, max_types=1000)
-    send(0, 3000)
+    archived = Archived(tmp_path, bootstrap_servers, topic_name, max_types=200)
+    send(0, 600)
     with caplog.at_level(logging.WARNING, "archiver_pipeline"):
         first = archived.archiver().batch()
     assert first is not None
-    assert (first.files, first.types["_other"], first.types["id-999"]) == (1001, 2000, 1)
+    assert (first.files, first.types["_other"], first.types["id-199"]) == (201, 400, 1)
     assert [record.getMessage() for record in caplog.records if "ARCHIVER_MAX_TYPES" in record.getMessage()] == [
-        "2000 new types were archived as _other, because the archive has as many as ARCHIVER_MAX_TYPES allows: a type "
-        "field that is really an id? One of them: id-1000"
+        "400 new types were archived as _other, because the archive has as many as ARCHIVER_MAX_TYPES allows: a type "
+        "field that is really an id? One of them: id-200"
     ]
-    send(990, 1010)
+    send(190, 210)
     (second,) = archived.run()
-    assert (second.files, second.types["_other"], second.types["id-999"]) == (11, 10, 1)
-    assert archived.sql("SELECT count(DISTINCT type) FROM messages") == [(1001,)]
+    assert (second.files, second.types["_other"], second.types["id-199"]) == (11, 10, 1)
+    assert archived.sql("SELECT count(DISTINCT type) FROM messages") == [(201,)]
     archived.assert_equal(topic_name)
 
 

@@ -57,7 +57,7 @@ def test_a_broker_that_goes_down_in_mid_batch(own_kafka: KafkaBroker, topic_name
         began = time.monotonic()
         with pytest.raises(BrokerUnavailable, match=f"{own_kafka.bootstrap_servers} did not answer when .* was asked"):
             archived.run(on_step=at_step(step, own_kafka.kill))
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 40
         assert (archived.version(), archived.listed_files()) == (version, files)
         assert archived.stray_files() == set()
     own_kafka.start()
@@ -130,4 +130,4 @@ def test_a_broker_that_stays_silent(own_kafka: KafkaBroker, topic_name: str, tmp
         match=rf"nothing came for \d+ s.* \(topic {topic_name}, partition 0, offsets \[3, 10\)\)\. Check that",
     ):
         list(reader.frames())
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60

@@ -24,11 +24,11 @@ from archiver_pipeline.cli.shell import View
 from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce, read_all
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("status", "verify", "export", "generate", "sql", "tail", "metrics")
 COMMAND = [sys.executable, "-m", "archiver_pipeline.cli"]
-LIMIT_SECONDS = 60
 FIRST_MS = 1_564_628_400_000  # 2019-08-01T03:00:00Z
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,7 +9,6 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +19,14 @@ from typer.testing import CliRunner
 from archiver_pipeline.cli.main import app
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.commands import COMMAND, run_command, variables_of
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce
 from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
-from archiver_pipeline_tests.processes import CHECKOUT, Ended, environment, free_port
+from archiver_pipeline_tests.processes import Ended, free_port
 from archiver_pipeline_tests.samples import FIRST_MS
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 
-COMMAND = [sys.executable, "-m", "archiver_pipeline.cli", "backfill"]
-LIMIT_SECONDS = 60
+BACKFILL = [*COMMAND, "backfill"]
 RANGE = ("--from", "2019-08-01T03:00", "--to", "2019-08-01T05:00")
 HOUR_MS = 3_600_000
 
@@ -46,28 +46,13 @@ def archived(tmp_path: Path, bootstrap_servers: str, topic_name: str) -> Archive
     return archive
 
 
-def variables(folder: Path, **settings: str) -> dict[str, str]:
-    """The environment of the command: nothing of ours but what is given."""
-    return environment({"PYTHONPATH": str(CHECKOUT), "BASE_DIR": str(folder / "data"), "HOME": str(folder), **settings})
-
-
 @pytest.fixture
 def backfill(tmp_path: Path, bootstrap_servers: str, topic_name: str) -> Run:
     """Runs the command on the shared broker and the test's topic."""
 
     def run(*arguments: str, **more: str) -> Ended:
         settings = {"KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers, "ARCHIVER_TOPICS": topic_name, **more}
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=tmp_path,
-            env=variables(tmp_path, **settings),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        return run_command(["backfill", *arguments], variables_of(tmp_path, **settings), tmp_path)
 
     return run
 
@@ -247,9 +232,9 @@ def test_ctrl_c_leaves_whole_hours(tmp_path: Path, archived: Archived, topic_nam
         path.unlink()
     settings = {"KAFKA_BOOTSTRAP_SERVERS": archived.bootstrap_servers, "ARCHIVER_TOPICS": topic_name}
     process = subprocess.Popen(
-        [*COMMAND, "--from", "2019-08-01T03:00", "--to", "2029-08-01T00:00"],
+        [*BACKFILL, "--from", "2019-08-01T03:00", "--to", "2029-08-01T00:00"],
         cwd=tmp_path,
-        env=variables(tmp_path, **settings),
+        env=variables_of(tmp_path, **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -267,7 +252,7 @@ def test_ctrl_c_leaves_whole_hours(tmp_path: Path, archived: Archived, topic_nam
     assert output == "", "ten years without a message were still to come"
     assert verify(archived.settings, against_kafka=True).good
     assert archived.sql("SELECT count(*) FROM messages") == [(20,)]
-    again = subprocess.run([*COMMAND, *RANGE], cwd=tmp_path, env=variables(tmp_path, **settings), check=True)
+    again = subprocess.run([*BACKFILL, *RANGE], cwd=tmp_path, env=variables_of(tmp_path, **settings), check=True)
     assert again.returncode == 0
     assert [path for path in archived.stray_files() if not path.startswith("type=")] == []
 
@@ -277,9 +262,9 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path, archived: Archived, top
     leader, follower = pty.openpty()
     settings = {"KAFKA_BOOTSTRAP_SERVERS": archived.bootstrap_servers, "ARCHIVER_TOPICS": topic_name, "TERM": "xterm"}
     process = subprocess.Popen(
-        [*COMMAND, *RANGE],
+        [*BACKFILL, *RANGE],
         cwd=tmp_path,
-        env=variables(tmp_path, **settings),
+        env=variables_of(tmp_path, **settings),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=follower,

@@ -8,7 +8,6 @@ import pty
 import re
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +20,11 @@ from archiver_pipeline.erasure import begun
 from archiver_pipeline.predicate import Predicate
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.commands import COMMAND, run_command, variables_of
+from archiver_pipeline_tests.damaged_hours import HOURS, files_of, flip
 from archiver_pipeline_tests.erasing import OF_SECRET, SECRET, assert_erased, rows, traces, users
-from archiver_pipeline_tests.mended import HOURS, files_of, flip
-from archiver_pipeline_tests.processes import CHECKOUT, Ended, environment, free_port
-
-COMMAND = [sys.executable, "-m", "archiver_pipeline.cli"]
-LIMIT_SECONDS = 60
+from archiver_pipeline_tests.processes import Ended, free_port
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 
 Run = Callable[..., Ended]
 
@@ -39,16 +37,12 @@ def archived(tmp_path: Path, bootstrap_servers: str, topic_name: str) -> Archive
 
 def variables(archived: Archived, **more: str) -> dict[str, str]:
     """The environment of the command: nothing of ours but what is given."""
-    folder = archived.settings.base_dir
     settings = {
-        "PYTHONPATH": str(CHECKOUT),
-        "BASE_DIR": str(folder),
-        "HOME": str(folder.parent),
         "KAFKA_BOOTSTRAP_SERVERS": archived.bootstrap_servers,
         "ARCHIVER_TOPICS": archived.settings.topics[0],
         "ARCHIVER_RESULTS_TOPIC": "",
     }
-    return environment({**settings, **more})
+    return variables_of(archived.settings.base_dir.parent, **{**settings, **more})
 
 
 @pytest.fixture
@@ -56,17 +50,7 @@ def run(archived: Archived, tmp_path: Path) -> Run:
     """Runs `archiver` on the test's archive, without a terminal."""
 
     def ended(*arguments: str, **more: str) -> Ended:
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=tmp_path,
-            env=variables(archived, **more),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        return run_command(arguments, variables(archived, **more), tmp_path)
 
     return ended
 

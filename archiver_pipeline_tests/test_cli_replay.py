@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.commands import COMMAND, run_command, variables_of
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, delete_topic, end_offsets, produce
-from archiver_pipeline_tests.processes import CHECKOUT, Ended, environment, free_port
+from archiver_pipeline_tests.processes import Ended, free_port
 from archiver_pipeline_tests.replays import assert_sent
 from archiver_pipeline_tests.samples import FIRST_MS
-from archiver_pipeline_tests.waiting import wait_for
-
-COMMAND = [sys.executable, "-m", "archiver_pipeline.cli", "replay"]
-LIMIT_SECONDS = 60
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
 
 Run = Callable[..., Ended]
 
@@ -38,10 +35,7 @@ def archived(tmp_path: Path, bootstrap_servers: str, topic_name: str) -> Archive
 @pytest.fixture
 def variables(tmp_path: Path, bootstrap_servers: str, topic_name: str) -> dict[str, str]:
     """The environment of the command: nothing of ours but what is given."""
-    settings = {"KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers, "ARCHIVER_TOPICS": topic_name}
-    return environment(
-        {"PYTHONPATH": str(CHECKOUT), "BASE_DIR": str(tmp_path / "data"), "HOME": str(tmp_path), **settings}
-    )
+    return variables_of(tmp_path, KAFKA_BOOTSTRAP_SERVERS=bootstrap_servers, ARCHIVER_TOPICS=topic_name)
 
 
 @pytest.fixture
@@ -49,16 +43,7 @@ def replay(tmp_path: Path, variables: dict[str, str]) -> Run:
     """Runs the command."""
 
     def run(*arguments: str, **more: str) -> Ended:
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            env={**variables, **more},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        return run_command(["replay", *arguments], {**variables, **more}, tmp_path)
 
     return run
 
@@ -127,7 +112,7 @@ def test_ctrl_c_stops_it_and_it_goes_on(
     """Ctrl-C ends a replay with a sentence, its exit code is 130, and the same command sends the rest."""
     copy = f"{topic_name}-2"
     create_topic(archived.bootstrap_servers, copy, 2)
-    command = [*COMMAND, "--all", "--to-topic", copy, "--rate", "4"]
+    command = [*COMMAND, "replay", "--all", "--to-topic", copy, "--rate", "4"]
     running = subprocess.Popen(command, env=variables, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     wait_for("the first messages", lambda: sum(end_offsets(archived.bootstrap_servers, copy).values()) > 0)
     running.send_signal(signal.SIGINT)

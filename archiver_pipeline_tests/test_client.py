@@ -43,7 +43,7 @@ def is_refused(complaints: Complaints) -> bool:
 def seconds_until_refused(complaints: Complaints) -> float:
     """How long a wait goes on."""
     began = time.monotonic()
-    wait_for("a refusal", lambda: is_refused(complaints), 10)
+    wait_for("a refusal", lambda: is_refused(complaints))
     return time.monotonic() - began
 
 
@@ -56,7 +56,7 @@ def test_a_refused_login_ends_a_wait_soon(complaints: Complaints) -> None:
     """Not at once: another broker of the cluster may answer. Its error says why, and hides the password."""
     complaints.add(LOGIN)
     assert not is_refused(complaints)
-    assert REFUSED_SECONDS * 0.9 < seconds_until_refused(complaints) < REFUSED_SECONDS + 1
+    assert REFUSED_SECONDS * 0.9 < seconds_until_refused(complaints) < REFUSED_SECONDS + 10
     error = complaints.translate(Refused(), "it was asked")
     assert isinstance(error, AccessDenied)
     assert "b:9092 refused access when it was asked: SASL authentication error: Authentication failed: ***. " in str(
@@ -71,7 +71,7 @@ def test_a_client_that_is_hung_up_on_is_waited_for_once_it_was_answered(complain
     for each in (complaints, down):
         hang_up(each)
     down.add(DOWN)
-    assert HANGUP_SECONDS * 0.9 < seconds_until_refused(complaints) < HANGUP_SECONDS + 1
+    assert HANGUP_SECONDS * 0.9 < seconds_until_refused(complaints) < HANGUP_SECONDS + 10
     complaints.heard()
     assert not is_refused(complaints)
     assert not is_refused(down)
@@ -84,7 +84,7 @@ def test_a_token_that_did_not_come_stands_until_a_broker_answers(complaints: Com
     complaints.add(LOGIN)
     complaints.clear()
     assert complaints.errors == [TOKEN]
-    assert seconds_until_refused(complaints) < REFUSED_SECONDS + 1
+    assert seconds_until_refused(complaints) < REFUSED_SECONDS + 10
     complaints.heard()
     assert complaints.errors == []
     assert not is_refused(complaints)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,9 @@ from archiver_pipeline_tests.waiting import wait_for
 
 DEMO = ["-m", "archiver_pipeline.demo"]
 LIMIT_SECONDS = 240.0
-STOP_LIMIT_SECONDS = 40.0
+STOP_LIMIT_SECONDS = 100.0
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def processes() -> Iterator[Processes]:
-    """Starts programs and kills what is left of them."""
-    with Processes() as started:
-        yield started
 
 
 def test_the_demo_needs_nothing_and_ends_by_itself(processes: Processes, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -18,13 +17,6 @@ from archiver_pipeline_tests.server import is_ok
 from archiver_pipeline_tests.waiting import wait_for
 
 DEV = ["-m", "archiver_pipeline.dev"]
-
-
-@pytest.fixture
-def processes() -> Iterator[Processes]:
-    """Starts programs and kills what is left of them."""
-    with Processes() as started:
-        yield started
 
 
 @pytest.mark.parametrize(
@@ -89,9 +81,9 @@ def test_it_starts_dagster_and_an_interrupt_ends_it(processes: Processes, tmp_pa
     given = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "ARCHIVER_TOPICS": "orders", "BASE_DIR": str(tmp_path)}
     log = tmp_path / "dev.log"
     dev = processes.start([*DEV, "--port", str(port)], environment(given), log)
-    wait_for("the UI", lambda: is_ok(port, "/server_info"), 90)
+    wait_for("the UI", lambda: is_ok(port, "/server_info"), 180)
     assert (tmp_path / "dagster_home" / "dagster.yaml").exists()
     dev.send_signal(signal.SIGINT)
     dev.wait(60)
-    processes.wait_until_none_lives(30)
+    processes.wait_until_none_lives(60)
     assert "Dagster services shut down" in log.read_text()

@@ -17,6 +17,7 @@ from archiver_pipeline.predicate import Predicate
 from archiver_pipeline.seal import Sealer
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.damaged_hours import HOURS, files_of, flip
 from archiver_pipeline_tests.erasing import (
     OF_SECRET,
     SECRET,
@@ -31,7 +32,6 @@ from archiver_pipeline_tests.erasing import (
 )
 from archiver_pipeline_tests.kafka.produce import FAR_TIMESTAMPS, Sent, create_topic, delete_records, produce
 from archiver_pipeline_tests.kafka.raw import RawRecord, produce_raw
-from archiver_pipeline_tests.mended import HOURS, files_of, flip
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from archiver_pipeline.seal import Sealer
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.batches import place
+from archiver_pipeline_tests.damaged_hours import HOURS
 from archiver_pipeline_tests.disk import Disk, mounted
 from archiver_pipeline_tests.erasing import OF_SECRET, SECRET, assert_erased, erase, events, resume, rows, traces, users
 from archiver_pipeline_tests.kafka.produce import produce
-from archiver_pipeline_tests.mended import HOURS
 from archiver_pipeline_tests.samples import at_step
 
 SPACES = (0, 4, 8, 16, 32, 64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024, 1536, 2048)

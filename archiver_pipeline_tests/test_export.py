@@ -38,9 +38,9 @@ from archiver_pipeline_tests.disk import mounted
 from archiver_pipeline_tests.exported import archived_messages, by_json, text_of
 from archiver_pipeline_tests.processes import CHECKOUT, environment
 from archiver_pipeline_tests.sealable import THREE, Sealable, filled
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 
 COMMAND = [sys.executable, "-m", "archiver_pipeline.cli", "export"]
-LIMIT_SECONDS = 60
 FORMATS = ("jsonl", "csv", "orc", "parquet")
 
 Export = Callable[..., Result]
@@ -450,7 +450,7 @@ def test_a_reader_that_has_seen_enough(large: Path, tmp_path: Path) -> None:
     variables = environment({"PYTHONPATH": str(CHECKOUT), "BASE_DIR": str(large), "HOME": str(tmp_path)})
     line = [*COMMAND, "--all", "--format", "csv", "--out", "-"]
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(line, env=variables, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+        done = subprocess.run(line, env=variables, stdout=full, stderr=subprocess.PIPE, timeout=120, check=False)
     assert done.returncode == 1
     assert re.fullmatch(rb"archiver: the export cannot be written: No space left on device .+\n", done.stderr)
 
@@ -495,7 +495,9 @@ def test_memory_is_bounded_by_a_stretch(tmp_path: Path) -> None:
 
     def peak(*arguments: str) -> int:
         line = [sys.executable, "-c", code, "export", "--format", "jsonl", "--out", "x", "--overwrite", *arguments]
-        done = subprocess.run(line, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(
+            line, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True, timeout=120
+        )
         return int(done.stderr.splitlines()[-1]) // 1024
 
     nothing = peak("--from", "2030-01-01")

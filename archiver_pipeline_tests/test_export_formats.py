@@ -35,7 +35,7 @@ from archiver_pipeline_tests.exported import (
     by_rfc4180,
     text_of,
 )
-from archiver_pipeline_tests.ugly import PAYLOADS
+from archiver_pipeline_tests.ugly_messages import PAYLOADS
 
 READERS: dict[str, tuple[Format, str, Callable[[Path], list[Message]]]] = {
     "json": ("jsonl", ".jsonl", lambda path: by_json(text_of(path))),
@@ -88,7 +88,7 @@ def test_the_usual_tools_unpack_it(ugly: Archive, ending: str, tool: str, tmp_pa
     export(ugly, "jsonl", plain := tmp_path / "plain.jsonl")
     export(ugly, "jsonl", packed := tmp_path / f"packed.jsonl{ending}")
     try:
-        shown = subprocess.run([tool, "-d", "-c", str(packed)], capture_output=True, check=True, timeout=60).stdout
+        shown = subprocess.run([tool, "-d", "-c", str(packed)], capture_output=True, check=True, timeout=120).stdout
     except FileNotFoundError:
         pytest.skip(f"{tool} is not installed")
     assert shown == plain.read_bytes()

@@ -81,7 +81,7 @@ def test_the_holes_of_a_compacted_topic_are_no_gap(bootstrap_servers: str, topic
         produce(bootstrap_servers, topic_name, [Sent(b"more", b"other")])
         return len(read_all(bootstrap_servers, topic_name)[0])
 
-    wait_for("compaction", lambda: left() < 10, 30)
+    wait_for("compaction", lambda: left() < 10)
     archived = Archived(tmp_path, bootstrap_servers, topic_name, batch_messages=20)
     assert len(archived.run()) >= 3
     assert archived.gaps() == []

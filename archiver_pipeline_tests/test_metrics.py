@@ -126,7 +126,7 @@ def test_commits_are_summed_up_once(tmp_path: Path) -> None:
     found = _told(totals)
     assert found["archiver_batches_total",] == 0
     assert found["archiver_newest_message_timestamp_seconds",] == AUGUST_FIRST_AT_THREE / 1000
-    assert abs(found["archiver_last_batch_timestamp_seconds",] - time.time()) < 60
+    assert abs(found["archiver_last_batch_timestamp_seconds",] - time.time()) < 600
     _archived(archive, [event(), b"{", b"{}", None], 3.0, {"read": 1.0, "write": 0.25})
     _archived(archive, [event()], 0.05, {"read": 0.01})
     for _ in range(2):
@@ -215,7 +215,7 @@ def test_what_is_wrong_with_dagster_is_told_without_its_secrets(tmp_path: Path, 
     with pytest.raises(DagsterFault, match=words) as raised:
         opened(tmp_path)
     assert "s3cret" not in str(raised.value)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
 
 
 def test_runs_are_counted_once_however_many_there_are(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ if sys.argv[2] == "kill":
 
 def run(folder: Path, how: str) -> None:
     """A process that makes its folder, and ends."""
-    subprocess.run([sys.executable, "-c", _PROGRAM, str(folder), how], cwd=CHECKOUT, check=False, timeout=30)
+    subprocess.run([sys.executable, "-c", _PROGRAM, str(folder), how], cwd=CHECKOUT, check=False, timeout=120)
 
 
 def downloads(size: int) -> Callable[[Path], None]:

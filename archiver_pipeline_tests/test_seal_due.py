@@ -53,7 +53,7 @@ def test_an_idle_topic_closes_its_hours(bootstrap_servers: str, topic_name: str,
     assert due_hours(archived, seal_grace_minutes=1e9) == []
     assert due_hours(archived, **grace_until(time.time() * 1000 + 60_000)) == []
     grace = grace_until(time.time() * 1000 + 500)
-    wait_for("the end of the grace", lambda: due_hours(archived, **grace) == ["2019-08-01T03"], 20)
+    wait_for("the end of the grace", lambda: due_hours(archived, **grace) == ["2019-08-01T03"])
     assert archived.version() == 1
     sealer = sealer_of(archived)
     (item,) = sealer.due()

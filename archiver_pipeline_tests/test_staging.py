@@ -116,7 +116,7 @@ kept = FolderStaging(root, "lane0")
 def test_a_run_just_begun_is_not_taken_for_dead(tmp_path: Path) -> None:
     """An attempt has its lock before it has a name by which others could find it, and a name before it has a folder."""
     command = [sys.executable, "-c", _WATCHED, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines()[-3:] == ["fcntl.flock ['']", "os.rename ['']", "os.mkdir ['.lock']"]
 
 

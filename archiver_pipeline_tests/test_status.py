@@ -73,8 +73,8 @@ def test_what_is_archived_and_what_is_left(archived: Archived, topic_name: str) 
     )
     assert batch.rate == pytest.approx(6 / batch.seconds)
     assert found.age_seconds is not None
-    assert 0 <= found.age_seconds < 60
-    assert (datetime.now(UTC) - batch.time).total_seconds() < 60
+    assert 0 <= found.age_seconds < 600
+    assert (datetime.now(UTC) - batch.time).total_seconds() < 600
     assert [rate.minutes for rate in found.rates] == list(RATE_MINUTES)
     assert [rate.batches for rate in found.rates] == [2, 2, 2]
     assert found.rates[0].messages_per_second == pytest.approx(16 / 60, abs=0.001)

@@ -437,7 +437,7 @@ def test_compacted_messages_stay_in_the_archive(bootstrap_servers: str, topic_na
         assert report.kafka is not None
         return report.kafka.partitions[0].in_kafka < 10
 
-    wait_for("compaction", compacted, 20)
+    wait_for("compaction", compacted)
 
 
 def test_topics_that_are_gone_are_noted(archived: Archived, topic_name: str) -> None:

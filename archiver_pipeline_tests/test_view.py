@@ -30,6 +30,7 @@ from archiver_pipeline.look import Look
 from archiver_pipeline.plan import RETENTION, Committed, Gap, TopicPartition, TopicState, Watermarks
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, ORDERS, archive, commit, event, place
 from archiver_pipeline_tests.processes import CHECKOUT
+from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 
 MESSAGE_COLUMNS = [
     ("topic", "VARCHAR"),
@@ -60,7 +61,6 @@ COLUMNS = {
     ],
     "types": ["type", "view"],
 }
-LIMIT_SECONDS = 60
 
 
 class Viewed:

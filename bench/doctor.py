@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from archiver_pipeline_tests.conftest import PLAIN_PASSWORD
+from archiver_pipeline_tests.doctor.setups import SETUPS, Servers, made
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.secured import SecuredBroker
 from archiver_pipeline_tests.processes import Processes, environment
-from archiver_pipeline_tests.sick import SICK, Ward, made
 
 
 def main() -> None:
@@ -23,18 +23,18 @@ def main() -> None:
         SecuredBroker(Path(folder, "secured"), PLAIN_PASSWORD) as secured,
         Processes() as processes,
     ):
-        ward = Ward(kafka, secured, Path(folder))
+        servers = Servers(kafka, secured, Path(folder))
         try:
-            for name in sys.argv[1:] or SICK:
-                with made(ward, name) as variables:
+            for name in sys.argv[1:] or SETUPS:
+                with made(servers, name) as variables:
                     began = time.monotonic()
                     done = processes.run(["-m", "archiver_pipeline.cli", "doctor"], environment(variables), 90)
                     seconds = time.monotonic() - began
                 print(f"\n=== {name}: exit code {done.code}, {seconds:.1f} s\n{done.said}", flush=True)
-                if done.code != SICK[name].code:
+                if done.code != SETUPS[name].code:
                     wrong.append(name)
         finally:
-            ward.close()
+            servers.close()
     if wrong:
         sys.exit(f"another exit code than it has to be: {', '.join(wrong)}")
 

@@ -23,10 +23,10 @@ from confluent_kafka import KafkaException, Producer
 from rich.console import Console
 from rich.table import Table
 
+from archiver_pipeline_tests.against_kafka import kafka_messages
 from archiver_pipeline_tests.archived import topic_id_of
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.topics import create_topic, delete_topic, end_offsets, start_offsets
-from archiver_pipeline_tests.side_by_side import kafka_messages
 from archiver_pipeline_tests.waiting import wait_for
 from bench.load import texts
 from bench.process import measure

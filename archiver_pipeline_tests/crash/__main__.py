@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from archiver_pipeline_tests.against_kafka import Comparison
 from archiver_pipeline_tests.archived import Archived, wait_until_stable
 from archiver_pipeline_tests.crash.rewriting import clean, environment
 from archiver_pipeline_tests.crash.run import Run, Trap
@@ -31,7 +32,6 @@ from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic
 from archiver_pipeline_tests.objects.conftest import in_bucket
 from archiver_pipeline_tests.objects.gateway import Gateway
-from archiver_pipeline_tests.side_by_side import Comparison
 from archiver_pipeline_tests.waiting import wait_for
 
 ARCHIVE, SEAL, BACKFILL = "archive", "seal", "backfill"

@@ -14,10 +14,10 @@ from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.crash.rewriting import backfill, clean, copy_of, environment, seal
 from archiver_pipeline_tests.crash.run import Run, Trap
+from archiver_pipeline_tests.damaged_hours import HOURS
 from archiver_pipeline_tests.erasing import OF_SECRET, assert_erased, erase, events, resume, rows, traces, users
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import produce
-from archiver_pipeline_tests.mended import HOURS
 
 NOT_CONFIRMED = ("look", "confirm")
 STEPS = (

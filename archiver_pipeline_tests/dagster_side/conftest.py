@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,13 +18,6 @@ from archiver_pipeline_tests.processes import Processes, is_taken
 
 MakeDeployment = Callable[..., Deployment]
 Load = Callable[[Deployment], dg.Definitions]
-
-
-@pytest.fixture
-def processes() -> Iterator[Processes]:
-    """Starts programs and kills what is left of them."""
-    with Processes() as started:
-        yield started
 
 
 @pytest.fixture
@@ -55,6 +49,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
 
 
 def _forget() -> None:
+    # A test of workers imports them in this process, and what is imported already is run with a warning.
+    sys.modules.pop("archiver_pipeline.definitions", None)
     resources.settings.cache_clear()
     resources.cluster.cache_clear()
 

@@ -74,7 +74,7 @@ class Deployment:
         """Run the job `seal` by `dagster job execute`, with this run config if any."""
         return self._execute("seal", SEAL_OP, config)
 
-    def dagster(self, *arguments: str, seconds: float = 120) -> Ended:
+    def dagster(self, *arguments: str, seconds: float = 240) -> Ended:
         """Run `dagster` with these arguments."""
         return self.processes.run(["-m", "dagster", *arguments], self.variables, seconds)
 

@@ -17,7 +17,7 @@ from archiver_pipeline_tests.processes import Processes, free_port
 from archiver_pipeline_tests.server import is_ok
 from archiver_pipeline_tests.waiting import wait_for
 
-START_LIMIT_SECONDS = 120.0
+START_LIMIT_SECONDS = 180.0
 
 DAEMON = "dagster._daemon"
 CODE_SERVER = "dagster code-server"
@@ -60,11 +60,14 @@ class RunningDagster:
         staging = self.deployment.archived.path / "_staging"
 
         def at_work() -> bool:
+            # To look for the run is work, so the cheaper sign goes first.
+            if not any(path.is_dir() for path in _entries(staging)):
+                return False
             if not found or not found[0].is_running():
                 found[:] = self.find(RUN)
             return bool(found) and any(path.is_dir() for path in _entries(staging))
 
-        wait_for("a run that writes a batch", at_work, 120)
+        wait_for("a run that writes a batch", at_work)
         if what == (RUN,):
             os.kill(found[0].pid, signal.SIGKILL)
         elif what:
@@ -82,13 +85,13 @@ class RunningDagster:
     def wait_until_it_ends(self) -> int:
         """Wait for the main process to end by itself, and return its exit code."""
         assert self._main is not None
-        return self._main.wait(60)
+        return self._main.wait(120)
 
     def graphql(self, query: str) -> dict[str, Any]:
         """Ask the webserver."""
         body = json.dumps({"query": query}).encode()
         request = urllib.request.Request(f"{self._url}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             content = json.load(answer)
         assert "errors" not in content, content
         found: dict[str, Any] = content["data"]

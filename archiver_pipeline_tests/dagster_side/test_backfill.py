@@ -21,7 +21,7 @@ from archiver_pipeline_tests.waiting import wait_for
 TOPIC = "backfill-orders"
 HOURS = range(30)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def key(number: int) -> str:
@@ -33,7 +33,10 @@ def key(number: int) -> str:
 def dagster(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDagster]:
     """Dagster as `make dev` runs it, on an archive of thirty hours."""
     with Processes() as processes:
-        deployment = Deployment(tmp_path_factory.mktemp("backfill") / "base", processes, kafka.bootstrap_servers, TOPIC)
+        deployment = Deployment(
+            tmp_path_factory.mktemp("backfill") / "base", processes, kafka.bootstrap_servers, TOPIC,
+            ARCHIVER_INTERVAL_SECONDS=2,
+        )  # fmt: skip
         fill(deployment, TOPIC, HOURS)
         running = RunningDagster(deployment, processes)
         try:
@@ -117,7 +120,7 @@ def test_hours_are_backfilled_from_the_ui(dagster: RunningDagster) -> None:
 
 def test_hours_are_backfilled_from_the_command_line_and_archiving_does_not_wait(dagster: RunningDagster) -> None:
     """`dagster job backfill` queues a run for each hour, two at most are at work at a time; new messages go first."""
-    deployment, hours = dagster.deployment, range(2, 14)
+    deployment, hours = dagster.deployment, range(2, 10)
     before = deployment.hours()
     ended = deployment.dagster(
         *["job", "backfill", "-m", "archiver_pipeline.definitions", "-j", "backfill", "--noprompt"],

@@ -17,7 +17,7 @@ import pytest
 
 from archiver_pipeline_tests.dagster_side.conftest import Load, MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import JOB, MESSAGES, Deployment, plain, run_config, wanted
-from archiver_pipeline_tests.kafka.broker import KafkaBroker
+from archiver_pipeline_tests.kafka.broker import SHORT_LIVED, KafkaBroker
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
 from archiver_pipeline_tests.processes import Processes
 
@@ -66,7 +66,7 @@ class Attempt:
 def attempt_without_broker(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attempt]:
     """A run that fails while the other tests of this module go on: its time limits take more than a minute."""
     folder = tmp_path_factory.mktemp("down")
-    broker = KafkaBroker(folder / "kafka")
+    broker = KafkaBroker(folder / "kafka", options=SHORT_LIVED)
     log = folder / "run.log"
     with Processes() as processes:
         deployment = Deployment(
@@ -226,7 +226,7 @@ def test_a_run_that_stays_reports_each_batch(deploy: MakeDeployment, load: Load,
             over.set()
             producer.join()
         assert result.success
-        assert 4 <= time.monotonic() - began < 15
+        assert 4 <= time.monotonic() - began < 60
         found = batches(result)
         assert len(found) >= 3
         assert [ranges[0][0] for ranges in found] == [0, *(ranges[0][1] for ranges in found[:-1])]
@@ -259,6 +259,7 @@ def test_a_run_refreshes_the_view_though_nothing_is_to_be_archived(
     archived.assert_equal(topic_name)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_run_without_a_broker_fails_in_time_and_the_next_one_makes_it_good(attempt_without_broker: Attempt) -> None:
     """With the broker down a run fails within a set time, retries included, and says what to check, but no secret."""

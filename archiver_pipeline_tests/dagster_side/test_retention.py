@@ -19,16 +19,8 @@ from archiver_pipeline.defs.retention import DAY_SECONDS, KEPT_NEWEST, Place, pu
 from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
 from archiver_pipeline_tests.dagster_side.ticks import MakeTicks
 from archiver_pipeline_tests.postgres.server import PostgresServer
-from archiver_pipeline_tests.server import running
 
 OLD_DAYS = 40.0
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A server that the tests of this module share."""
-    with running(PostgresServer(tmp_path_factory.mktemp("postgres")), "data") as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -252,7 +252,7 @@ def test_without_an_archive_or_a_broker_it_skips(
 def test_ten_thousand_hours_are_planned_within_a_second(
     deploy: MakeDeployment, ticks: MakeTicks, topic_name: str
 ) -> None:
-    """A tick over an archive of 10,000 hours and 20,000 files takes less than a second."""
+    """A tick over an archive of 10,000 hours and 20,000 files takes less than a second of the processor."""
     deployment = deploy(topic_name)
     create_topic(deployment.bootstrap_servers, topic_name, config=CONFIG)
     add(deployment, topic_name, messages(0))
@@ -261,8 +261,8 @@ def test_ten_thousand_hours_are_planned_within_a_second(
     (request,) = sensor.requests()
     assert len(request.run_config["ops"][SEAL_OP]["config"]["hours"]) == MOST_HOURS
     sensor.requests()
-    print(f"a tick took {sensor.seconds:.2f} s")
-    assert sensor.seconds < 1
+    print(f"a tick took {sensor.cpu_seconds:.2f} s")
+    assert sensor.cpu_seconds < 1
 
 
 def name_of(number: int) -> tuple[str, str]:

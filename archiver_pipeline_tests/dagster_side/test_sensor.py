@@ -396,12 +396,12 @@ def test_a_cursor_that_somebody_else_wrote_does_no_harm(
 
 
 def test_a_tick_is_cheap(deploy: MakeDeployment, ticks: MakeTicks, topic_name: str) -> None:
-    """With 200 partitions behind, and then with none, a tick takes less than two seconds."""
+    """With 200 partitions behind, and then with none, a tick takes less than two seconds of the processor."""
     deployment = deploy(topic_name)
     create_topic(deployment.bootstrap_servers, topic_name, partitions=200)
     sensor = ticks(deployment)
     (request,) = sensor.requests()
-    assert sensor.seconds < 2
+    assert sensor.cpu_seconds < 2
     sensor.run(request)
     assert sensor.skips() == "200 partitions of 1 topics; lane 0: lag 0"
-    assert sensor.seconds < 2
+    assert sensor.cpu_seconds < 2

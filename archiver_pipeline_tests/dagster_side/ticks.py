@@ -16,6 +16,7 @@ class Ticks:
         instance: Dagster's own record.
         cursor: what the last tick left for the next one.
         seconds: how long the last tick took.
+        cpu_seconds: how much processor time of this process it took.
     """
 
     def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, job: str) -> None:
@@ -23,15 +24,15 @@ class Ticks:
         self.instance = instance
         self._job = job
         self.cursor: str | None = None
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
 
     def tick(self) -> tuple[list[dg.RunRequest], str]:
         """The run requests and the reason for none of one tick."""
         sensor = self._definitions.resolve_sensor_def(f"{self._job}_sensor")
-        began = time.monotonic()
+        began, used = time.monotonic(), time.process_time()
         with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
             result = sensor(context)
-        self.seconds = time.monotonic() - began
+        self.seconds, self.cpu_seconds = time.monotonic() - began, time.process_time() - used
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         reason = result.skip_reason

@@ -26,6 +26,7 @@ TASK = "dagster-celery/task_id"
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     # dagster-celery makes its task anew for each run, which Celery tells once in a process; it is the same one.
     pytest.mark.filterwarnings("ignore:Task name 'execute_job' is already registered"),
 ]
@@ -71,24 +72,24 @@ def test_a_machine_that_is_gone_takes_nothing_with_it(
     try:
         with dg.DagsterInstance.from_config(str(deployment.home)) as instance:
             sensor = Ticks(definitions, instance, "archive")
-            wait_for("the workers", lambda: all(worker.ready for worker in workers), 180)
+            wait_for("the workers", lambda: all(worker.ready for worker in workers), 240)
             begun = {
                 request.tags["archiver/lane"]: launch(instance, "archive", request) for request in sensor.requests()
             }
             assert set(begun) == {"0", "1"}
             staging = archived.path / "_staging"
-            wait_for("a batch of both lanes", lambda: {"0", "1"} <= _lanes_at_work(staging), 120)
+            wait_for("a batch of both lanes", lambda: {"0", "1"} <= _lanes_at_work(staging), 240)
             first = next(lane for lane, run in begun.items() if _has(workers[0], instance, run))
             second = begun["1" if first == "0" else "0"]
             workers[0].kill()
-            wait_for("the end of the other lane", lambda: sensor.status(second) == "SUCCESS", 120)
+            wait_for("the end of the other lane", lambda: sensor.status(second) == "SUCCESS", 240)
             assert sensor.status(begun[first]) == "STARTED", "nobody can tell that yet"
             assert "is at work" in sensor.skips()
             monkeypatch.setattr(runs, "SILENT_SECONDS", 1.0)
             (again,) = sensor.requests()
             assert again.tags["archiver/lane"] == first
             third = launch(instance, "archive", again)
-            wait_for("the lane to go on", lambda: sensor.status(third) in ("SUCCESS", "FAILURE"), 120)
+            wait_for("the lane to go on", lambda: sensor.status(third) in ("SUCCESS", "FAILURE"), 240)
             assert sensor.status(third) == "SUCCESS", workers[1].log.read_text()
             assert "lag 0" in sensor.skips()
             assert not list(deployment.base.glob("archive.duckdb")), "ARCHIVER_VIEW is off"

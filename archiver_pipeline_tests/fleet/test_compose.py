@@ -70,6 +70,10 @@ class Project:
         service = self.services[name]
         return self.processes.run(_arguments(service.health), environment(service.environment)).code == 0
 
+    def wait_until_well(self, name: str) -> None:
+        """Wait until its health check says so; each is a process that takes seconds of the processor."""
+        wait_for(f"the health of {name}", partial(self.check, name), 240, pause=3)
+
     def stop(self, name: str) -> tuple[int, float]:
         """Send a service the signal that Compose sends first; its exit code, and how many seconds it took."""
         child = self.children.pop(name)
@@ -151,9 +155,7 @@ def test_it_archives_and_ends_in_time(project: Project) -> None:
     for name in STARTED:
         project.start(name)
         if name == "code":
-            wait_for("the health of code", partial(project.check, name), 120)
-    for name in ("webserver", "daemon", "metrics"):
-        wait_for(f"the health of {name}", partial(project.check, name), 120)
+            project.wait_until_well(name)
     database = compose.load()["services"]["mysql"]["environment"]["MARIADB_DATABASE"]
 
     def rows() -> int:
@@ -163,6 +165,8 @@ def test_it_archives_and_ends_in_time(project: Project) -> None:
             return 0  # The table is not made yet.
 
     wait_for("messages of both topics in MariaDB", lambda: rows() == 2, 240)
+    for name in ("webserver", "daemon", "metrics"):
+        project.wait_until_well(name)
     asked = project.processes.run(
         ["-m", "archiver_pipeline.cli", "sql", "--csv", "SELECT DISTINCT topic FROM messages"],
         environment(project.services["code"].environment),
@@ -173,7 +177,7 @@ def test_it_archives_and_ends_in_time(project: Project) -> None:
         assert took < project.services[name].grace_seconds
         # Ended by itself, or by the signal; the code location had its runs to wait for.
         assert code in ((0,) if name == "code" else (0, -signal.SIGTERM, 128 + signal.SIGTERM)), (name, code)
-    project.processes.wait_until_none_lives(30)
+    project.processes.wait_until_none_lives(60)
 
 
 def test_other_servers_take_their_options(project: Project, kafka: KafkaBroker) -> None:

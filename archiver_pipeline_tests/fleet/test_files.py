@@ -23,8 +23,9 @@ OURS = ("producer", "prepare", "code", "webserver", "daemon", "metrics")
 
 
 def pins(path: Path) -> set[str]:
-    """The releases that a lock names."""
-    return set(re.findall(r"^[\w.\[\],-]+==\S+", path.read_text(), re.MULTILINE))
+    """The releases that a lock names, whatever extras it takes of them."""
+    found = re.findall(r"^([\w.-]+)(?:\[.*?\])?==(\S+)", path.read_text(), re.MULTILINE)
+    return {f"{name}=={version}" for name, version in found}
 
 
 def _volumes(service: dict[str, Any]) -> list[str]:

@@ -363,7 +363,7 @@ def test_a_frozen_server(mysql_kit: MySqlKit, database: Settings, monkeypatch: p
             for each in (connected, new):
                 with pytest.raises(FollowerUnavailable, match=r"does not answer.*the next run goes on"):
                     each.position()
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 60
         finally:
             mysql_kit.server.resume()
         assert connected.position() == before

@@ -27,7 +27,7 @@ from archiver_pipeline_tests.followers.search_kit import SearchKit
 from archiver_pipeline_tests.followers.search_proxy import Answered, Asked, Forward, proxy
 from archiver_pipeline_tests.followers.workload import Filled
 from archiver_pipeline_tests.listening import QuietHandler, listening
-from archiver_pipeline_tests.ugly import PAYLOADS, TIMES, UGLY_TYPES
+from archiver_pipeline_tests.ugly_messages import PAYLOADS, TIMES, UGLY_TYPES
 
 MiB = 1024**2
 
@@ -362,7 +362,7 @@ def test_a_node_that_is_gone_or_hangs(tmp_path: Path, monkeypatch: pytest.Monkey
                 pytest.raises(FollowerUnavailable, match=state) as gone,
             ):
                 follower.position()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
             assert "s3cret" not in str(gone.value)
             listener.listen()
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import socket
-import subprocess
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from archiver_pipeline_tests.kafka.jars import BrokerError, fetch_jars, java, last_lines
+from archiver_pipeline_tests.kafka.jars import BrokerError, fetch_jars, java
 from archiver_pipeline_tests.processes import HOST, free_ports
 from archiver_pipeline_tests.server import Server
 
@@ -51,6 +48,9 @@ PROPERTIES: Mapping[str, str | int | float] = {
     "replica.fetch.max.bytes": MESSAGE_MAX_BYTES,
 }
 """Server properties of a broker for tests: one node, and housekeeping that happens within a second."""
+
+SHORT_LIVED = ("-XX:TieredStopAtLevel=1",)
+"""Options of Java for a broker that lives for minutes: its best compiler takes more time than it would ever save."""
 
 
 class KafkaBroker(Server):
@@ -106,19 +106,18 @@ class KafkaBroker(Server):
         self._config.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
     def _command(self) -> list[str]:
-        command = [java(), "-cp", f"{fetch_jars()}/*", "-Dlog4j2.level=WARN", "-XX:+UseSerialGC"]
-        if not (self.data / "logs" / "meta.properties").exists():
-            self._format(command)
-        return [*command, *self._options, f"-Xmx{self._heap}", f"-Xms{self._heap}", "kafka.Kafka", str(self._config)]
+        from archiver_pipeline_tests.kafka.first import CLASSES, first, format_folder
 
-    def _format(self, command: list[str]) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", f"--config={self._config}"]
-        done = subprocess.run(
-            [*command, "-XX:TieredStopAtLevel=1", *arguments], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise BrokerError(f"formatting {self.data} failed:\n{last_lines(done.stdout + done.stderr)}")
+        if not (self.data / "logs" / "meta.properties").exists():
+            format_folder(self.data / "logs")
+        # A Java that is not the one which has left them passes them over.
+        return [*self._java(), f"-XX:SharedArchiveFile={first() / CLASSES}", "-Xlog:cds=off", *self._server()]
+
+    def _java(self) -> list[str]:
+        return [java(), "-cp", f"{fetch_jars()}/*", "-Dlog4j2.level=WARN", "-XX:+UseSerialGC"]
+
+    def _server(self) -> list[str]:
+        return [*self._options, f"-Xmx{self._heap}", f"-Xms{self._heap}", "kafka.Kafka", str(self._config)]
 
     def _answers(self) -> bool:
         host, port = self.bootstrap_servers.split(":")

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError
 
 _PRODUCE, _VERSION, _MAGIC = 0, 8, 2
 _SETTLING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION)
-_LIMIT_SECONDS = 30
+_LIMIT_SECONDS = 60
 _CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
 
 

@@ -23,7 +23,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from archiver_pipeline_tests.kafka.broker import KafkaBroker
+from archiver_pipeline_tests.kafka.broker import SHORT_LIVED, KafkaBroker
 from archiver_pipeline_tests.kafka.keys import Authority, TokenSigner
 from archiver_pipeline_tests.kafka.tokens import AUDIENCE
 from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
@@ -74,7 +74,10 @@ class SecuredBroker(KafkaBroker):
                 "sasl.oauthbearer.expected.audience": AUDIENCE,
             },
             listeners={SASL: "SASL_SSL", MTLS: "SSL", UNSIGNED: "SASL_PLAINTEXT"},
-            options=(f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self.tokens.key_set.as_uri()}",),
+            options=(
+                *SHORT_LIVED,
+                f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self.tokens.key_set.as_uri()}",
+            ),
         )
 
     def add_user(self, name: str, password: str) -> None:

@@ -105,7 +105,7 @@ def test_the_broker_dies_with_the_process_that_started_it(kafka: KafkaBroker, tm
         broker = int(owner.stdout.readline())
         os.kill(broker, 0)
         owner.send_signal(signal.SIGKILL)
-    wait_for("the end of the broker", lambda: not _lives(broker), 20)
+    wait_for("the end of the broker", lambda: not _lives(broker))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_retention_acts_within_seconds(bootstrap_servers: str, topic_name: str) 
     create_topic(bootstrap_servers, f"{topic_name}-kept")
     for topic in (topic_name, f"{topic_name}-kept"):
         produce(bootstrap_servers, topic, [Sent(b"v", timestamp_ms=1_564_628_400_000)])
-    wait_for("retention", lambda: not read_all(bootstrap_servers, topic_name)[0], 20)
+    wait_for("retention", lambda: not read_all(bootstrap_servers, topic_name)[0])
     assert len(read_all(bootstrap_servers, f"{topic_name}-kept")[0]) == 1
 
 
@@ -193,7 +193,7 @@ def test_compaction_acts_within_seconds(bootstrap_servers: str, topic_name: str)
         produce(bootstrap_servers, topic_name, [Sent(b"more", b"other")])
         return read_all(bootstrap_servers, topic_name)[0][0].offset
 
-    wait_for("compaction", lambda: first_offset_after_one_more() == 9, 20)
+    wait_for("compaction", lambda: first_offset_after_one_more() == 9)
 
 
 def test_a_topic_grows_and_is_made_again(bootstrap_servers: str, topic_name: str) -> None:

@@ -32,7 +32,7 @@ def delete_topic(bootstrap_servers: str, name: str) -> None:
     """Delete a topic and wait until the broker no longer lists it."""
     admin = _admin(bootstrap_servers)
     admin.delete_topics([name])[name].result(LIMIT_SECONDS)
-    wait_for(f"the end of topic {name}", lambda: name not in admin.list_topics(timeout=10).topics)
+    wait_for(f"the end of topic {name}", lambda: name not in admin.list_topics(timeout=LIMIT_SECONDS).topics)
 
 
 def add_partitions(bootstrap_servers: str, name: str, total: int) -> None:
@@ -67,7 +67,7 @@ def _admin(bootstrap_servers: str) -> AdminClient:
 
 
 def _count(admin: AdminClient, topic: str) -> int:
-    return len(admin.list_topics(topic, timeout=10).topics[topic].partitions)
+    return len(admin.list_topics(topic, timeout=LIMIT_SECONDS).topics[topic].partitions)
 
 
 def _has_leaders(admin: AdminClient, topic: str, partitions: int) -> bool:
@@ -79,5 +79,5 @@ def _has_leaders(admin: AdminClient, topic: str, partitions: int) -> bool:
 
 def _offsets(admin: AdminClient, topic: str, partitions: int, which: OffsetSpec) -> dict[int, int]:
     asked = {TopicPartition(topic, partition): which for partition in range(partitions)}
-    futures = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=10)
+    futures = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=LIMIT_SECONDS)
     return {place.partition: future.result(LIMIT_SECONDS).offset for place, future in futures.items()}

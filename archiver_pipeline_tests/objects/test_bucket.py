@@ -147,7 +147,7 @@ def test_commands_take_it_as_any_archive(filled: Archived, tmp_path: Path) -> No
     def archiver(*arguments: str) -> str:
         command = [sys.executable, "-m", "archiver_pipeline.cli", *arguments]
         environment = {**os.environ, **filled.environment()}
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -79,7 +79,7 @@ def test_a_store_that_hangs(begun: Archived, own_gateway: Gateway, monkeypatch: 
     began = time.monotonic()
     with pytest.raises(StorageError, match="does not answer"):
         begun.run(on_step=at_step("commit", own_gateway.pause))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     own_gateway.resume()
     assert_goes_on(begun)
 
@@ -128,7 +128,7 @@ def test_a_bucket_without_permission_to_write(begun: Archived, own_gateway: Gate
     began = time.monotonic()
     with pytest.raises(StorageError, match=r"the object store refused: AccessDenied.*s3:PutObject"):
         begun.run()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < objects.RETRY_SECONDS
     assert {path for path in begun.path.rglob("*") if path.is_file()} == before
     assert verify(begun.settings).good
     own_gateway.stop()
@@ -156,7 +156,7 @@ def test_wrong_credentials(
     began = time.monotonic()
     with pytest.raises(StorageError, match=words) as refused:
         begun.run()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert "wrong-secret" not in str(refused.value)
 
 

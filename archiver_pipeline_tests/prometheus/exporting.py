@@ -46,7 +46,7 @@ class Exporter(Server):
 
     def get(self, path: str, **headers: str) -> tuple[int, str, bytes]:
         """Ask for a path: the status, the type of what came, and that."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=60)
         try:
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()

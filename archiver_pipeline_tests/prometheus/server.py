@@ -62,7 +62,7 @@ class PrometheusServer(Server):
 
     def _get(self, what: str, **parameters: str) -> Any:
         address = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=10) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=60) as answer:
             return json.load(answer)["data"]
 
     def _command(self) -> Sequence[str]:

@@ -25,9 +25,9 @@ from archiver_pipeline.selected import Selected
 from archiver_pipeline.selection import Selection
 from archiver_pipeline.verify import verify
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.damaged_hours import HOURS, assert_good, backfill, files_of, oldest
 from archiver_pipeline_tests.erasing import erase
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce
-from archiver_pipeline_tests.mended import HOURS, assert_good, backfill, files_of, oldest
 from archiver_pipeline_tests.registry.apicurio import Apicurio
 from archiver_pipeline_tests.registry.written import (
     Json,

@@ -63,7 +63,13 @@ class SearchNode(Server):
         shutil.rmtree(self._scratch, ignore_errors=True)  # a killed node leaves its unpacked native libraries
         self._scratch.mkdir()
         command = [java(), "-cp", fetch_class_path(), "-Dlog4j2.level=WARN", f"-Djava.io.tmpdir={self._scratch}"]
-        command += ["-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", f"-Xmx{self._heap}", f"-Xms{self._heap}"]
+        command += [
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+ExitOnOutOfMemoryError",
+            f"-Xmx{self._heap}",
+            f"-Xms{self._heap}",
+        ]
         return [*command, "SearchNode", str(self.data)]
 
     def _answers(self) -> bool:

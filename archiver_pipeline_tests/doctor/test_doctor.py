@@ -18,18 +18,18 @@ from archiver_pipeline.doctor import clock, disk, machine
 from archiver_pipeline.doctor.checkup import checks, settings_or_report
 from archiver_pipeline.doctor.finding import Finding, good
 from archiver_pipeline.doctor.patient import Patient
-from archiver_pipeline.doctor.round import Check, Report, make_round
+from archiver_pipeline.doctor.round import ROUND_SECONDS, Check, Report, make_round
 from archiver_pipeline.errors import KafkaError
+from archiver_pipeline_tests.doctor.setups import SETUPS, Servers, made
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.secured import SecuredBroker
 from archiver_pipeline_tests.processes import CHECKOUT, environment, is_taken
-from archiver_pipeline_tests.sick import SICK, Ward, made
 
 
 @pytest.fixture(scope="module")
-def ward(kafka: KafkaBroker, secured: SecuredBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+def servers(kafka: KafkaBroker, secured: SecuredBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """What set-ups are made of."""
-    found = Ward(kafka, secured, tmp_path_factory.mktemp("ward"))
+    found = Servers(kafka, secured, tmp_path_factory.mktemp("servers"))
     yield found
     found.close()
 
@@ -47,23 +47,23 @@ def lines(report: Report) -> list[str]:
     return [f"{each.mark} {each.check} {each.what} {each.remedy}" for each in report.findings]
 
 
-@pytest.mark.parametrize("name", SICK)
-def test_what_is_broken_is_named_with_what_to_do(ward: Ward, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("name", SETUPS)
+def test_what_is_broken_is_named_with_what_to_do(servers: Servers, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Each set-up is broken for real; the finding has the reason and the remedy, no secret, and nothing else is a
     fault."""
-    sick = SICK[name]
-    with made(ward, name) as variables:
+    setup = SETUPS[name]
+    with made(servers, name) as variables:
         for taken in filter(is_taken, list(os.environ)):
             monkeypatch.delenv(taken)
         for variable, value in environment(variables).items():
             monkeypatch.setenv(variable, value)
         before = sorted(Path(variables["BASE_DIR"]).rglob("*"))
-        report = report_of(sick.checks)
+        report = report_of(setup.checks)
         after = sorted(Path(variables["BASE_DIR"]).rglob("*"))
     said = lines(report)
-    assert [line for line in said if re.search(sick.says, line)], said
-    assert report.good is (sick.code == 0), said
-    assert report.seconds < 15
+    assert [line for line in said if re.search(setup.says, line)], said
+    assert report.good is (setup.code == 0), said
+    assert report.seconds < 2 * ROUND_SECONDS
     everything = "\n".join(said)
     assert "wrong-password" not in everything
     assert "secret-word" not in everything
@@ -72,25 +72,25 @@ def test_what_is_broken_is_named_with_what_to_do(ward: Ward, monkeypatch: pytest
     ] == []
 
 
-def test_the_command_says_it_in_lines_and_json(ward: Ward) -> None:
+def test_the_command_says_it_in_lines_and_json(servers: Servers) -> None:
     """A process of its own looks at everything: a mark, what, and what to do; exit code 1."""
     name = "a topic is missing"
-    sick = SICK[name]
+    setup = SETUPS[name]
     command = [sys.executable, "-m", "archiver_pipeline.cli", "doctor", "--json"]
-    with made(ward, name) as variables:
+    with made(servers, name) as variables:
         done = subprocess.run(
             command,
             cwd=CHECKOUT,
             env=environment(variables),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
-    assert done.returncode == sick.code, done.stderr
+    assert done.returncode == setup.code, done.stderr
     content = json.loads(done.stdout)
     said = [" ".join(each.values()) for each in content["findings"]]
-    assert [line for line in said if re.search(sick.says, line)], said
+    assert [line for line in said if re.search(setup.says, line)], said
     assert content["good"] is False
     assert {"settings", "disk", "broker", "topics", "storage", "dagster"} <= {
         each["check"] for each in content["findings"]
@@ -119,7 +119,7 @@ def test_a_check_that_hangs_keeps_no_other_waiting() -> None:
     began = time.monotonic()
     report = make_round(every, check_seconds=0.3, round_seconds=0.5)
     end.set()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert (report.hangs, report.good) == (True, False)
     marks = [(found.check, found.mark) for found in report.findings]
     assert marks == [

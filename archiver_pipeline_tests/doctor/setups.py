@@ -32,7 +32,7 @@ PASSWORD = "right-password"
 Variables = dict[str, str]
 
 
-class Ward:
+class Servers:
     """Servers and folders that set-ups are made of; each server is started when it is first needed.
 
     Attributes:
@@ -67,7 +67,7 @@ class Ward:
     def well(self) -> Variables:
         """The variables of a set-up with which nothing is wrong: a topic, a folder, and Dagster's own."""
         self._count += 1
-        base, topic = self.folder / f"base-{self._count}", f"sick-{self._count}-{self.folder.name}"
+        base, topic = self.folder / f"base-{self._count}", f"setup-{self._count}-{self.folder.name}"
         create_topic(self.kafka.bootstrap_servers, topic)
         home = base / "dagster_home"
         home.mkdir(parents=True)
@@ -98,7 +98,7 @@ class Ward:
 
 
 @dataclass(frozen=True)
-class Sick:
+class Setup:
     """A set-up.
 
     Attributes:
@@ -108,72 +108,72 @@ class Sick:
         code: the exit code.
     """
 
-    make: Callable[[Ward], Iterator[Variables]]
+    make: Callable[[Servers], Iterator[Variables]]
     checks: tuple[str, ...]
     says: str
     code: int = 1
 
 
-def _nothing(ward: Ward) -> Iterator[Variables]:
-    yield ward.well()
+def _nothing(servers: Servers) -> Iterator[Variables]:
+    yield servers.well()
 
 
-def _no_broker(ward: Ward) -> Iterator[Variables]:
-    yield {**ward.well(), "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+def _no_broker(servers: Servers) -> Iterator[Variables]:
+    yield {**servers.well(), "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
 
 
-def _wrong_password(ward: Ward) -> Iterator[Variables]:
-    yield ward.logged_in("wrong-password", "Read on Topic TOPIC")
+def _wrong_password(servers: Servers) -> Iterator[Variables]:
+    yield servers.logged_in("wrong-password", "Read on Topic TOPIC")
 
 
-def _no_acl(ward: Ward) -> Iterator[Variables]:
-    yield ward.logged_in(PASSWORD, "Describe on Topic TOPIC")
+def _no_acl(servers: Servers) -> Iterator[Variables]:
+    yield servers.logged_in(PASSWORD, "Describe on Topic TOPIC")
 
 
-def _no_topic(ward: Ward) -> Iterator[Variables]:
-    variables = ward.well()
+def _no_topic(servers: Servers) -> Iterator[Variables]:
+    variables = servers.well()
     yield {**variables, "ARCHIVER_TOPICS": f"{variables['ARCHIVER_TOPICS']},not-there"}
 
 
-def _short_retention(ward: Ward) -> Iterator[Variables]:
-    variables = ward.well()
+def _short_retention(servers: Servers) -> Iterator[Variables]:
+    variables = servers.well()
     topic = f"{variables['ARCHIVER_TOPICS']}-short"
-    create_topic(ward.kafka.bootstrap_servers, topic, config={"retention.ms": 600_000})
+    create_topic(servers.kafka.bootstrap_servers, topic, config={"retention.ms": 600_000})
     yield {**variables, "ARCHIVER_TOPICS": topic}
 
 
-def _no_bucket(ward: Ward) -> Iterator[Variables]:
-    yield ward.in_bucket("no-such-bucket")
+def _no_bucket(servers: Servers) -> Iterator[Variables]:
+    yield servers.in_bucket("no-such-bucket")
 
 
-def _read_only_store(ward: Ward) -> Iterator[Variables]:
-    variables = ward.in_bucket()
-    ward.gateway.read_only = True
-    ward.gateway.restart()
+def _read_only_store(servers: Servers) -> Iterator[Variables]:
+    variables = servers.in_bucket()
+    servers.gateway.read_only = True
+    servers.gateway.restart()
     try:
         yield variables
     finally:
-        ward.gateway.read_only = False
-        ward.gateway.restart()
+        servers.gateway.read_only = False
+        servers.gateway.restart()
 
 
-def _frozen_store(ward: Ward) -> Iterator[Variables]:
-    variables = ward.in_bucket()
-    ward.gateway.pause()
+def _frozen_store(servers: Servers) -> Iterator[Variables]:
+    variables = servers.in_bucket()
+    servers.gateway.pause()
     try:
         yield variables
     finally:
-        ward.gateway.resume()
+        servers.gateway.resume()
 
 
-def _read_only_folder(ward: Ward) -> Iterator[Variables]:
-    variables = ward.well()
+def _read_only_folder(servers: Servers) -> Iterator[Variables]:
+    variables = servers.well()
     with mounted(Path(variables["BASE_DIR"]) / "disk", 20) as disk, disk.read_only():
         yield {**variables, "ARCHIVER_URI": str(disk.path / "archive")}
 
 
-def _full_disk(ward: Ward) -> Iterator[Variables]:
-    variables = ward.well()
+def _full_disk(servers: Servers) -> Iterator[Variables]:
+    variables = servers.well()
     with mounted(Path(variables["BASE_DIR"]) / "disk", 20) as disk:
         disk.fill()
         yield {**variables, "ARCHIVER_URI": str(disk.path / "archive")}
@@ -186,20 +186,20 @@ def _behind(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
-def _clock(ward: Ward) -> Iterator[Variables]:
-    variables = ward.in_bucket()
-    with proxy(ward.gateway.endpoint, lambda *_: PASS, _behind) as address:
+def _clock(servers: Servers) -> Iterator[Variables]:
+    variables = servers.in_bucket()
+    with proxy(servers.gateway.endpoint, lambda *_: PASS, _behind) as address:
         yield {**variables, "AWS_ENDPOINT_URL": address}
 
 
-def _no_dagster_yaml(ward: Ward) -> Iterator[Variables]:
-    variables = ward.well()
+def _no_dagster_yaml(servers: Servers) -> Iterator[Variables]:
+    variables = servers.well()
     (Path(variables["DAGSTER_HOME"]) / "dagster.yaml").unlink()
     yield variables
 
 
-def _stopped_postgres(ward: Ward) -> Iterator[Variables]:
-    variables, server = ward.well(), ward.postgres
+def _stopped_postgres(servers: Servers) -> Iterator[Variables]:
+    variables, server = servers.well(), servers.postgres
     config = Path(variables["DAGSTER_HOME"]) / "dagster.yaml"
     config.write_text(json.dumps(server.storage(server.new_database())))
     server.stop()
@@ -209,8 +209,8 @@ def _stopped_postgres(ward: Ward) -> Iterator[Variables]:
         server.start()
 
 
-def _no_daemon(ward: Ward) -> Iterator[Variables]:
-    variables = ward.well()
+def _no_daemon(servers: Servers) -> Iterator[Variables]:
+    variables = servers.well()
     with dg.DagsterInstance.from_config(variables["DAGSTER_HOME"]) as instance:
         for kind in instance.get_required_daemon_types():
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 600, kind, None, []))
@@ -223,8 +223,8 @@ def _filled(variables: Variables) -> Archive:
     return found
 
 
-def _newer_format(ward: Ward) -> Iterator[Variables]:
-    variables = ward.well()
+def _newer_format(servers: Servers) -> Iterator[Variables]:
+    variables = servers.well()
     state, _ = _filled(variables).standing()
     properties = {**state.metadata["configuration"], format_version.PROPERTY: str(format_version.KNOWN + 1)}
     action = {"metaData": {**state.metadata, "configuration": properties}}
@@ -233,8 +233,8 @@ def _newer_format(ward: Ward) -> Iterator[Variables]:
     yield variables
 
 
-def _future(ward: Ward) -> Iterator[Variables]:
-    variables = ward.well()
+def _future(servers: Servers) -> Iterator[Variables]:
+    variables = servers.well()
     found = _filled(variables)
     path = Path(found.uri, delta_log.commit_name(found.standing()[0].version))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -245,86 +245,88 @@ def _future(ward: Ward) -> Iterator[Variables]:
     yield variables
 
 
-def _mysql_password(ward: Ward) -> Iterator[Variables]:
-    url = ward.mariadb.url(ward.mariadb.new_database())
-    yield {**ward.well(), "ARCHIVER_MYSQL_URL": url.replace("s3cret", "wrong")}
+def _mysql_password(servers: Servers) -> Iterator[Variables]:
+    url = servers.mariadb.url(servers.mariadb.new_database())
+    yield {**servers.well(), "ARCHIVER_MYSQL_URL": url.replace("s3cret", "wrong")}
 
 
-def _no_mysql(ward: Ward) -> Iterator[Variables]:
-    yield {**ward.well(), "ARCHIVER_MYSQL_URL": f"mysql://archiver:secret-word@127.0.0.1:{free_port()}/archive"}
+def _no_mysql(servers: Servers) -> Iterator[Variables]:
+    yield {**servers.well(), "ARCHIVER_MYSQL_URL": f"mysql://archiver:secret-word@127.0.0.1:{free_port()}/archive"}
 
 
-def _no_search(ward: Ward) -> Iterator[Variables]:
-    yield {**ward.well(), "ARCHIVER_SEARCH_URL": f"http://archiver:secret-word@127.0.0.1:{free_port()}"}
+def _no_search(servers: Servers) -> Iterator[Variables]:
+    yield {**servers.well(), "ARCHIVER_SEARCH_URL": f"http://archiver:secret-word@127.0.0.1:{free_port()}"}
 
 
-def _no_registry(ward: Ward) -> Iterator[Variables]:
-    yield {**ward.well(), "ARCHIVER_REGISTRY_URL": f"http://127.0.0.1:{free_port()}"}
+def _no_registry(servers: Servers) -> Iterator[Variables]:
+    yield {**servers.well(), "ARCHIVER_REGISTRY_URL": f"http://127.0.0.1:{free_port()}"}
 
 
-def _wrong_setting(ward: Ward) -> Iterator[Variables]:
-    yield {**ward.well(), "ARCHIVER_LANES": "none"}
+def _wrong_setting(servers: Servers) -> Iterator[Variables]:
+    yield {**servers.well(), "ARCHIVER_LANES": "none"}
 
 
-def _no_topics(ward: Ward) -> Iterator[Variables]:
-    yield {**ward.well(), "ARCHIVER_TOPICS": ""}
+def _no_topics(servers: Servers) -> Iterator[Variables]:
+    yield {**servers.well(), "ARCHIVER_TOPICS": ""}
 
 
 _DAGSTER = ("dagster home", "dagster")
 _TOPICS = ("broker", "archive", "topics", "retention")
 
-SICK: dict[str, Sick] = {
-    "nothing is wrong": Sick(
+SETUPS: dict[str, Setup] = {
+    "nothing is wrong": Setup(
         _nothing, (*_TOPICS, "storage", "results", *_DAGSTER), "ok storage .* can be written, listed, read", 0
     ),
-    "no broker at the address": Sick(
+    "no broker at the address": Setup(
         _no_broker, ("broker",), "fault broker .*did not answer.*Connection refused.*Check KAFKA_BOOTSTRAP_SERVERS"
     ),
-    "a wrong password": Sick(_wrong_password, ("broker",), "fault broker .*invalid credentials.*KAFKA_SASL_PASSWORD"),
-    "an ACL is missing": Sick(
+    "a wrong password": Setup(_wrong_password, ("broker",), "fault broker .*invalid credentials.*KAFKA_SASL_PASSWORD"),
+    "an ACL is missing": Setup(
         _no_acl, ("broker", "archive", "topics"), "fault topics .*lack the ACL Read on topic (.*)kafka-acls.sh --add .*"
     ),
-    "a topic is missing": Sick(_no_topic, _TOPICS, "fault topics topic not-there does not exist Make the topic"),
-    "Kafka keeps messages for ten minutes": Sick(
+    "a topic is missing": Setup(_no_topic, _TOPICS, "fault topics topic not-there does not exist Make the topic"),
+    "Kafka keeps messages for ten minutes": Setup(
         _short_retention, _TOPICS, "warning retention .*keeps messages for 10 minutes only.*retention.ms", 0
     ),
-    "no such bucket": Sick(_no_bucket, ("storage",), "fault storage .*NoSuchBucket.*Make the bucket"),
-    "a store that may only be read": Sick(_read_only_store, ("storage",), "fault storage .*refused: AccessDenied.*Put"),
-    "a store that hangs": Sick(_frozen_store, ("storage",), "fault storage .*(does not|no) answer|come to an end"),
-    "a folder that may only be read": Sick(
+    "no such bucket": Setup(_no_bucket, ("storage",), "fault storage .*NoSuchBucket.*Make the bucket"),
+    "a store that may only be read": Setup(
+        _read_only_store, ("storage",), "fault storage .*refused: AccessDenied.*Put"
+    ),
+    "a store that hangs": Setup(_frozen_store, ("storage",), "fault storage .*(does not|no) answer|come to an end"),
+    "a folder that may only be read": Setup(
         _read_only_folder, ("storage",), "fault storage .*Read-only file system.*Make the folder writable"
     ),
-    "a full disk": Sick(_full_disk, ("storage", "disk"), "fault storage .*No space left on device.*Free space"),
-    "a clock that is two minutes ahead": Sick(
+    "a full disk": Setup(_full_disk, ("storage", "disk"), "fault storage .*No space left on device.*Free space"),
+    "a clock that is two minutes ahead": Setup(
         _clock, ("storage",), "fault clock .* 1(19|2.) s ahead of that of the storage.*NTP"
     ),
-    "a commit of ten minutes from now": Sick(
+    "a commit of ten minutes from now": Setup(
         _future, ("archive",), "fault clock the clock of this machine is (600|59.) s behind that of whoever made"
     ),
-    "DAGSTER_HOME without dagster.yaml": Sick(
+    "DAGSTER_HOME without dagster.yaml": Setup(
         _no_dagster_yaml, _DAGSTER, "fault dagster home there is no dagster.yaml.*cp -n deploy/dagster.yaml"
     ),
-    "PostgreSQL is down": Sick(
+    "PostgreSQL is down": Setup(
         _stopped_postgres, _DAGSTER, "fault dagster PostgreSQL of Dagster does not answer at .*refused.*Is the storage"
     ),
-    "the daemon does not run": Sick(_no_daemon, _DAGSTER, "fault daemon .*is not running.*make dev"),
-    "an archive of a newer format": Sick(
+    "the daemon does not run": Setup(_no_daemon, _DAGSTER, "fault daemon .*is not running.*make dev"),
+    "an archive of a newer format": Setup(
         _newer_format, ("archive", "view"), "fault archive .*has format 2, this archiver knows up to 1.*Upgrade"
     ),
-    "a wrong password of MySQL": Sick(
+    "a wrong password of MySQL": Setup(
         _mysql_password, ("mysql",), "fault mysql .*Access denied.*Check user and password in ARCHIVER_MYSQL_URL"
     ),
-    "MySQL is down": Sick(_no_mysql, ("mysql",), "fault mysql MySQL does not answer.*refused"),
-    "Elasticsearch is down": Sick(_no_search, ("search",), "fault search the search cluster does not answer"),
-    "the Schema Registry is down": Sick(_no_registry, ("registry",), "fault registry .*Check ARCHIVER_REGISTRY_URL"),
-    "a wrong setting": Sick(_wrong_setting, (), "fault settings ARCHIVER_LANES is 'none': allowed is", 2),
-    "no topics": Sick(_no_topics, (), "fault settings ARCHIVER_TOPICS is not set", 2),
+    "MySQL is down": Setup(_no_mysql, ("mysql",), "fault mysql MySQL does not answer.*refused"),
+    "Elasticsearch is down": Setup(_no_search, ("search",), "fault search the search cluster does not answer"),
+    "the Schema Registry is down": Setup(_no_registry, ("registry",), "fault registry .*Check ARCHIVER_REGISTRY_URL"),
+    "a wrong setting": Setup(_wrong_setting, (), "fault settings ARCHIVER_LANES is 'none': allowed is", 2),
+    "no topics": Setup(_no_topics, (), "fault settings ARCHIVER_TOPICS is not set", 2),
 }
 
 
 @contextmanager
-def made(ward: Ward, name: str) -> Iterator[Variables]:
+def made(servers: Servers, name: str) -> Iterator[Variables]:
     """The variables of a set-up while it is as it is to be."""
-    making = contextmanager(SICK[name].make)
-    with making(ward) as variables:
+    making = contextmanager(SETUPS[name].make)
+    with making(servers) as variables:
         yield variables

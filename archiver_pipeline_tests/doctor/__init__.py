@@ -1,0 +1,1 @@
+"""Rules of `archiver doctor`, and set-ups that are not well."""
