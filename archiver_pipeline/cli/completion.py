@@ -79,7 +79,7 @@ def complete(before: str, after: str, catalog: Catalog) -> list[Candidate]:
     typed = word[0] if word else ""
     if "." in typed:
         alias, _, typed = typed.rpartition(".")
-        columns = catalog.columns.get(views.get(alias.strip('"').lower(), ""), ())
+        columns = _columns([views.get(alias.strip('"').lower(), "")], catalog)
         return list(_of(columns, typed.lstrip('"'), len(typed), "column", catalog))
     if _AFTER_FROM.search(_blanked(statement[: len(statement) - len(typed)])):
         return [
@@ -121,8 +121,7 @@ def _texts(statement: str, typed: str, views: dict[str, str], catalog: Catalog) 
 def _names(typed: str, views: dict[str, str], catalog: Catalog) -> Iterator[Candidate]:
     """Columns of the views that the statement names, then macros, views, keywords and functions."""
     named = dict.fromkeys(views.values()) or {"messages": None}
-    columns = dict.fromkeys(column for view in named for column in catalog.columns.get(view, ()))
-    yield from _of(columns, typed.lstrip('"'), len(typed), "column", catalog)
+    yield from _of(_columns(named, catalog), typed.lstrip('"'), len(typed), "column", catalog)
     if not typed or typed.startswith('"'):
         return
     yield from (Candidate(f"{name}(", len(typed), "macro") for name in catalog.macros if _begins(name, typed))
@@ -132,6 +131,12 @@ def _names(typed: str, views: dict[str, str], catalog: Catalog) -> Iterator[Cand
 
 def _of(names: Iterable[str], typed: str, length: int, what: str, catalog: Catalog) -> Iterator[Candidate]:
     yield from (Candidate(catalog.quoted(name), length, what) for name in names if _begins(name, typed))
+
+
+def _columns(views: Iterable[str], catalog: Catalog) -> list[str]:
+    """The columns of views: those that not every message has first, for they are what a view is asked for."""
+    every = dict.fromkeys(column for view in views for column in catalog.columns.get(view, ()))
+    return sorted(every, key=lambda column: column in catalog.columns.get("messages", ()))
 
 
 def _views(statement: str, catalog: Catalog) -> dict[str, str]:

@@ -85,15 +85,16 @@ def identifier_if_needed(name: str) -> str:
 
 def _newest(connection: duckdb.DuckDBPyConnection) -> Kind | None:
     """The type with the most messages in the newest hour whose time is known."""
-    row = connection.execute(
+    rows = connection.execute(
         "SELECT type, \"view\", dt, hr FROM hours JOIN types USING (type) WHERE dt <> '_unknown' "
         "ORDER BY starts_with(type, '_'), dt DESC, hr DESC, messages DESC, type LIMIT 1"
-    ).fetchone()
-    if row is None:
+    ).fetchall()
+    if not rows:
         return None
-    field = connection.execute(
+    type_name, view, dt, hr = rows[0]
+    texts = connection.execute(
         "SELECT \"column\" FROM meta.fields WHERE type = ? AND kind = 'VARCHAR' AND field NOT IN ('type', '') "
         "ORDER BY lower(field) NOT SIMILAR TO '.*(uid|user).*', rowid LIMIT 1",
-        [row[0]],
-    ).fetchone()
-    return Kind(row[0], row[1], row[2], row[3], field[0] if field else None)
+        [type_name],
+    ).fetchall()
+    return Kind(type_name, view, dt, hr, texts[0][0] if texts else None)

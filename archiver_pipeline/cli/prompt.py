@@ -19,7 +19,14 @@ from archiver_pipeline.view_macros import MACROS
 _KEYS = """\
 A statement ends with ; and may take several lines. Tab completes, Ctrl-R searches what was typed before, Ctrl-C drops
 what is typed or stops what runs, Alt-Enter runs what is there, Ctrl-D leaves."""
-_NAMED_VIEWS = 12
+_NAMED_VIEWS = 8
+
+
+def _some(names: list[str]) -> str:
+    """A few names, and how many more there are; those of the archive's own types, which begin with _, come last."""
+    names = sorted(names, key=lambda name: name.startswith("_"))
+    more = f" and {len(names) - _NAMED_VIEWS} more" if len(names) > _NAMED_VIEWS else ""
+    return (", ".join(names[:_NAMED_VIEWS]) or "none yet") + more
 
 
 class Shell:
@@ -58,10 +65,10 @@ class Shell:
 
     def _greet(self) -> None:
         connection = self._view.connection()
-        row = connection.execute("SELECT version FROM meta.state").fetchone()
-        views = self._view.names()
-        more = f" and {len(views) - _NAMED_VIEWS} more" if len(views) > _NAMED_VIEWS else ""
-        say(f"The archive as of table version {row[0] if row else '?'}: {', '.join(views[:_NAMED_VIEWS])}{more}.")
+        ((version,),) = connection.execute("SELECT version FROM meta.state").fetchall()
+        types = [name for (name,) in connection.execute('SELECT "view" FROM types ORDER BY type').fetchall()]
+        say(f"The archive as of table version {version}, times in UTC.")
+        say(f"  messages, hours, offsets, batches, gaps and more, by type {_some(types)}; .tables has all")
         for each in banner_examples(examples(connection)):
             say("  " + each.sql.replace("\n", "\n  "))
         say("A statement ends with ; and Tab completes. .examples has more, .help the commands, .quit leaves.")

@@ -45,6 +45,7 @@ def print_all(connection: duckdb.DuckDBPyConnection, text: str, form: Form, *, t
     Raises:
         duckdb.Error: a statement failed; those after it were not run.
     """
+    connection.abort()  # What Ctrl-C left of the result before is in nobody's way.
     for statement in connection.extract_statements(text):
         began = time.monotonic()
         rows = _print(connection, statement, form)
