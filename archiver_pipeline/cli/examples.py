@@ -58,7 +58,10 @@ def _of_kind(kind: Kind) -> list[Example]:
     span = f"{literal(begin.strftime(_FORM))}, {literal((begin + timedelta(hours=1)).strftime(_FORM))}"
     view, of = identifier_if_needed(kind.view), literal(kind.view)
     found = [
-        Example(f"the newest messages of type {kind.type}", f"FROM latest({literal(kind.type)}, n := 5);"),
+        Example(
+            f"the newest messages of type {kind.type}",
+            f'SELECT "timestamp", value FROM latest({literal(kind.type)}, n := 5);',
+        ),
         Example(
             "an hour of them, with their fields", f"FROM {view} WHERE dt = '{kind.dt}' AND hr = '{kind.hr}' LIMIT 5;"
         ),

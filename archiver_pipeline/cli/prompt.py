@@ -68,7 +68,7 @@ class Shell:
         ((version,),) = connection.execute("SELECT version FROM meta.state").fetchall()
         types = [name for (name,) in connection.execute('SELECT "view" FROM types ORDER BY type').fetchall()]
         say(f"The archive as of table version {version}, times in UTC.")
-        say(f"  messages, hours, offsets, batches, gaps and more, by type {_some(types)}; .tables has all")
+        say(f"  messages; one view a type: {_some(types)}; hours, offsets, batches, gaps …")
         for each in banner_examples(examples(connection)):
             say("  " + each.sql.replace("\n", "\n  "))
         say("A statement ends with ; and Tab completes. .examples has more, .help the commands, .quit leaves.")
