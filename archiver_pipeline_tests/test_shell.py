@@ -195,15 +195,15 @@ def terminal(path: Path, home: Path) -> Iterator[Terminal]:
 def test_a_session(path: Path, tmp_path: Path) -> None:
     """Several lines, completion, examples, forms, errors, Ctrl-C, the history, and Ctrl-D."""
     with terminal(path, tmp_path) as screen:
-        assert "page_view" in screen.wait("archive> ")
+        assert "page_view" in screen.wait("archive>")
         screen.type("SELECT 40 +\r", r"\.\.\.> ")
         assert re.search(r"│ +42 │", screen.type("2 AS answer;\r", r"1 row in [0-9.]+ s"))
         assert "order_id" in screen.type("SELECT max(order_i\t", "order_id")
         screen.type(") FROM order_cr\t", "order_created")
         screen.type(" WHERE dt = '2026-11-20';\r", r"1 row in")
-        screen.type("SELECT nonsense\x03", "archive> ")
+        screen.type("SELECT nonsense\x03", "archive>")
         assert 'Did you mean "messages"' in screen.type("FROM messags;\r", "LINE 1")
-        screen.type(".mode line\r", "archive> ")
+        screen.type(".mode line\r", "archive>")
         assert re.search(r"uid = u\d+", screen.type("FROM latest('page.view');FROM page_view LIMIT 1;\r", "url = /"))
         assert "dt = '2026-11-20'" in screen.type(".examples\r", "most frequent")
         screen.type(".nonsense\r", "is no command")

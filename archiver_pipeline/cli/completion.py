@@ -22,7 +22,7 @@ COMMANDS = {
 }
 """What a line that begins with a dot may ask for, and a sentence on each."""
 
-_HIDDEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*(?:\n|$)|/\*.*?\*/|\$\$.*?\$\$", re.DOTALL)
+_HIDDEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|\$\$.*?\$\$", re.DOTALL)
 """Texts, quoted names and comments, whole."""
 
 _OPEN_TEXT = re.compile(r"'((?:[^']|'')*)$")
@@ -57,7 +57,7 @@ def is_complete(text: str) -> bool:
     if not text.strip() or text.lstrip().startswith(".") or text.strip().lower() in ("quit", "exit"):
         return True
     left = _HIDDEN.sub(" ", text)
-    return left.rstrip().endswith(";") and not re.search(r"['\"]|/\*", left)
+    return left.rstrip().endswith(";") and not re.search(r"['\"]|/\*|\$\$", left)
 
 
 def complete(before: str, after: str, catalog: Catalog) -> list[Candidate]:
@@ -70,6 +70,8 @@ def complete(before: str, after: str, catalog: Catalog) -> list[Candidate]:
     """
     if before.lstrip().startswith("."):
         return list(_commands(before.lstrip(), catalog))
+    if any(match[0].startswith("--") and match.end() == len(before) for match in _HIDDEN.finditer(before)):
+        return []
     start = max((match.end() for match in re.finditer(";", _blanked(before))), default=0)
     statement = before[start:]
     views = _views(statement + after.partition(";")[0], catalog)

@@ -78,9 +78,11 @@ def rows_of(table: str) -> str:
 
     DuckDB counts no more than 9,999.
     """
-    said = re.search(r"(?:(\d+)|\(>(\d+)) rows\b", table.rpartition("└")[2])
+    lines = table.split("\n")
+    borders = [number for number, line in enumerate(lines) if line.startswith(("├", "└"))]
+    said = re.search(r"(?:(\d+)|\(>(\d+)) rows?\b", "\n".join(lines[borders[-1] + 1 :]))
     if said is None:
-        return counted(len(re.findall(r"^│", table.rpartition("┤")[2], re.MULTILINE)))
+        return counted(borders[-1] - borders[0] - 1)
     return counted(int(said[1])) if said[1] else f"more than {counted(int(said[2]))}"
 
 
