@@ -121,9 +121,11 @@ def _texts(statement: str, typed: str, views: dict[str, str], catalog: Catalog) 
 
 
 def _names(typed: str, views: dict[str, str], catalog: Catalog) -> Iterator[Candidate]:
-    """Columns of the views that the statement names, then macros, views, keywords and functions."""
-    named = dict.fromkeys(views.values()) or {"messages": None}
-    yield from _of(_columns(named, catalog), typed.lstrip('"'), len(typed), "column", catalog)
+    """Columns of the views that the statement names, or of all while it names none; macros, keywords and functions."""
+    columns = _columns(views.values() or catalog.columns, catalog)
+    if not views:  # Those of every message first.
+        columns = list(dict.fromkeys((*catalog.columns.get("messages", ()), *columns)))
+    yield from _of(columns, typed.lstrip('"'), len(typed), "column", catalog)
     if not typed or typed.startswith('"'):
         return
     yield from (Candidate(f"{name}(", len(typed), "macro") for name in catalog.macros if _begins(name, typed))
