@@ -58,7 +58,7 @@ def catalog(path: Path) -> Catalog:
         ('SELECT "off', ['"offset"']),
         ("SELECT max(offs| FROM messages_between('a', 'b')", ['"offset"']),
         ("SELECT time_buck", ["time_bucket("]),
-        ("SELECT fiel", ["field("]),
+        ("SELECT fiel", ["field", "field("]),
         ("FROM messages WHERE type = 'ord", ["order.created'"]),
         ("FROM latest('pa", ["page.view'"]),
         ("SELECT field(value, '$.to", ["$.total'"]),
@@ -198,12 +198,12 @@ def test_a_session(path: Path, tmp_path: Path) -> None:
         assert "page_view" in screen.wait("archive>")
         screen.type("SELECT 40 +\r", r"\.\.\.>")
         assert re.search(r"│ +42 │", screen.type("2 AS answer;\r", r"1 row in [0-9.]+ s[\s\S]*archive>"))
-        screen.type("SELECT max(order_i\t", "order_id")
-        screen.type(") FROM order_cr\t", "order_created")
-        screen.type(" WHERE dt = '2026-11-20';\r", r"1 row in[\s\S]*archive>")
+        screen.type("SELECT max(order_i", "order_id +column")
+        screen.type("\t) FROM order_cr", "order_created +view")
+        screen.type("\t WHERE dt = '2026-11-20';\r", r"1 row in[\s\S]*archive>")
         screen.type("SELECT nonsense", "nonsense")
         screen.type("\x03", "archive>")
-        assert 'Did you mean "messages"' in screen.type("FROM messags;\r", r"LINE 1[\s\S]*archive>")
+        assert 'Did you mean "messages"' in screen.type("FROM messags;\r", r"Did you mean[\s\S]*archive>")
         screen.type(".mode line\r", r"archive>[\s\S]*archive>")
         assert "url = /" in screen.type("FROM page_view LIMIT 1;\r", r"1 row in[\s\S]*archive>")
         assert "dt = '2026-11-20'" in screen.type(".examples\r", r"most frequent[\s\S]*archive>")
