@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
 import os
 import pty
 import re
@@ -116,12 +118,23 @@ def test_every_example_has_an_answer(path: Path) -> None:
         assert all(connection.execute(each.sql).fetchall() for each in found)
 
 
-def test_rows_of_a_table_are_counted() -> None:
-    """As DuckDB's last line says where it leaves rows or columns out, else by the lines of the table."""
-    with duckdb.connect() as connection:
-        for rows, said in ((0, "0 rows"), (1, "1 row"), (120, "120 rows"), (9_000, "9,000 rows")):
-            assert rows_of(repr(connection.sql(f"SELECT range, '├ ┤ └' AS t FROM range({rows})")).rstrip()) == said
-        assert rows_of(repr(connection.sql("FROM range(20000)")).rstrip()) == "more than 9,999 rows"
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        *((f"SELECT range, '├ ┤ └' AS t FROM range({rows})", said) for rows, said in ((0, "0 rows"), (1, "1 row"))),
+        *(
+            ("FROM range(20)", "20 rows"),
+            ("FROM range(120)", "120 rows"),
+            ("FROM range(20000)", "more than 9,999 rows"),
+        ),
+        *(("SELECT repeat('wide ', 60) AS t FROM range(3)", "3 rows"), ("SELECT repeat('wide ', 60) AS t", "")),
+    ],
+)
+def test_rows_of_a_table_are_counted(query: str, said: str) -> None:
+    """As DuckDB's last line says where it leaves something out, else by lines, and rather not than wrongly."""
+    with duckdb.connect() as connection, contextlib.redirect_stdout(io.StringIO()) as shown:
+        connection.sql(query).show(max_width=80, max_rows=100)
+    assert rows_of(shown.getvalue().rstrip("\n"), 80) == said
 
 
 def test_a_line_for_each_column(capsys: pytest.CaptureFixture[str]) -> None:

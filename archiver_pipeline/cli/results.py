@@ -73,17 +73,25 @@ def counted(rows: int) -> str:
     return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
-def rows_of(table: str) -> str:
-    """Say how many rows a result has of which DuckDB has drawn a table: as its last line says, or as there are lines.
+def rows_of(table: str, width: int) -> str:
+    """Say how many rows a result has of which DuckDB has drawn a table, by its last line or else by its lines.
 
-    DuckDB counts no more than 9,999.
+    DuckDB counts no more than 9,999. A row that is too wide goes over several lines, and then all rows have a border
+    between them; nothing is said of what may be one such row, or several.
+
+    Args:
+        table: the table.
+        width: how wide it was allowed to be.
     """
     lines = table.split("\n")
     borders = [number for number, line in enumerate(lines) if line.startswith(("├", "└"))]
     said = re.search(r"(?:(\d+)|\(>(\d+)) rows?\b", "\n".join(lines[borders[-1] + 1 :]))
-    if said is None:
-        return counted(borders[-1] - borders[0] - 1)
-    return counted(int(said[1])) if said[1] else f"more than {counted(int(said[2]))}"
+    if said is not None:
+        return counted(int(said[1])) if said[1] else f"more than {counted(int(said[2]))}"
+    found = borders[-1] - borders[0] - 1
+    if len(borders) > 2:
+        return counted(len(borders) - 1)
+    return "" if found > 1 and len(lines[0]) >= width - 1 else counted(found)
 
 
 def _show(result: duckdb.DuckDBPyRelation) -> str:
@@ -91,11 +99,12 @@ def _show(result: duckdb.DuckDBPyRelation) -> str:
     if not sys.stdout.isatty():
         result.show(max_width=_NO_LIMIT, max_rows=_NO_LIMIT, max_col_width=_NO_LIMIT)
         return ""
+    width = shutil.get_terminal_size().columns
     with contextlib.redirect_stdout(io.StringIO()) as shown:
-        result.show(max_width=shutil.get_terminal_size().columns, max_rows=ROWS_ON_TERMINAL)
+        result.show(max_width=width, max_rows=ROWS_ON_TERMINAL)
     table = shown.getvalue().rstrip("\n")
     say(table)
-    return rows_of(table)
+    return rows_of(table, width)
 
 
 def _fetched(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
