@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -160,3 +162,22 @@ def store(connection: duckdb.DuckDBPyConnection, type_name: str, fields: Iterabl
     rows = [[type_name, item.field, item.column, item.kind] for item in fields]
     if rows:
         connection.executemany("INSERT INTO meta.fields VALUES (?, ?, ?, ?)", rows)
+
+
+def carry_over(connection: duckdb.DuckDBPyConnection, older: Path) -> None:
+    """Take over the fields that a DuckDB file of the same table and an older format has: an upgrade narrows no column.
+
+    Nothing is taken from a file that cannot be read, or that is of the same format: something else is wrong with it.
+    """
+    import duckdb
+
+    with suppress(duckdb.Error):
+        connection.execute(f"ATTACH {literal(str(older))} AS older (READ_ONLY)")
+        try:
+            connection.execute(
+                'INSERT INTO meta.fields SELECT type, field, "column", kind FROM older.meta.fields WHERE EXISTS '
+                "(FROM older.meta.state AS old JOIN meta.state AS new USING (table_id) WHERE old.format < new.format) "
+                "ORDER BY rowid"
+            )
+        finally:
+            connection.execute("DETACH older")

@@ -21,6 +21,7 @@ from archiver_pipeline.look import Look
 from archiver_pipeline.staging import translated
 from archiver_pipeline.view_aggregates import lacks_views, replace_aggregates
 from archiver_pipeline.view_files import ViewFiles
+from archiver_pipeline.view_macros import make_macros
 from archiver_pipeline.view_news import LOOK_SECONDS as LOOK_SECONDS
 from archiver_pipeline.view_news import only_added
 from archiver_pipeline.view_tables import (
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 8
+_FORMAT = 9
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
 
@@ -83,10 +84,11 @@ def refresh(
         with locked(path):
             try:
                 try:
-                    return _refresh(path, working, archive, look, look_seconds, anew=anew or not path.exists())
+                    anew = anew or not path.exists()
+                    return _refresh(path, working, archive, look, look_seconds, anew=anew, carry=False)
                 except duckdb.Error as error:
                     log.warning("%s cannot be carried on and is made anew: %s", path, error)
-                    return _refresh(path, working, archive, look, look_seconds, anew=True)
+                    return _refresh(path, working, archive, look, look_seconds, anew=True, carry=True)
             except duckdb.Error as error:
                 raise _translated(error, path) from error
             finally:
@@ -124,8 +126,13 @@ def _note(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
-def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, look_seconds: float, *, anew: bool) -> int:
-    """Bring a copy of the file up to date, so that its readers' locks do not matter, and put it in the file's place."""
+def _refresh(
+    path: Path, working: Path, archive: Archive, look: Look | None, look_seconds: float, *, anew: bool, carry: bool
+) -> int:
+    """Bring a copy of the file up to date, so that its readers' locks do not matter, and put it in the file's place.
+
+    With `carry`, what is made anew has the columns of the file's typed views, where that is but of an older format.
+    """
     import duckdb
 
     _remove(working)
@@ -140,7 +147,10 @@ def _refresh(path: Path, working: Path, archive: Archive, look: Look | None, loo
         connection.execute("SET enable_progress_bar = false")  # It would be drawn on standard output.
         if anew:
             connection.execute(LAYOUT)
+            make_macros(connection)
             connection.execute("INSERT INTO meta.state VALUES (?, ?, -1, 0, '')", [_FORMAT, state.metadata["id"]])
+            if carry:
+                fields.carry_over(connection, path)
         before = _shown(connection, archive, state)
         with closing(ViewFiles(connection, archive.storage)) as files, files.told():
             up_to_date = before == state.version and not files.mended

@@ -67,7 +67,7 @@ class ViewFiles:
     def select(self, paths: Iterable[str], columns: Iterable[str] = COLUMNS) -> str:
         """The SELECT over a few files, all of which can be read; over none, the same columns without rows."""
         listed = ", ".join(fields.literal(self._storage.pattern(path)) for path in paths)
-        return _select(f"[{listed}]", columns) if listed else _nothing(columns)
+        return _select(f"[{listed}]", columns) if listed else nothing(columns)
 
     def select_listed(self, there: bool, type_name: str | None = None) -> str:
         """The SELECT of a view over all files that the lists of `store_lists` name, or over those of one type.
@@ -86,7 +86,7 @@ class ViewFiles:
         lost = [path for path in sorted(self.broken) if type_name in (None, envelope.partition_values(path)["type"])]
         if lost:
             parts.append(self._select_broken(lost, COLUMNS))
-        return " UNION ALL ".join(parts) or _nothing(COLUMNS)
+        return " UNION ALL ".join(parts) or nothing(COLUMNS)
 
     def store_lists(self, connection: duckdb.DuckDBPyConnection, **lists: pl.Series) -> None:
         """Keep the paths (below the archive) that views read, as the macros `meta.cold` and `meta.fresh`.
@@ -230,5 +230,6 @@ def _select(paths: str, columns: Iterable[str]) -> str:
     return f"SELECT {names} FROM read_parquet({paths}, hive_partitioning = true, hive_types_autocast = false)"
 
 
-def _nothing(columns: Iterable[str]) -> str:
+def nothing(columns: Iterable[str]) -> str:
+    """The SELECT of columns of a message without a row."""
     return "SELECT " + ", ".join(f'NULL::{COLUMNS[name]} AS "{name}"' for name in columns) + " WHERE false"

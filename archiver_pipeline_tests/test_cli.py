@@ -476,7 +476,7 @@ def test_the_shell_on_a_terminal(archived: Archived, tmp_path: Path) -> None:
     assert re.search(r"│ +42 │", shown)
     assert "Binder Error" in shown
     assert re.search(r"^a_b\r?$", shown, re.MULTILINE)
-    assert re.search(r"^reason\r?$", shown, re.MULTILINE)
+    assert re.search(r"^  reason VARCHAR\r?$", shown, re.MULTILINE)
     assert "Ctrl-D" in shown
 
 

@@ -266,6 +266,55 @@ def test_sealing_changes_no_column_of_a_typed_view(sealed: Sealed) -> None:
     assert sealed.sql("SELECT * FROM object_one ORDER BY ALL") == rows
 
 
+def test_a_column_only_widens_and_stays_in_its_place(sealed: Sealed) -> None:
+    """Whatever comes after it, whether its hour is sealed, or what had made it wide is there no more, as after a
+    backfill or an erasure; new fields are new columns at the end."""
+    later = AUGUST_FIRST_AT_THREE + HOUR_MS
+    for payload, kind in ((event(n=1, z=1), "BIGINT"), (event(n=2.5), "DOUBLE"), (event(n="x", a=1), "VARCHAR")):
+        sealed.add(payload)
+        sealed.refresh()
+        assert sealed.typed()["n"] == kind
+    wide = [("type_1", "VARCHAR"), ("n", "VARCHAR"), ("z", "BIGINT"), ("a", "BIGINT")]
+    sealed.add(event(b=True, n=1), milliseconds=later)
+    sealed.refresh()
+    sealed.seal()
+    sealed.refresh()
+    assert list(sealed.typed().items()) == [*wide, ("b", "BOOLEAN")]
+    sealed.remove(THIRD)
+    sealed.seal("2019-08-01T04")
+    sealed.refresh()
+    assert list(sealed.typed().items()) == [*wide, ("b", "BOOLEAN")]
+    assert sealed.sql("SELECT n FROM object_one") == [("1",)]
+
+
+def test_an_upgrade_narrows_no_column(sealed: Sealed) -> None:
+    """A file of an older format gives its columns to the one that is made in its place, and nothing else."""
+    sealed.add(event(z=1, n="x"), event("gone", n=1))
+    sealed.seal()
+    sealed.add(event(n=1), milliseconds=AUGUST_FIRST_AT_THREE + HOUR_MS)
+    sealed.refresh()
+    before = list(sealed.typed().items())
+    sealed.remove(THIRD)
+    with duckdb.connect(str(sealed.path)) as connection:
+        connection.execute("UPDATE meta.state SET format = format - 1")
+    sealed.refresh()
+    assert list(sealed.typed().items()) == before == [("type_1", "VARCHAR"), ("z", "BIGINT"), ("n", "VARCHAR")]
+    assert sealed.sql("SELECT type FROM types") == [("object.one",)]
+
+
+def test_a_file_made_anew_has_columns_as_wide(sealed: Sealed) -> None:
+    """What sealed hours report of their messages is enough for it, also where a sample would miss what is rare."""
+    rare = [event(n=1)] * 5000
+    rare[2500] = event(n=2.5)
+    sealed.add(*rare)
+    sealed.seal()
+    sealed.refresh()
+    before = sealed.typed()
+    sealed.path.unlink()
+    sealed.refresh()
+    assert sealed.typed() == before == {"type_1": "VARCHAR", "n": "DOUBLE"}
+
+
 def test_a_type_may_be_called_fields(sealed: Sealed) -> None:
     """Its view takes another name, and `fields` stays what it is."""
     sealed.add(event("fields", n=1), event("events_per_minute", n=2), event("page_views", n=3))

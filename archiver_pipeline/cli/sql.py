@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from archiver_pipeline.cli.results import Form
+
 
 def command(
     query: Annotated[str | None, typer.Argument(help="SQL to run; without it, standard input or a shell.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", exists=True, dir_okay=False, help="Run the SQL of a file.")
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print results as CSV with a header.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON, an array of objects.")] = False,
     refresh: Annotated[
@@ -19,23 +25,30 @@ def command(
     """Query the archive with DuckDB: messages and a view for each type (types names them), offsets, batches, gaps,
     losses, erasures, hours and fields.
 
-    With SQL as the argument or on standard input its results are printed. On a terminal a shell opens: statements end
-    with ;, the tab key completes names, .help tells more. The file is opened read-only, and new batches are there from
-    one statement to the next. That is so on the machine where the archiver runs; elsewhere --refresh brings them.
+    With SQL as the argument, in a file or on standard input its results are printed. On a terminal a shell opens:
+    statements end with ;, Tab completes names, .examples has queries to begin with, .help the rest. The file is opened
+    read-only, and new batches are there from one statement to the next. That is so on the machine where the archiver
+    runs; elsewhere --refresh brings them.
+
+    Times are UTC. WHERE dt = … AND hr = …, or messages_between(…), reads the files of these hours alone.
 
     **Examples**
 
         archiver sql
         archiver sql "SELECT type, count(*) FROM messages GROUP BY 1"
-        archiver sql --csv "SELECT * FROM hours" > hours.csv
+        archiver sql "FROM latest('order.created', n := 5)"
+        archiver sql --csv "FROM messages_between('2026-11-20 10:00', '2026-11-20 11:00')" > hour.csv
+        archiver sql --json -f report.sql
         echo "SELECT * FROM gaps" | archiver sql --json
         archiver sql --refresh "SELECT count(*) FROM messages"
     """
     if as_csv and as_json:
         raise typer.BadParameter("a result is either CSV or JSON", param_hint="--csv --json")
+    if file is not None and query is not None:
+        raise typer.BadParameter("SQL comes from the argument or from a file", param_hint="--file")
     from archiver_pipeline.archive import archive_of
     from archiver_pipeline.cli.output import check_format
-    from archiver_pipeline.cli.shell import Shell, View
+    from archiver_pipeline.cli.shell import View
     from archiver_pipeline.settings import load
 
     settings = load()
@@ -46,7 +59,11 @@ def command(
 
         bring_up(settings.view_path, archive)
     view = View(settings.view_path, archive.storage.attach)
-    if query is None and sys.stdin.isatty():
-        Shell(view, "csv" if as_csv else "json" if as_json else "table").run()
-    else:
-        view.run(sys.stdin.read() if query is None else query, "csv" if as_csv else "json" if as_json else "table")
+    form: Form = "csv" if as_csv else "json" if as_json else "table"
+    if query is None and file is None and sys.stdin.isatty():
+        from archiver_pipeline.cli.prompt import Shell
+
+        Shell(view, form).run()
+        return
+    text = query if query is not None else sys.stdin.read() if file is None else file.read_text()
+    view.run(text, form)

@@ -21,6 +21,7 @@ from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.cli.shell import View
 from archiver_pipeline.erasure import begun
 from archiver_pipeline.errors import StorageError, Superseded
+from archiver_pipeline.fields import literal
 from archiver_pipeline.predicate import Predicate
 from archiver_pipeline.seal import Sealer
 from archiver_pipeline.verify import verify
@@ -72,6 +73,10 @@ def test_names_of_types_may_be_anything(archived: Archived) -> None:
     produce(archived.bootstrap_servers, archived.settings.topics[0], [m for k in kinds for m in numbered([1], kind=k)])
     archived.run()
     assert {kind for (kind,) in archived.sql("SELECT DISTINCT type FROM messages")} == set(kinds)
+    for kind in kinds:
+        assert archived.sql(f"SELECT type, field(value, '$.seq') FROM latest({literal(kind)})") == [(kind, "1")]
+    hour = "messages_between('2019-08-01 03:00+00', '2019-08-01 04:00+00')"
+    assert archived.sql(f"SELECT count(value) FROM {hour}") == [(len(kinds),)]
     frame = pl.scan_delta(archived.settings.archive_uri, storage_options=READER).select("type").collect()
     assert set(frame["type"]) == set(kinds)
     assert verify(archived.settings).good
