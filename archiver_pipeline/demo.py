@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from archiver_pipeline.batch import Archiver
+from archiver_pipeline.counted import counted
 from archiver_pipeline.dev import DagsterDev
 from archiver_pipeline.errors import ArchiverError, SettingsError
 from archiver_pipeline.generator import Generator, Summary, generate
@@ -208,7 +209,8 @@ def _print_batches(settings: Settings, shown: int) -> int:
     )
     for version, messages, files, size, seconds, partitions in _query(settings, sql):
         console.print(
-            f"  batch {version}: {messages:,} messages of {partitions} partitions, {size:,} bytes in {files} files, "
+            f"  batch {version}: {counted(messages, 'message')} of {counted(partitions, 'partition')}, "
+            f"{counted(size, 'byte')} in {counted(files, 'file')}, "
             f"{seconds:.1f} s"
         )
         shown = version
@@ -235,11 +237,14 @@ def _wait_for_all(settings: Settings, dagster: DagsterDev, summary: Summary) -> 
         left = archiver.lag()
         archived = _archived(settings)
         if left == 0 and archived >= summary.delivered:
-            console.print(f"Produced {summary.delivered:,} messages, archived {archived:,}.")
+            console.print(f"Produced {counted(summary.delivered, 'message')}, archived {archived:,}.")
             return
         dagster.check()
         time.sleep(1)
-    raise dagster.failed(f"{left:,} messages were not archived in {_END_LIMIT_SECONDS:.0f} s after the last one came")
+    raise dagster.failed(
+        f"{counted(left, 'message was', 'messages were')} not archived in {_END_LIMIT_SECONDS:.0f} s after the last "
+        "one came"
+    )
 
 
 def _archived(settings: Settings) -> int:
@@ -255,10 +260,12 @@ def _compare(settings: Settings, summary: Summary) -> None:
     for fault in report.faults:
         console.print(str(fault), style="red", markup=False)
     if not report.good:
-        raise DemoFailed(f"the archive is not what Kafka has: {report.kafka_error or f'{len(report.faults)} faults'}")
+        raise DemoFailed(
+            f"the archive is not what Kafka has: {report.kafka_error or counted(len(report.faults), 'fault')}"
+        )
     # A broker of one's own may have messages of an earlier demo, too; the embedded one has not.
     if report.messages != summary.delivered and settings.topic_ids == "none":
-        raise DemoFailed(f"produced {summary.delivered:,} messages, but archived {report.messages:,}")
+        raise DemoFailed(f"produced {counted(summary.delivered, 'message')}, but archived {report.messages:,}")
     console.print("Every message is in the archive exactly once, byte for byte.")
 
 

@@ -13,6 +13,7 @@ from archiver_pipeline.archived_hour import ArchivedHour
 from archiver_pipeline.attempt import Attempt, rewrite_of
 from archiver_pipeline.backfilled import Backfilled
 from archiver_pipeline.balance import Balance, balance
+from archiver_pipeline.counted import counted
 from archiver_pipeline.errors import ArchiveError, Superseded
 from archiver_pipeline.hour_rows import Tally, compare, judge
 from archiver_pipeline.hours import Hour
@@ -145,7 +146,9 @@ def _write(
             raise
         messages = sum(each.messages for each in wanted.values())
         if writer.messages != messages:
-            raise ArchiveError(f"{messages:,} messages were to be written, but {writer.messages:,} were")
+            raise ArchiveError(
+                f"{counted(messages, 'message was', 'messages were')} to be written, but {writer.messages:,} were"
+            )
         files += writer.files
     return files
 

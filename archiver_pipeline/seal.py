@@ -15,6 +15,7 @@ from archiver_pipeline.ahead import Ahead
 from archiver_pipeline.archive import archive_of
 from archiver_pipeline.attempt import Attempt, Replaced, rewrite_of
 from archiver_pipeline.cleaner import clean
+from archiver_pipeline.counted import counted
 from archiver_pipeline.errors import ArchiveError, KafkaError, Superseded
 from archiver_pipeline.hour_tables import HourTables, files_by_type
 from archiver_pipeline.hours import DueHour, Hour, HourFile, MiB, due, to_put_together
@@ -244,7 +245,7 @@ def check_count(hour: Hour, expected: Mapping[str, Expected], written: int) -> N
     messages = sum(each.messages for each in expected.values())
     if written != messages:
         raise ArchiveError(
-            f"hour {hour} has {messages:,} messages by the table's log, but {written:,} were written",
+            f"hour {hour} has {counted(messages, 'message')} by the table's log, but {written:,} were written",
             hint="Run `archiver verify`; the hour was left as it was",
         )
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archiver_pipeline.counted import counted
+
 if TYPE_CHECKING:
     from archiver_pipeline.doctor.round import Report
 
@@ -36,13 +38,15 @@ def command(
         archiver doctor --json | jq '.findings[] | select(.mark == "fault")'
     """
     from archiver_pipeline.cli.output import print_json
+    from archiver_pipeline.cli.progress import looking
     from archiver_pipeline.doctor.checkup import examine, settings_or_report
     from archiver_pipeline.doctor.round import Report
 
     found = settings_or_report()
     logging.disable(logging.CRITICAL)  # What libraries complain of is in the findings.
     wrong = isinstance(found, Report)
-    report = found if isinstance(found, Report) else examine(found)
+    with looking("looking at settings, broker, storage, followers and Dagster"):
+        report = found if isinstance(found, Report) else examine(found)
     if as_json:
         findings = [vars(finding) for finding in report.findings]
         print_json({"good": report.good, "seconds": round(report.seconds, 1), "findings": findings})
@@ -64,5 +68,5 @@ def _print(report: Report) -> None:
         if finding.remedy:
             typer.echo(f"{'':{9 + width}} → {finding.remedy}")
     counts = {mark: sum(finding.mark == mark for finding in report.findings) for mark in ("fault", "warning")}
-    told = ", ".join(f"{count} {mark}{'s' * (count != 1)}" for mark, count in counts.items() if count)
+    told = ", ".join(counted(count, mark) for mark, count in counts.items() if count)
     typer.echo(f"{told or 'all is well'}; {report.seconds:.1f} s")

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from archiver_pipeline.cli import backfill, doctor, erase, export, generate, metrics, replay, sql, status, tail, verify
 from archiver_pipeline.cli.shell import SqlError
-from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError
+from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError, WrongUsage
 from archiver_pipeline.logs import JSON, handler, wanted_format
 from archiver_pipeline.visible import one_line, visible
 
@@ -26,8 +26,19 @@ _LIBRDKAFKA = "%s [%s] %s"
 """The format in which confluent-kafka hands on what librdkafka logs."""
 
 
+_UsageError: Any = typer.BadParameter.__base__
+"""What Typer raises where a command line is wrong: it has no public name there."""
+
+
 class Commands(TyperGroup):
     """Runs a command and turns its errors into one line on standard error and an exit code."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read what stands before the command's name."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except _UsageError as error:
+            raise typer.Exit(_say_usage(error)) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` names."""
@@ -35,6 +46,10 @@ class Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
+        except _UsageError as error:
+            code = _say_usage(error)
+        except WrongUsage as error:
+            code = _say(WrongUsage(str(error), hint=_try_help(f"archiver {ctx.invoked_subcommand}")), WRONG_USAGE)
         except (PredicateRefused, SettingsError) as error:
             code = _say(error, WRONG_USAGE)
         except ArchiverError as error:
@@ -63,6 +78,18 @@ def _say(error: ArchiverError, code: int) -> int:
     return code
 
 
+def _say_usage(error: Any) -> int:
+    """Print what is wrong with a command line as one line like any other error; help that was asked for is help."""
+    if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":
+        raise error
+    what = " ".join(error.format_message().split()).rstrip(".")
+    return _say(WrongUsage(what[:1].lower() + what[1:], hint=_try_help(error.ctx.command_path)), WRONG_USAGE)
+
+
+def _try_help(command: str) -> str:
+    return f"Try '{command} --help'"
+
+
 class OneLine(logging.Formatter):
     """Writes a message as one line: a name in it cannot make up a second one, nor control a terminal."""
 
@@ -75,7 +102,6 @@ class OneLine(logging.Formatter):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     # A traceback with local variables could show a password.
     pretty_exceptions_enable=False,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from archiver_pipeline.errors import WrongUsage
+
 
 def command(
     query: Annotated[str | None, typer.Argument(help="SQL to run; without it, standard input or a shell.")] = None,
@@ -32,7 +34,7 @@ def command(
         archiver sql --refresh "SELECT count(*) FROM messages"
     """
     if as_csv and as_json:
-        raise typer.BadParameter("a result is either CSV or JSON", param_hint="--csv --json")
+        raise WrongUsage("--csv is given with --json: a result is one or the other")
     from archiver_pipeline.archive import archive_of
     from archiver_pipeline.cli.output import check_format
     from archiver_pipeline.cli.shell import Shell, View

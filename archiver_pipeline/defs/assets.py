@@ -6,6 +6,7 @@ import dagster as dg
 
 from archiver_pipeline import view
 from archiver_pipeline.batch import Archiver, Batch
+from archiver_pipeline.counted import counted
 from archiver_pipeline.defs import checks, metadata
 from archiver_pipeline.defs.failing import failure
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
@@ -136,7 +137,8 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
                 None if path is None or version is None else metadata.view_made(path, version),
             )
             context.log.info(
-                f"lane {batch.lane}: {batch.messages:,} messages in {batch.seconds:.1f} s, {batch.lag:,} left, "
+                f"lane {batch.lane}: {counted(batch.messages, 'message')} in {batch.seconds:.1f} s, {batch.lag:,} "
+                "left, "
                 f"{total:,} so far",
                 extra={
                     "lane": batch.lane,

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 
 from archiver_pipeline.batch import Batch
+from archiver_pipeline.counted import counted
 
 MESSAGES = dg.AssetKey("messages")
 ARCHIVE_VIEW = dg.AssetKey("archive_view")
@@ -46,7 +47,7 @@ def view_made(view: Path, version: int) -> dg.AssetMaterialization:
 
 def _sentence(batch: Batch) -> str:
     topics = sorted({item.at.topic for item in batch.ranges})
-    return f"{batch.messages:,} messages of {', '.join(topics) or 'no topic'} in {batch.seconds:.1f} s"
+    return f"{counted(batch.messages, 'message')} of {', '.join(topics) or 'no topic'} in {batch.seconds:.1f} s"
 
 
 def _messages(batch: Batch) -> Mapping[str, MetadataValue]:

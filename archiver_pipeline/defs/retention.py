@@ -14,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
+from archiver_pipeline.counted import counted
 from archiver_pipeline.defs import checks, hour_checks
 from archiver_pipeline.defs.resources import settings
 from archiver_pipeline.defs.runs import record_of
@@ -198,8 +199,11 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if days == 0:
         return dg.SensorResult(skip_reason="ARCHIVER_KEEP_RUNS_DAYS is 0: runs are kept for ever", cursor=None)
     gone, place = purge(record_of(context), days, _recall(context.cursor), time.time())
+    counted_days = f"{days:g} day{'s' * (days != 1)}"
     told = (
-        f"{gone} runs older than {days:g} days are gone" if gone else f"no run older than {days:g} days is left to go"
+        f"{counted(gone, 'run')} gone, older than {counted_days}"
+        if gone
+        else f"no run older than {counted_days} is left to go"
     )
     return dg.SensorResult(skip_reason=told, cursor=json.dumps(asdict(place)))
 
