@@ -138,10 +138,11 @@ def test_version_is_shown(archiver: Run) -> None:
     "arguments", [["nonsense"], ["status", "--nonsense"], ["tail", "--count", "0"], ["sql", "--csv", "--json", "x"]]
 )
 def test_wrong_usage_is_exit_code_2(archiver: Run, arguments: list[str]) -> None:
-    """A command or an option that does not exist or fit is refused with exit code 2 and nothing on standard output."""
+    """A command or an option that does not exist or fit is refused with exit code 2, nothing on standard output, and
+    one line that says where help is."""
     done = archiver(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "Error" in done.stderr
+    assert re.fullmatch(r"archiver: [^A-Z].+\. Try 'archiver( \w+)? --help'\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(

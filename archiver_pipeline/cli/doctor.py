@@ -25,8 +25,9 @@ def command(
     format, clocks, disks, memory, followers, Schema Registry, and Dagster with its daemon and sensors.
 
     A line each: a mark, what was looked at, how it is, and below it what to do. Independent checks are made side by
-    side, and each has 10 seconds: all of it takes 15 at most. The storage is tried out with a scratch object of its own
-    in `_doctor/`, which is removed again; nothing else is changed.
+    side, and each has 10 seconds: all of it takes 15 at most, or 40 where this machine is too busy to load Dagster.
+    The storage is tried out with a scratch object of its own in `_doctor/`, which is removed again; nothing else is
+    changed.
 
     Exit code 0: all is well, or there are warnings only. 1: a fault. 2: a setting is wrong or missing.
 

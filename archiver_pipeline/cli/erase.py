@@ -159,7 +159,8 @@ def _say_unjudged(found: Found) -> None:
     if found.matches.unjudged:
         _say(
             f"{counted(found.matches.unjudged, 'message')} could not be judged, such as one that is no JSON or no "
-            "UTF-8, and will stay; this finds them, too: value LIKE '%u4711%' OR value_bytes::VARCHAR LIKE '%u4711%'"
+            "UTF-8, and will stay. To find them, too, compare text, with what you look for in place of the dots: "
+            "value LIKE '%…%' OR value_bytes::VARCHAR LIKE '%…%'"
         )
 
 

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from archiver_pipeline.cli.output import duration, say
+from archiver_pipeline.cli.output import say
+from archiver_pipeline.counted import duration
 from archiver_pipeline.files import OnProgress
 from archiver_pipeline.logs import JSON, wanted_format
 

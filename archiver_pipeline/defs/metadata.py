@@ -9,7 +9,7 @@ import dagster as dg
 from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 
 from archiver_pipeline.batch import Batch
-from archiver_pipeline.counted import counted
+from archiver_pipeline.counted import counted, duration
 
 MESSAGES = dg.AssetKey("messages")
 ARCHIVE_VIEW = dg.AssetKey("archive_view")
@@ -36,6 +36,20 @@ def events(batch: Batch) -> Iterator[dg.AssetMaterialization | dg.AssetObservati
     for topic, metadata in _topics(batch).items():
         yield dg.AssetObservation(topic_key(topic), metadata=metadata)
     yield dg.AssetMaterialization(MESSAGES, description=_sentence(batch), metadata=_messages(batch))
+
+
+def standing(batch: Batch, total: int, seconds: float) -> str:
+    """A line of a run's log on how far it is: a batch, what is left, and for how long at the rate so far.
+
+    Args:
+        batch: the newest batch.
+        total: how many messages this run has archived in its lane.
+        seconds: since it began with that.
+    """
+    rate = total / seconds if seconds > 0 else 0.0
+    left = f" ({duration(batch.lag / rate)} at {rate:,.0f} a second)" if batch.lag and rate >= 1 else ""
+    done = f"{counted(batch.messages, 'message')} in {batch.seconds:.1f} s"
+    return f"lane {batch.lane}: {done}, {batch.lag:,} left{left}, {total:,} so far"
 
 
 def view_made(view: Path, version: int) -> dg.AssetMaterialization:

@@ -45,7 +45,8 @@ def obstacles(
     if what.timeless and not wanted.without_times:
         yield (
             f"{counted(what.timeless, 'message has', 'messages have')} a time that no client can send (exactly "
-            "1970-01-01T00:00:00Z, or past the year 294247): choose other times, or give --without-times to send these without a time"
+            "1970-01-01T00:00:00Z, or past the year 294247): choose other times, or give --without-times to send these "
+            "without a time"
         )
 
 
