@@ -26,6 +26,9 @@ ArchiverError
 
 from __future__ import annotations
 
+SUPERSEDED = "Nothing is lost or doubled: the next run goes on from what is committed"
+"""The hint of a run that another one has overtaken."""
+
 
 class ArchiverError(Exception):
     """Base of every error that the archiver raises on purpose.

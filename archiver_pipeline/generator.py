@@ -273,7 +273,7 @@ class _Run:
             producer = Producer(config)
         except KafkaException as error:
             text = self._complaints.mask(error.args[0].str())
-            raise SettingsError(f"librdkafka refuses the properties: {text}") from None
+            raise SettingsError(f"the KAFKA_* settings do not fit together: {text}") from None
         seconds = self._settings.timeout
         try:
             known = persist(

@@ -147,7 +147,8 @@ def _write(
         messages = sum(each.messages for each in wanted.values())
         if writer.messages != messages:
             raise ArchiveError(
-                f"{counted(messages, 'message was', 'messages were')} to be written, but {writer.messages:,} were"
+                f"{counted(messages, 'message was', 'messages were')} to be written, but {writer.messages:,} were",
+                hint="The hour was left as it was. This is a defect of the archiver: please report it",
             )
         files += writer.files
     return files

@@ -238,10 +238,10 @@ def test_verify_of_a_good_archive(archiver: Run, archived: Archived) -> None:
     """Exit code 0 and a short summary on standard output, with and without Kafka, and as JSON."""
     done = archiver("verify")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.match(r"good: \d+ files, .+, 3 messages of 1 partitions, table version \d+, [\d.]+ s\n$", done.stdout)
+    assert re.match(r"good: \d+ files, .+, 3 messages of 1 partition, table version \d+, [\d.]+ s\n$", done.stdout)
     done = archiver("verify", "--against-kafka")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Kafka still has 3 of the archived messages, in 1 partitions: all the same" in done.stdout
+    assert "Kafka still has 3 of the archived messages, in 1 partition: all the same" in done.stdout
     found = json.loads(archiver("verify", "--against-kafka", "--json").stdout)
     assert set(found) == {
         *("good", "archive", "version", "files", "bytes", "messages", "partitions", "seconds", "faults", "kafka"),

@@ -243,7 +243,7 @@ def test_a_broker_that_is_down(backfill: Run, archived: Archived) -> None:
 
 
 def test_ctrl_c_leaves_whole_hours(tmp_path: Path, archived: Archived, topic_name: str) -> None:
-    """It ends at once, with one line and exit code 130; hours that were said to be done are, and the next run cleans up."""
+    """It ends with one line and exit code 130; hours that were said to be done are, and the next run cleans up."""
     for path in archived.path.glob("type=t0/**/*.parquet"):
         path.unlink()
     settings = {"KAFKA_BOOTSTRAP_SERVERS": archived.bootstrap_servers, "ARCHIVER_TOPICS": topic_name}

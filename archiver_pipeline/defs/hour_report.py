@@ -66,7 +66,7 @@ class HourReport:
             if (key := key_of(hour, self._partitions)) and key not in shown
         ]
         if unseen:
-            self._log.info(f"{counted(len(unseen), 'hour was', 'hours were')} sealed before, shown from now on")
+            self._log.info(f"{counted(len(unseen), 'hour was', 'hours were')} sealed before and shown from now on")
             self._waiting.extend(unseen[:_MOST_UNSEEN])
 
     def fail(self, hour: Hour, why: str) -> None:

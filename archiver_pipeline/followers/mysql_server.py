@@ -161,7 +161,8 @@ def check_server(connection: Connection) -> None:
     found = connection.dialect.server_version_info or ()
     if found < _OLDEST[name]:
         version, oldest = (".".join(map(str, each)) for each in (found, _OLDEST[name]))
-        raise FollowerError(f"{name} {version} is too old: {oldest} or later is needed")
+        hint = "Upgrade the server, or leave ARCHIVER_MYSQL_URL empty to do without it; the archive goes on"
+        raise FollowerError(f"{name} {version} is too old: {oldest} or later is needed", hint=hint)
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def test_the_sensor_forgets_and_says_so(deploy: MakeDeployment, ticks: MakeTicks
     oldest = min(ticking.instance.get_run_records(RunsFilter()), key=lambda record: record.storage_id)
     backdate(ticking.instance, oldest.dagster_run.run_id, 1)
     ticking.cursor = "no cursor of ours"
-    assert ticking.skips() == "1 runs older than 0.5 days are gone"
+    assert ticking.skips() == "1 run gone, older than 0.5 days"
 
 
 def test_nothing_goes_where_runs_are_kept_for_ever(deploy: MakeDeployment, ticks: MakeTicks, topic_name: str) -> None:
