@@ -265,6 +265,7 @@ def begun(settings: Settings, run_id: str = "", on_step: OnStep = lambda _: None
     """
     archive = archive_of(settings)
     if not archive.exists():
+        archive.check_log()
         raise ArchiveError("there is no archive yet", path=archive.uri, hint=NO_ARCHIVE)
     archive.ledger()  # An archive that is not to be touched is refused before anything is made in it.
     with erasure_plan.erasing(archive.storage) as working:

@@ -131,7 +131,9 @@ def _is_meant(found: Found, *, yes: bool, everything: bool) -> bool:
         if sys.stdin.isatty():
             return typer.confirm(f"The condition matches EVERY message. Erase all {count} for good?", err=True)
         if not everything:
-            raise WrongUsage(f"--where matches every message, {count}: give --everything if that is meant")
+            raise WrongUsage(
+                f"--where matches every message, {found.matches.messages:,} in all: give --everything if that is meant"
+            )
     return yes or typer.confirm(f"Erase {count} for good?", err=True)
 
 

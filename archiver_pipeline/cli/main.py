@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from typing import Annotated, Any
 
@@ -26,6 +27,8 @@ _LIBRDKAFKA = "%s [%s] %s"
 """The format in which confluent-kafka hands on what librdkafka logs."""
 
 
+PROGRAM = "archiver"
+_INVALID = re.compile("Invalid value for '([^']*)': ")
 _UsageError: Any = typer.BadParameter.__base__
 """What Typer raises where a command line is wrong: it has no public name there."""
 
@@ -38,7 +41,7 @@ class Commands(TyperGroup):
         try:
             return super().make_context(*args, **kwargs)
         except _UsageError as error:
-            raise typer.Exit(_say_usage(error)) from None
+            raise typer.Exit(_say_usage(error, PROGRAM)) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` names."""
@@ -47,9 +50,9 @@ class Commands(TyperGroup):
             sys.stdout.flush()
             return result
         except _UsageError as error:
-            code = _say_usage(error)
+            code = _say_usage(error, f"{PROGRAM} {ctx.invoked_subcommand}" if ctx.invoked_subcommand else PROGRAM)
         except WrongUsage as error:
-            code = _say(WrongUsage(str(error), hint=_try_help(f"archiver {ctx.invoked_subcommand}")), WRONG_USAGE)
+            code = _say(WrongUsage(str(error), hint=_try_help(f"{PROGRAM} {ctx.invoked_subcommand}")), WRONG_USAGE)
         except (PredicateRefused, SettingsError) as error:
             code = _say(error, WRONG_USAGE)
         except ArchiverError as error:
@@ -73,17 +76,19 @@ def _say(error: ArchiverError, code: int) -> int:
     if wanted_format() == JSON and logging.getLogger().handlers:
         log.error("%s", error, exc_info=error)
         return code
-    text = str(error) if isinstance(error, SqlError) else " ".join(str(error).split())
+    text = str(error) if isinstance(error, SqlError) else " ".join(str(error).split()).replace("?. ", "? ")
     typer.echo(f"archiver: {visible(text)}", err=True)
     return code
 
 
-def _say_usage(error: Any) -> int:
+def _say_usage(error: Any, command: str) -> int:
     """Print what is wrong with a command line as one line like any other error; help that was asked for is help."""
-    if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":
+    if type(error).__name__ == "NoArgsIsHelpError":
         raise error
     what = " ".join(error.format_message().split()).rstrip(".")
-    return _say(WrongUsage(what[:1].lower() + what[1:], hint=_try_help(error.ctx.command_path)), WRONG_USAGE)
+    what = what.replace(". Did you mean", "; did you mean").replace("Input should be", "it has to be")
+    what = _INVALID.sub(r"\1 is wrong: ", what).partition(", unable to parse")[0]
+    return _say(WrongUsage(what[:1].lower() + what[1:], hint=_try_help(command)), WRONG_USAGE)
 
 
 def _try_help(command: str) -> str:
@@ -164,4 +169,4 @@ app.command("metrics")(metrics.command)
 
 def main() -> None:
     """Run the `archiver` command; it exits the process."""
-    app(prog_name="archiver")
+    app(prog_name=PROGRAM)

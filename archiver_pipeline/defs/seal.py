@@ -77,7 +77,7 @@ def _seal(context: dg.OpExecutionContext, config: SealConfig, sealer: "Sealer", 
     began = time.monotonic()
     for number, hour in enumerate(hours):
         if config.limit_seconds and time.monotonic() - began > config.limit_seconds:
-            context.log.info(f"{len(hours) - number:,} hours are left for another run")
+            context.log.info(f"{counted(len(hours) - number, 'hour is', 'hours are')} left for another run")
             return
         try:
             what = sealer.seal(hour)
