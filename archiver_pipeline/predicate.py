@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("topic", "topic_id", "partition", "offset")
 
+_KIND = re.compile(r"^[A-Z][a-z]+ Error: ")
 _MEMORY_LIMIT = "512MB"
 _NO_TRY = ("TRY can not be used", "not allowed inside the TRY", "not allowed in try")
 _EXAMPLES = "Give one such as --where \"value->>'$.uid' = '…'\" or --where \"key = '…'::BLOB\"; nothing was changed"
@@ -185,7 +187,7 @@ def _translated(error: duckdb.Error, scratch: Path) -> Exception:
     import duckdb
 
     text = str(error)
-    line = " ".join(text.split("\n\nLINE ")[0].split())
+    line = _KIND.sub("", " ".join(text.split("\n\nLINE ")[0].split()))
     if "No space left" in text or "Could not write" in text:
         return StorageError(
             f"the condition cannot be evaluated: {line}",

@@ -16,12 +16,12 @@ DOCUMENT = CHECKOUT / "docs" / "errors.md"
 _HEAD = """# Errors
 
 What the archiver says when something is wrong, by what is wrong: each sentence names what failed and where, and the
-next one what to do. Commands print `archiver: ` and the text in one line on standard error; a run of Dagster fails with the
-same text. `archiver doctor` looks for most of these before they happen.
+next one what to do. Commands print `archiver: ` and the text in one line on standard error; a run of Dagster fails
+with the same text. `archiver doctor` looks for most of these before they happen.
 
 The exit code is 2 for a wrong setting, option or condition, where nothing was done, and 1 for all else. Of a setting
-the text says what is allowed; of an option, `--help` shows how it is used. After any of them the archive is as it was, or
-further: what is committed stays, and the next run goes on behind it.
+the text says what is allowed; of an option, `--help` shows how it is used. After any of them the archive is as it
+was, or further: what is committed stays, and the next run goes on behind it.
 
 This page is written by `python -m archiver_pipeline_tests.errors_table`, and the tests bring about every line of it.
 """
@@ -313,7 +313,7 @@ TABLE = (
     Row(
         "The command line",
         "a condition is no SQL",
-        '--where is no SQL condition over messages: Binder Error: Referenced column "selec" not found in '
+        '--where is no SQL condition over messages: Referenced column "selec" not found in '
         "FROM clause! Candidate bindings: …",
         "Give one such as --where \"value->>'$.uid' = '…'\" or --where \"key = '…'::BLOB\"; nothing was changed",
     ),
