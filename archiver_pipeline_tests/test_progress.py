@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ print("the result")
 class Terminal:
     """A program whose standard error is a pseudo-terminal of some columns, and what it has shown there."""
 
-    def __init__(self, *arguments: str, columns: int = 100, **variables: str) -> None:
+    def __init__(self, *arguments: str, columns: int = 100, variables: Mapping[str, str] | None = None) -> None:
         """Start it."""
         leader, follower = pty.openpty()
         fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -49,7 +50,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments],
             cwd=CHECKOUT,
-            env={**kept, "TERM": "xterm-256color", **variables},
+            env={**kept, "TERM": "xterm-256color", **(variables or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=follower,
@@ -117,7 +118,7 @@ def test_a_narrow_terminal_has_lines_that_fit() -> None:
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"ARCHIVER_LOG_FORMAT": "json"}], ids=str)
 def test_what_a_user_does_not_want_is_not_sent(variables: dict[str, str]) -> None:
     """NO_COLOR takes the colours away, a dumb terminal and logs for programs get no bar at all."""
-    _, _, shown = Terminal(**variables).end()
+    _, _, shown = Terminal(variables=variables).end()
     assert not re.search(r"\x1b\[[\d;]*3\d(;[\d;]*)?m", shown)
     if "NO_COLOR" not in variables:
         assert "\x1b" not in shown

@@ -55,7 +55,7 @@ class Found:
         return self.error
 
 
-def _parts(error: str) -> frozenset[str]:
+def parts(error: str) -> frozenset[str]:
     """What an error says, in whatever order: a client tells of each of its brokers as it comes to it."""
     return frozenset(re.split(r"[;.:] ", error))
 
@@ -85,7 +85,7 @@ class Watch:
             # Whatever a library raises: an exporter that ends tells of nothing any more.
             kind = "" if isinstance(problem, ArchiverError) else f"{type(problem).__name__}: "
             metrics, error = (), kind + " ".join(self._mask(str(problem)).split())
-            if _parts(error) != _parts(self.found.error or ""):
+            if parts(error) != parts(self.found.error or ""):
                 log.warning("%s does not answer: %s", self.name, error)
         if error is None and success is not None and self.found.error and self.found.success:
             log.warning("%s answers again", self.name)
