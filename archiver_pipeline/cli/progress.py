@@ -19,7 +19,7 @@ from archiver_pipeline.logs import JSON, wanted_format
 
 log = logging.getLogger(__name__)
 
-LINE_SECONDS = 5.0
+LINE_SECONDS = 10.0
 """Where there is no terminal, how often a line is written; work that is shorter has none."""
 
 _NARROW = 70
