@@ -36,9 +36,9 @@ def short(count: float) -> str:
     return f"{count:.0f}P"
 
 
-def many(count: int, noun: str, plural: str = "") -> str:
-    """A number of things: `1 hour`, `1,200 hours`; `plural` where an s is not enough."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number of things: `1 hour`, `1,200 hours`; `plural` is for nouns that take more than an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def moment(seconds: float) -> str:

@@ -221,10 +221,8 @@ class Archive:
                     found.update(json.loads(line)["remove"]["path"] for line in lines if line.startswith(b'{"remove"'))
         return {unquote(path) for path in found}
 
-    def _create(self) -> None:
-        from deltalake import DeltaTable
-
-        # A log comes before any file: files without one have lost it, and a new one would archive everything again.
+    def check_log(self) -> None:
+        """Raise ArchiveDamaged where there are files and no log: it comes before any file, so they have lost it."""
         there = self.storage.names("")
         if any(name.startswith("type=") for name in there) and not self.exists():
             raise ArchiveDamaged(
@@ -232,6 +230,11 @@ class Archive:
                 path=self.storage.address(delta_log.FOLDER),
                 hint="Restore the log's folder from a copy, or move the files away to begin a new archive",
             )
+
+    def _create(self) -> None:
+        from deltalake import DeltaTable
+
+        self.check_log()  # A new log would archive everything again.
         try:
             self.storage.make()
             DeltaTable.create(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.attempt import Attempt, Replaced
 from archiver_pipeline.classifier import Classifier
@@ -118,7 +119,7 @@ class ArchivedHour:
             accept_loss: whether to give up what Kafka has no more.
         """
         names = ", ".join(self._storage.address(file.path) for file in self.bad)
-        messages = f"{lost:,} of the {self.damaged:,} messages of damaged or missing files"
+        messages = f"{lost:,} of the {counted(self.damaged, 'message')} of damaged or missing files"
         if any(file.type == envelope.ERASED for file in self.bad):
             return (
                 f"a file of erased messages is damaged or missing, and Kafka may still have what was erased: {names}. "
@@ -131,7 +132,8 @@ class ArchivedHour:
             )
         if early and unread:
             return (
-                f"{early:,} messages from before the start are put in together with all others of their topics, but "
+                f"{counted(early, 'message')} from before the start can be put in only together with all others of "
+                "their topics, but "
                 f"{'; '.join(unread)}. Backfill the hour again when all of Kafka can be read"
             )
         if lost and not accept_loss:

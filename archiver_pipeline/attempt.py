@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from archiver_pipeline import actions, delta_log, envelope, format_version
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.delta_log import LogState
-from archiver_pipeline.errors import ArchiveError, Superseded
+from archiver_pipeline.errors import SUPERSEDED, ArchiveError, Superseded
 from archiver_pipeline.ledger import Transaction, fence_of
 from archiver_pipeline.staging import Staging
 from archiver_pipeline.storage import Storage
@@ -266,7 +266,7 @@ class Attempt:
         return Superseded(
             f"another run of {fence_of(self.scope).replace('/', ' ')} committed first",
             path=self._archive.uri,
-            hint="Nothing is lost: the next run goes on from what it committed",
+            hint=SUPERSEDED,
         )
 
     def _is_committed(self, version: int, storage: Storage) -> bool:

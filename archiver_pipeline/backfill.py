@@ -73,7 +73,7 @@ class Backfiller:
         """
         if not self.archive.exists() or not self.archive.ledger().committed:
             raise RangeRefused(
-                "there is nothing archived yet, and so no offset up to which an hour could be filled",
+                "there is nothing archived yet, and a backfill only mends what is",
                 path=self.archive.uri,
                 hint="Archive something first: `dagster job execute -m archiver_pipeline.definitions -j archive`",
             )

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.archive import archive_of
 from archiver_pipeline.attempt import Attempt, batch_of
 from archiver_pipeline.batch_info import BatchInfo
@@ -251,7 +252,8 @@ class Archiver:
         messages = sum(item.messages for item in progress.values())
         if messages != sum(writer.types.values()):
             raise ArchiveError(
-                f"{messages:,} messages were read, but {sum(writer.types.values()):,} written; nothing was committed",
+                f"{counted(messages, 'message was', 'messages were')} read, but {sum(writer.types.values()):,} "
+                "written; nothing was committed",
                 path=self.archive.uri,
                 hint="This is a defect of the archiver: please report it; the next run reads them again",
             )

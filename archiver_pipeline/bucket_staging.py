@@ -25,7 +25,7 @@ from typing import Any
 
 from archiver_pipeline import envelope
 from archiver_pipeline.bucket_errors import StoreError
-from archiver_pipeline.errors import StorageError, Superseded
+from archiver_pipeline.errors import SUPERSEDED, StorageError, Superseded
 from archiver_pipeline.objects import Objects, Tag
 from archiver_pipeline.staging import ATTEMPT, Leftover, Staging, translated
 from archiver_pipeline.storage import Content
@@ -156,7 +156,7 @@ class BucketStaging(Staging):
             try:
                 self._lease.write(self._files)
             except LeaseLost:
-                raise Superseded("another run took this one for dead", path=self._bucket.uri) from None
+                raise Superseded("another run took this one for dead", path=self._bucket.uri, hint=SUPERSEDED) from None
             self._sending = True
             self._bucket.put_all((self._staged(number), path) for number, path in enumerate(self._files))
             self._sending = False

@@ -119,7 +119,8 @@ def committed_records(
                     left.pop(number, None)
                 elif not is_held:
                     is_held = True
-                    log.warning("%s: waiting for a transaction of another producer to end", topic)
+                    told = "%s: waiting for a transaction of another producer to end, for %.0f s at most"
+                    log.warning(told, topic, patience_seconds)
             elif error.name() != NO_GROUP and not error.retriable():
                 raise KafkaException(error)
 

@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.batch import Archiver
 from archiver_pipeline.dev import DagsterDev
 from archiver_pipeline.errors import ArchiverError, SettingsError
@@ -34,6 +35,9 @@ _BATCH_LIMIT_SECONDS = 120.0
 _END_LIMIT_SECONDS = 60.0
 
 console = Console(highlight=False, soft_wrap=True)
+
+
+_REPORT = "The faults are named above; this is a defect of the archiver: please report it"
 
 
 class DemoFailed(ArchiverError):
@@ -155,7 +159,11 @@ class _Producing:
         self._thread.join(_END_LIMIT_SECONDS)
         self.check()
         if self._summary is None or self._summary.failed:
-            raise DemoFailed(f"not every message was delivered: {self._summary}")
+            done = self._summary
+            told = (
+                f"{done.failed:,} of {done.sent:,} failed, the first with: {done.error}" if done else "it does not end"
+            )
+            raise DemoFailed(f"not every message was delivered to the broker: {told}", hint="Look at the broker")
         return self._summary
 
     def _produce(self) -> None:
@@ -208,7 +216,8 @@ def _print_batches(settings: Settings, shown: int) -> int:
     )
     for version, messages, files, size, seconds, partitions in _query(settings, sql):
         console.print(
-            f"  batch {version}: {messages:,} messages of {partitions} partitions, {size:,} bytes in {files} files, "
+            f"  batch {version}: {counted(messages, 'message')} of {counted(partitions, 'partition')}, "
+            f"{counted(size, 'byte')} in {counted(files, 'file')}, "
             f"{seconds:.1f} s"
         )
         shown = version
@@ -235,11 +244,14 @@ def _wait_for_all(settings: Settings, dagster: DagsterDev, summary: Summary) -> 
         left = archiver.lag()
         archived = _archived(settings)
         if left == 0 and archived >= summary.delivered:
-            console.print(f"Produced {summary.delivered:,} messages, archived {archived:,}.")
+            console.print(f"Produced {counted(summary.delivered, 'message')}, archived {archived:,}.")
             return
         dagster.check()
         time.sleep(1)
-    raise dagster.failed(f"{left:,} messages were not archived in {_END_LIMIT_SECONDS:.0f} s after the last one came")
+    raise dagster.failed(
+        f"{counted(left, 'message was', 'messages were')} not archived in {_END_LIMIT_SECONDS:.0f} s after the last "
+        "one came"
+    )
 
 
 def _archived(settings: Settings) -> int:
@@ -255,10 +267,15 @@ def _compare(settings: Settings, summary: Summary) -> None:
     for fault in report.faults:
         console.print(str(fault), style="red", markup=False)
     if not report.good:
-        raise DemoFailed(f"the archive is not what Kafka has: {report.kafka_error or f'{len(report.faults)} faults'}")
+        raise DemoFailed(
+            f"the archive is not what Kafka has: {report.kafka_error or counted(len(report.faults), 'fault')}",
+            hint=_REPORT,
+        )
     # A broker of one's own may have messages of an earlier demo, too; the embedded one has not.
     if report.messages != summary.delivered and settings.topic_ids == "none":
-        raise DemoFailed(f"produced {summary.delivered:,} messages, but archived {report.messages:,}")
+        raise DemoFailed(
+            f"produced {counted(summary.delivered, 'message')}, but archived {report.messages:,}", hint=_REPORT
+        )
     console.print("Every message is in the archive exactly once, byte for byte.")
 
 

@@ -13,6 +13,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 LIMIT_SECONDS = 8.0
@@ -23,10 +25,25 @@ HARD_CODES = tuple(128 + number for number in _ENDS)
 """The exit codes of a process that was ended like that."""
 
 
-@cache
-def end_in_time() -> None:
+_asked: list[Callable[[], None]] = []
+_orphaned = threading.Event()
+
+
+def end_in_time(asked: Callable[[], None] | None = None) -> None:
     """Have this process end in time once it is asked to, whatever its main thread is at. In any other thread than the
-    main one it does nothing: such a run is not asked by signals."""
+    main one it does nothing: such a run is not asked by signals.
+
+    Args:
+        asked: called by another thread as soon as it is asked, but not where it ends with the process that started it.
+            The newest one counts, and what it raises is passed over.
+    """
+    if asked is not None:
+        _asked[:] = [asked]
+    _begin()
+
+
+@cache
+def _begin() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -48,14 +65,25 @@ def end_in_time() -> None:
 def _follow(parent: int) -> None:
     """End with the code server that started this run, which nobody could ask to end any more once that is killed."""
     multiprocessing.connection.wait([parent])
+    _orphaned.set()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _quietly(tell: Callable[[], None]) -> None:
+    # The process ends, and nothing that is done now can keep it from that.
+    with suppress(Exception):
+        tell()
 
 
 def _watch(here: socket.socket, there: socket.socket) -> None:
     """Wait for a signal, then end the process unless it ends by itself. `here` is held, so that it stays open."""
     while (number := there.recv(1)[0]) not in _ENDS:
         continue
-    time.sleep(LIMIT_SECONDS)
+    ends = time.monotonic() + LIMIT_SECONDS
+    if not _orphaned.is_set():
+        for tell in _asked:
+            threading.Thread(target=_quietly, args=(tell,), name="asked", daemon=True).start()
+    time.sleep(max(0.0, ends - time.monotonic()))
     os.write(2, f"this process was asked to end {LIMIT_SECONDS:.0f} s ago and is ended now: nothing is lost\n".encode())
     del here
     os._exit(128 + number)

@@ -128,7 +128,7 @@ class Erasure:
 
         Args:
             predicate: the condition.
-            on_progress: told how many files are checked.
+            on_progress: told how many files are checked, and when the messages are looked through.
 
         Raises:
             PredicateRefused: the predicate is no condition.
@@ -144,6 +144,7 @@ class Erasure:
                 self._check(listed, table.version(), on_progress)
                 paths = listed["path"].to_list()
                 target = erasure_plan.target(self._working)
+                on_progress("look", 0, 0)
                 matches = predicate.find(self.archive.storage, paths, target, self._working / "spilled")
                 return Found(matches, listed.height, int(listed["bytes"].sum()), started_ms)
             except (ArchiveError, OSError) as error:
@@ -169,7 +170,7 @@ class Erasure:
 
         Args:
             plan: what was confirmed.
-            on_progress: told how many hours are done.
+            on_progress: told how many hours are done, how many seconds rewrites are waited for, and of the followers.
 
         Raises:
             ArchiverError: the archive could not be written; what is left waits for the next erasure.
@@ -186,10 +187,11 @@ class Erasure:
             with suppress(ArchiverError):
                 self._remove()
             raise
-        busy = self._wait()
+        busy = self._wait(on_progress)
         removed = self._remove()
         unknown = tuple(map(self.archive.storage.address, unlisted(self.archive, self.archive.files()["path"])))
         self._on_step("follow")
+        on_progress("follow", 0, 0)
         followers = tuple(reach(self._settings, plan.hours, self._on_step))
         self._on_step("forget")
         if not busy and not any(hour.fault for hour in hours):
@@ -197,11 +199,12 @@ class Erasure:
         seconds = time.monotonic() - began
         return Erased(plan, self._messages(plan), tuple(hours), removed, busy, unknown, followers, seconds)
 
-    def _wait(self) -> tuple[str, ...]:
+    def _wait(self, on_progress: OnProgress) -> tuple[str, ...]:
         """Wait for the rewrites that may have read what is erased now, and name those that do not come to an end."""
         began, busy = time.monotonic(), rewrites(self.archive)
         while busy and time.monotonic() - began < self.patience_seconds:
             self._on_step("wait")
+            on_progress("wait", round(time.monotonic() - began), round(self.patience_seconds))
             time.sleep(0.5)
             busy &= rewrites(self.archive)
         return tuple(sorted(busy))
@@ -262,6 +265,7 @@ def begun(settings: Settings, run_id: str = "", on_step: OnStep = lambda _: None
     """
     archive = archive_of(settings)
     if not archive.exists():
+        archive.check_log()
         raise ArchiveError("there is no archive yet", path=archive.uri, hint=NO_ARCHIVE)
     archive.ledger()  # An archive that is not to be touched is refused before anything is made in it.
     with erasure_plan.erasing(archive.storage) as working:

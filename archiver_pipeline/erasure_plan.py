@@ -24,6 +24,7 @@ from archiver_pipeline.hours import Hour
 from archiver_pipeline.runs import ORDER
 from archiver_pipeline.staging import translated
 from archiver_pipeline.storage import Storage
+from archiver_pipeline.visible import one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -97,7 +98,7 @@ class ErasurePlan:
                     yield found
             except (FileNotFoundError, pl.exceptions.PolarsError) as error:
                 raise ArchiveDamaged(
-                    f"the plan of an erasure cannot be read: {error}",
+                    f"the plan of an erasure cannot be read: {one_line(str(error))}",
                     path=self.storage.address(self.name),
                     hint="Remove its folder and erase anew: what is erased already stays so",
                 ) from error

@@ -2,6 +2,7 @@
 
 ArchiverError
 ├── SettingsError           a setting is wrong; nothing was started
+│   └── WrongUsage          an option of a command is wrong; nothing was done
 ├── PredicateRefused        the condition of an erasure is no SQL condition over messages; nothing was done
 ├── KafkaError              the broker refused or failed
 │   ├── BrokerUnavailable   no broker answered in time
@@ -24,6 +25,9 @@ ArchiverError
 """
 
 from __future__ import annotations
+
+SUPERSEDED = "Nothing is lost or doubled: the next run goes on from what is committed"
+"""The hint of a run that another one has overtaken."""
 
 
 class ArchiverError(Exception):
@@ -76,6 +80,10 @@ class SettingsError(ArchiverError):
     """A setting is wrong or missing; the text is one line with its name, the value and what is allowed."""
 
     lasting = True
+
+
+class WrongUsage(SettingsError):
+    """An option of a command is wrong or missing; the text is one line with its name, the value and what is allowed."""
 
 
 class PredicateRefused(ArchiverError):

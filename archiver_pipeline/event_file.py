@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
-from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.errors import WrongUsage
 from archiver_pipeline.events import Event
 
 _GZIP = b"\x1f\x8b"
@@ -23,7 +23,7 @@ def events_of(path: Path, topic: str) -> Iterator[Event]:
         topic: where the messages go.
 
     Raises:
-        SettingsError: the file cannot be read.
+        WrongUsage: the file cannot be read.
     """
     try:
         with nullcontext(sys.stdin.buffer) if str(path) == "-" else open(path, "rb") as raw:
@@ -32,7 +32,7 @@ def events_of(path: Path, topic: str) -> Iterator[Event]:
                     yield Event(topic, value, None, 0, None)
     except (OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error
-        raise SettingsError(f"--file is {str(path)!r}: it cannot be read: {why}") from error
+        raise WrongUsage(f"--file is {str(path)!r}: it cannot be read: {why}") from error
 
 
 def _lines(raw: IO[bytes]) -> Iterable[bytes]:

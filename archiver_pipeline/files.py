@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from archiver_pipeline import envelope
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.bucket_errors import Unreachable
 from archiver_pipeline.staging import storage_error
 from archiver_pipeline.storage import Storage
@@ -138,7 +139,7 @@ def check_file(storage: Storage, file: ListedFile, version: int) -> SoundFile | 
 def _sound(address: str, path: Path, file: ListedFile) -> SoundFile:
     size = path.stat().st_size
     if size != file.bytes:
-        raise _Damage(f"it has {size} bytes, the table's log says {file.bytes}")
+        raise _Damage(f"it has {counted(size, 'byte')}, the table's log says {file.bytes:,}")
     claimed = envelope.content_hash(file.path)
     if claimed is not None and (found := _hash(path)) != claimed:
         raise _Damage(f"the hash of its content begins with {found}, its name says {claimed}")
@@ -147,7 +148,7 @@ def _sound(address: str, path: Path, file: ListedFile) -> SoundFile:
         raise _Damage(f"it belongs under {envelope.folder(values)}, as the table's log says")
     metadata = _metadata(path, decode=claimed is None)
     if metadata.num_rows != file.messages:
-        raise _Damage(f"it holds {metadata.num_rows} messages, the table's log says {file.messages}")
+        raise _Damage(f"it holds {counted(metadata.num_rows, 'message')}, the table's log says {file.messages:,}")
     names = metadata.schema.to_arrow_schema().names
     if absent := [name for name in COLUMNS if name not in names]:
         raise _Damage(f"it has no column {', '.join(absent)}")

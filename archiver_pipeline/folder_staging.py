@@ -19,7 +19,7 @@ from pathlib import Path
 
 from archiver_pipeline import envelope
 from archiver_pipeline.durable import force, is_held
-from archiver_pipeline.errors import Superseded
+from archiver_pipeline.errors import SUPERSEDED, Superseded
 from archiver_pipeline.staging import ATTEMPT, SCRATCH, Leftover, Staging, translated
 
 _MANIFEST = "manifest"
@@ -63,7 +63,9 @@ class FolderStaging(Staging):
                     self._move(self._staged(number), self._archive / path)
                     self.placed.append(path)
             except FileNotFoundError as error:
-                raise Superseded("another run removed this attempt's files", path=str(self._folder)) from error
+                raise Superseded(
+                    "another run took this one for dead and removed its files", path=str(self._folder), hint=SUPERSEDED
+                ) from error
             parents = {parent for folder in folders for parent in (folder, *folder.parents[:3])}
             force([path for path in parents if path.is_relative_to(self._archive)])
 

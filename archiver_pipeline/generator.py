@@ -16,7 +16,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from archiver_pipeline.broker import acls_on
 from archiver_pipeline.client import Complaints, Refused, answer, client_properties, persist
-from archiver_pipeline.errors import BrokerUnavailable, SettingsError
+from archiver_pipeline.errors import BrokerUnavailable, SettingsError, WrongUsage
 from archiver_pipeline.events import Event, make_events
 from archiver_pipeline.refusals import is_forbidden
 
@@ -63,17 +63,17 @@ class Generator:
     timeout: float = 10.0
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for a value that makes no sense."""
+        """Raise WrongUsage for a value that makes no sense."""
         for name in ("topics", "types"):
             if not getattr(self, name):
-                raise SettingsError(f"{name} is empty: name at least one")
-        for name in ("late_share", "ugly_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}: it is a share between 0 and 1")
+                raise WrongUsage(f"--{name} is empty: name at least one")
+        for option, share in (("--late", self.late_share), ("--ugly", self.ugly_share)):
+            if not 0 <= share <= 1:
+                raise WrongUsage(f"{option} is {share:g}: allowed is a share between 0 and 1, or between 0% and 100%")
         for name, least in (("rate", 0), ("count", 0), ("seconds", 0), ("users", 1)):
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:
-                raise SettingsError(f"{name} is {value}: it is a number from {least} up")
+                raise WrongUsage(f"--{name} is {value:g}: allowed is a number from {least} up")
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ class _Run:
             producer = Producer(config)
         except KafkaException as error:
             text = self._complaints.mask(error.args[0].str())
-            raise SettingsError(f"librdkafka refuses the properties: {text}") from None
+            raise SettingsError(f"the KAFKA_* settings do not fit together: {text}") from None
         seconds = self._settings.timeout
         try:
             known = persist(

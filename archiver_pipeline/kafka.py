@@ -78,7 +78,8 @@ class Cluster(Broker):
         present = self.topic_ids(expected)
         for topic, topic_id in expected.items():
             if topic in present and not same_topic(topic_id, present[topic]):
-                raise TopicChanged("the topic was made again while it was read", topic=topic)
+                hint = "Nothing of it was committed: the next run reads the new topic from its beginning"
+                raise TopicChanged("the topic was made again while it was read", topic=topic, hint=hint)
 
     def earliest(self, topic: str, partition: int) -> int:
         """Return a partition's earliest offset."""
@@ -88,7 +89,8 @@ class Cluster(Broker):
         if (topic, EVERY) in unread:
             raise self.complaints.denied(what, acls_on("Describe", [topic]))
         if (topic, partition) not in marks:
-            raise KafkaError(unread[topic, partition], topic=topic, partition=partition)
+            hint = "Check that the broker has the partition and a leader for it; the next run tries again"
+            raise KafkaError(unread[topic, partition], topic=topic, partition=partition, hint=hint)
         return marks[topic, partition].earliest
 
     def offsets_at(self, places: Collection[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int | None]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.archived_hour import ArchivedHour
 from archiver_pipeline.attempt import Attempt, rewrite_of
@@ -145,7 +146,10 @@ def _write(
             raise
         messages = sum(each.messages for each in wanted.values())
         if writer.messages != messages:
-            raise ArchiveError(f"{messages:,} messages were to be written, but {writer.messages:,} were")
+            raise ArchiveError(
+                f"{counted(messages, 'message was', 'messages were')} to be written, but {writer.messages:,} were",
+                hint="The hour was left as it was. This is a defect of the archiver: please report it",
+            )
         files += writer.files
     return files
 

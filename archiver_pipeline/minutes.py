@@ -40,8 +40,13 @@ class Minute:
     def line(self) -> str:
         """The minute as one line."""
         corrected = f"  (revision {self.revision})" if self.revision > 1 else ""
-        events, users = ("-" if count is None else f"{count:,}" for count in (self.events, self.users))
-        return f"{self.minute} {self.topic} {self.type}: {events} events, {users} users{corrected}"
+        events, users = (_amount(*pair) for pair in ((self.events, "event"), (self.users, "user")))
+        return f"{self.minute} {self.topic} {self.type}: {events}, {users}{corrected}"
+
+
+def _amount(count: float | None, noun: str) -> str:
+    # A sum of one's own may be no whole number.
+    return f"{'-' if count is None else f'{count:,}'} {noun}{'s' * (count != 1)}"
 
 
 def minutes(settings: Settings, from_beginning: bool = False) -> Iterator[Minute | None]:
@@ -52,7 +57,9 @@ def minutes(settings: Settings, from_beginning: bool = False) -> Iterator[Minute
         KafkaError: the broker refused or failed.
     """
     if not settings.results_topic:
-        raise SettingsError("ARCHIVER_RESULTS_TOPIC is empty, so finished minutes go nowhere: archiver tail --messages")
+        raise SettingsError(
+            "ARCHIVER_RESULTS_TOPIC is empty, so finished minutes go nowhere: name a topic, or use tail --messages"
+        )
     settings.require_broker()
     results = settings.model_copy(update={"topics": (settings.results_topic,)})
     was_missing = False

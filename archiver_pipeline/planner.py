@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from archiver_pipeline.errors import KafkaError, RangeRefused
+from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.look import Look
 from archiver_pipeline.plan import (
@@ -87,6 +88,7 @@ class Planner:
         self._lane = lane
         self._cluster = cluster
         self._within = within
+        self._waits = Waits(settings)
         self._warned: set[str] = set()
 
     def look(self) -> Look:
@@ -101,6 +103,8 @@ class Planner:
             if warning not in self._warned:
                 log.warning("%s; the other topics go on", warning)
         self._warned.update(look.warnings)
+        if self._settings.topic_ids != "none":
+            self._waits.forget_others({state.topic: state.topic_id for state in look.topics})
         return look
 
     def positions(self, committed: CommittedOffsets, look: Look) -> list[Position]:

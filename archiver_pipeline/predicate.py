@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 IDENTITY = ("topic", "topic_id", "partition", "offset")
 
+_KIND = re.compile(r"^[A-Z][a-z]+ Error: ")
 _MEMORY_LIMIT = "512MB"
 _NO_TRY = ("TRY can not be used", "not allowed inside the TRY", "not allowed in try")
-_EXAMPLES = "for example --where \"value->>'$.uid' = 'u4711'\" or --where \"key = 'u4711'::BLOB\""
+_EXAMPLES = "Give one such as --where \"value->>'$.uid' = '…'\" or --where \"key = '…'::BLOB\"; nothing was changed"
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,13 @@ class Predicate:
         """Raise PredicateRefused unless it is true or false of a message."""
         statements = connection.extract_statements(f"SELECT\n{self.text}\nAS hit FROM messages")
         if len(statements) != 1 or statements[0].named_parameters:
-            raise PredicateRefused(f"--where is no single condition, {_EXAMPLES}")
+            raise PredicateRefused("--where is no single condition", hint=_EXAMPLES)
         (_, kind, *_), *others = connection.execute(
             # Without brackets around it, or one too many in it would go unnoticed.
             f"DESCRIBE SELECT\n{self.text}\nAS hit FROM messages"
         ).fetchall()
         if kind != "BOOLEAN" or others:
-            raise PredicateRefused(f"--where is no condition that is true or false of a message, {_EXAMPLES}")
+            raise PredicateRefused("--where is no condition that is true or false of a message", hint=_EXAMPLES)
 
     @contextmanager
     def _database(self, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -185,7 +187,7 @@ def _translated(error: duckdb.Error, scratch: Path) -> Exception:
     import duckdb
 
     text = str(error)
-    line = " ".join(text.split("\n\nLINE ")[0].split())
+    line = _KIND.sub("", " ".join(text.split("\n\nLINE ")[0].split()))
     if "No space left" in text or "Could not write" in text:
         return StorageError(
             f"the condition cannot be evaluated: {line}",
@@ -200,8 +202,8 @@ def _translated(error: duckdb.Error, scratch: Path) -> Exception:
     if isinstance(error, duckdb.IOException) and ".parquet" in text:
         return ArchiveError(f"a file cannot be read: {line}", hint="Run `archiver verify`; nothing was changed")
     if isinstance(error, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)):
-        return PredicateRefused(f"--where is no SQL condition over messages: {line}. Nothing was changed")
+        return PredicateRefused(f"--where is no SQL condition over messages: {line}", hint=_EXAMPLES)
     return PredicateRefused(
-        f"--where fails on a message: {line}. Put what may fail into TRY(…), which is null then, such as "
-        "TRY(value->>'$.uid'); nothing was changed"
+        f"--where fails on a message: {line}",
+        hint="Put what may fail into TRY(…), which is null then, such as TRY(value->>'$.uid'); nothing was changed",
     )

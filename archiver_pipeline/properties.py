@@ -36,6 +36,9 @@ _silent = logging.getLogger("archiver.librdkafka.probe")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
+_ALLOWED = {"security.protocol": "allowed is plaintext, ssl, sasl_plaintext or sasl_ssl"}
+"""Where librdkafka only says that a value is invalid."""
+
 
 def env_name(name: str) -> str:
     """Return the environment variable of a librdkafka property: `sasl.password` is `KAFKA_SASL_PASSWORD`."""
@@ -82,7 +85,8 @@ def _refused(properties: Mapping[str, str], text: str) -> SettingsError:
     for name in sorted(properties, key=len, reverse=True):
         if name in text or name.replace(".", " ") in text.lower():
             value = HIDDEN if is_secret(name) else repr(mask(properties[name], properties))
-            return SettingsError(f"{env_name(name)} is {value}: {_locked(name, properties) or text}")
+            why = _locked(name, properties) or _ALLOWED.get(name) or text
+            return SettingsError(f"{env_name(name)} is {value}: {why}")
     if "GSSAPI" in text and "sasl.mechanism" not in properties:
         return SettingsError(
             "KAFKA_SASL_MECHANISM is not set: with this KAFKA_SECURITY_PROTOCOL it takes PLAIN, SCRAM-SHA-256, "

@@ -21,6 +21,7 @@ NO_GROUP = "GROUP_AUTHORIZATION_FAILED"
 _SETTING_UP = r"SSL_HANDSHAKE|APIVERSION_QUERY|AUTH_\w+|UP"
 _CLOSED = re.compile(rf"[Dd]isconnected.*\(after \d{{1,3}}ms in state (?:{_SETTING_UP})")
 _NOISE = re.compile(r" \(after \d+ms [^)]*\)|error:[0-9A-F]+:SSL routines::(ssl/tls )?|: receive 0 after POLLIN")
+_ALL_DOWN = re.compile(r"\d+/\d+ brokers are down|Failed to get metadata: Local: Broker transport failure")
 _DISTRUST = re.compile(r"certificate verify failed(: broker certificate[^;]*)?")
 _LOGIN = re.compile("SASL authentication error|OAUTHBEARER token")
 _HINTS = (
@@ -88,7 +89,9 @@ def is_forbidden(error: Any) -> bool:
 
 def said_by(errors: Iterable[Any]) -> str:
     """What librdkafka's errors say, each sentence once, without how long it took and without numbers of OpenSSL."""
-    return "; ".join(dict.fromkeys(_NOISE.sub("", error.str()) for error in errors))
+    texts = list(dict.fromkeys(_NOISE.sub("", error.str()) for error in errors))
+    # Both are said beside the reason, which is what each broker is down for.
+    return "; ".join([text for text in texts if not _ALL_DOWN.fullmatch(text)] or texts)
 
 
 def is_distrust(text: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
 from archiver_pipeline.ahead import Ahead
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.archive import archive_of
 from archiver_pipeline.attempt import Attempt, Replaced, rewrite_of
 from archiver_pipeline.cleaner import clean
@@ -244,7 +245,7 @@ def check_count(hour: Hour, expected: Mapping[str, Expected], written: int) -> N
     messages = sum(each.messages for each in expected.values())
     if written != messages:
         raise ArchiveError(
-            f"hour {hour} has {messages:,} messages by the table's log, but {written:,} were written",
+            f"hour {hour} has {counted(messages, 'message')} by the table's log, but {written:,} were written",
             hint="Run `archiver verify`; the hour was left as it was",
         )
 

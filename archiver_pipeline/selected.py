@@ -63,7 +63,9 @@ class Selected:
             ArchiveError: there is no archive.
         """
         if not archive.exists():
-            raise ArchiveError("there is no archive yet", path=archive.uri, hint="Check BASE_DIR and ARCHIVER_URI")
+            archive.check_log()
+            hint = "Check BASE_DIR and ARCHIVER_URI, or archive something first"
+            raise ArchiveError("there is no archive yet", path=archive.uri, hint=hint)
         self._archive = archive
         self._selection = selection
         self._stored = Stored(archive)

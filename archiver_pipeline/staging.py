@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -49,6 +50,9 @@ def translated(path: Path | str) -> Iterator[None]:
 def storage_error(error: OSError, path: Path | str) -> StorageError:
     """Say what an error of a disk or an object store means for the archive, and what to do."""
     why, hint = error.strerror or str(error), getattr(error, "hint", None)
+    if error.errno == errno.ENOTDIR:
+        hint = "A file stands where a folder has to be: move it away, or check BASE_DIR and ARCHIVER_URI"
+        why = f"the archive cannot be reached: {why}"
     return StorageError(
         why if hint else f"the archive cannot be written: {why}",
         path=str(error.filename or path),

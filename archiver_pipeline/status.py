@@ -187,12 +187,13 @@ def status(settings: Settings) -> Status:
     """
     archive = archive_of(settings)
     cluster = Cluster(settings, BROKER_TIMEOUT_SECONDS) if settings.topics else None
-    version, files, size, types, hours, ledger = None, 0, 0, 0, (0, 0), Ledger(-1)
+    version, form, files, size, types, hours, ledger = None, None, 0, 0, 0, (0, 0), Ledger(-1)
     batches: list[BatchStatus] = []
     now = datetime.now(UTC)
     if archive.exists():
         table, ledger = archive.snapshot()
         listed = archive.files(table)
+        form = version_of({"configuration": table.metadata().configuration}, archive.uri)
         version, files, size = ledger.version, listed.height, int(listed["bytes"].sum())
         types, hours = listed["type"].n_unique(), count_hours(listed)
         batches = list(_recent(archive.storage, ledger.version, now))
@@ -210,7 +211,7 @@ def status(settings: Settings) -> Status:
         archive=archive.uri,
         time=now,
         version=version,
-        format=None if version is None else version_of(archive.standing()[0].metadata, archive.uri),
+        format=form,
         files=files,
         bytes=size,
         types=types,

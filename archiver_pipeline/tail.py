@@ -18,6 +18,7 @@ from archiver_pipeline.frames import Headers, headers_of
 from archiver_pipeline.kafka import Cluster
 from archiver_pipeline.refusals import NO_GROUP
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.tail_text import PayloadTexts
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Echo:
         timestamp_type: create, append or none.
         key, value: as they came, None for none.
         headers: pairs in order.
+        decoded: the JSON of a payload in a Schema Registry's format, None for any other.
     """
 
     topic: str
@@ -56,6 +58,7 @@ class Echo:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    decoded: str | None = None
 
     @property
     def time(self) -> str | None:
@@ -68,7 +71,8 @@ class Echo:
     def line(self) -> str:
         """The message as one line: time, topic/partition@offset, key and value; `-` stands for none."""
         time = self.time or ("-" if self.timestamp is None else str(self.timestamp))
-        return f"{time} {self.topic}/{self.partition}@{self.offset} {_printable(self.key)} {_printable(self.value)}"
+        value = self.value if self.decoded is None else self.decoded.encode()
+        return f"{time} {self.topic}/{self.partition}@{self.offset} {_printable(self.key)} {_printable(value)}"
 
     def to_json(self) -> str:
         """The message as one line of JSON; bytes that are not UTF-8 are in base64 under a name with `_base64`."""
@@ -80,7 +84,7 @@ class Echo:
             "timestamp": self.timestamp,
             "timestamp_type": self.timestamp_type,
             **_text("key", self.key),
-            **_text("value", self.value),
+            **(_text("value", self.value) if self.decoded is None else _both(self.decoded, self.value)),
             "headers": [{"key": key, **_text("value", value)} for key, value in self.headers],
         }
         return json.dumps(content, ensure_ascii=False)
@@ -111,6 +115,7 @@ def echoes(settings: Settings, from_beginning: bool = False) -> Iterator[Echo | 
     complaints = Complaints(settings.kafka_properties)
     complaints.answered = True  # The cluster has.
     consumer = Consumer({**client_properties(settings.kafka_properties, complaints), **_PROPERTIES})
+    texts = PayloadTexts(settings)
     try:
         consumer.assign(places)
         while True:
@@ -122,8 +127,9 @@ def echoes(settings: Settings, from_beginning: bool = False) -> Iterator[Echo | 
                     raise complaints.translate(KafkaException(error), "messages were followed", acls=acls)
             complaints.check()
             good = [message for message in messages if message.error() is None]
-            for message, headers in zip(good, headers_of(good), strict=True):
-                yield _echo(message, headers or [])
+            every = [headers or [] for headers in headers_of(good)]
+            for message, headers, text in zip(good, every, texts.of(good, every), strict=True):
+                yield _echo(message, headers, text)
             if good:
                 complaints.clear()
             else:
@@ -134,7 +140,7 @@ def echoes(settings: Settings, from_beginning: bool = False) -> Iterator[Echo | 
         consumer.close()
 
 
-def _echo(message: Any, headers: Headers) -> Echo:
+def _echo(message: Any, headers: Headers, decoded: str | None) -> Echo:
     kind, stamp = message.timestamp()
     known = kind != 0 and stamp != -1
     return Echo(
@@ -146,6 +152,7 @@ def _echo(message: Any, headers: Headers) -> Echo:
         message.key(),
         message.value(),
         headers,
+        decoded,
     )
 
 
@@ -166,3 +173,8 @@ def _text(name: str, content: bytes | None) -> dict[str, str | None]:
         return {name: None if content is None else content.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(content or b"").decode()}
+
+
+def _both(decoded: str, payload: bytes | None) -> dict[str, str]:
+    """The JSON of a payload, and the payload itself."""
+    return {"value": decoded, "value_base64": base64.b64encode(payload or b"").decode()}

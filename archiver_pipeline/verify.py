@@ -120,6 +120,7 @@ def verify(settings: Settings, against_kafka: bool = False, on_progress: OnProgr
 
     archive = archive_of(settings)
     if not archive.exists():
+        archive.check_log()
         raise ArchiveError("there is no archive yet", path=archive.uri, hint=NO_ARCHIVE)
     for _ in range(_TRIES):
         try:

@@ -10,6 +10,7 @@ _UNSAFE = re.compile(
 """Control characters of ASCII (but tab and line feed) and ISO 6429, what turns the direction of writing, other ends of
 lines, and halves of pairs, which no terminal takes."""
 
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
 _BREAKS = re.compile("[\t\n]")
 
 
@@ -21,6 +22,11 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """The same in one line: a line break within it is an escape, too."""
     return _BREAKS.sub(_escaped, visible(text))
+
+
+def without_number(text: str) -> str:
+    """Return an error of the operating system without its number, `[Errno 111]`, which tells nobody anything."""
+    return _NUMBER.sub("", text)
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -138,10 +138,11 @@ def test_version_is_shown(archiver: Run) -> None:
     "arguments", [["nonsense"], ["status", "--nonsense"], ["tail", "--count", "0"], ["sql", "--csv", "--json", "x"]]
 )
 def test_wrong_usage_is_exit_code_2(archiver: Run, arguments: list[str]) -> None:
-    """A command or an option that does not exist or fit is refused with exit code 2 and nothing on standard output."""
+    """A command or an option that does not exist or fit is refused with exit code 2, nothing on standard output, and
+    one line that says where help is."""
     done = archiver(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "Error" in done.stderr
+    assert re.fullmatch(r"archiver: [^A-Z].+\. Try 'archiver( \w+)? --help'\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -237,10 +238,10 @@ def test_verify_of_a_good_archive(archiver: Run, archived: Archived) -> None:
     """Exit code 0 and a short summary on standard output, with and without Kafka, and as JSON."""
     done = archiver("verify")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.match(r"good: \d+ files, .+, 3 messages of 1 partitions, table version \d+, [\d.]+ s\n$", done.stdout)
+    assert re.match(r"good: \d+ files, .+, 3 messages of 1 partition, table version \d+, [\d.]+ s\n$", done.stdout)
     done = archiver("verify", "--against-kafka")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Kafka still has 3 of the archived messages, in 1 partitions: all the same" in done.stdout
+    assert "Kafka still has 3 of the archived messages, in 1 partition: all the same" in done.stdout
     found = json.loads(archiver("verify", "--against-kafka", "--json").stdout)
     assert set(found) == {
         *("good", "archive", "version", "files", "bytes", "messages", "partitions", "seconds", "faults", "kafka"),

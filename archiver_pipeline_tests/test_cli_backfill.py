@@ -60,10 +60,10 @@ def backfill(tmp_path: Path, bootstrap_servers: str, topic_name: str) -> Run:
 @pytest.mark.parametrize(
     ("start", "end", "said"),
     [
-        ("yesterday", "2019-08-01", "'yesterday' is no ISO time such as 2019-08-01T03:00"),
-        ("2019-08-01", "2019-13-01", "'2019-13-01' is no ISO time"),
+        ("yesterday", "2019-08-01", "--from is 'yesterday': allowed is an ISO time such as 2019-08-01T03:00"),
+        ("2019-08-01", "2019-13-01", "--to is '2019-13-01': allowed is an ISO time"),
         ("", "2019-08-01", "give both times, or --unknown-time alone"),
-        ("0001-01-01T00:00+05:00", "2019-08-01", "is no ISO time"),
+        ("0001-01-01T00:00+05:00", "2019-08-01", "allowed is an ISO time"),
         ("2019-08-01T03:30", "2019-08-01T05:00", "both have to be whole hours"),
         ("2019-08-01T03:00", "2019-08-01T05:00:01", "both have to be whole hours"),
         ("2019-08-01T05:00", "2019-08-01T03:00", "the end has to be after the start"),
@@ -75,7 +75,8 @@ def test_wrong_times_are_wrong_usage(start: str, end: str, said: str) -> None:
     """What is no time, no whole hour or no range is said in one sentence with what was given: exit code 2."""
     done = CliRunner().invoke(app, ["backfill", "--from", start, "--to", end])
     assert (done.exit_code, done.stdout) == (2, "")
-    assert said in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
     assert isinstance(done.exception, SystemExit)
 
 
@@ -94,7 +95,7 @@ def test_wrong_options_are_wrong_usage(arguments: list[str]) -> None:
     """Both times or none, no loss where Kafka is not asked, no option that is not there: exit code 2."""
     done = CliRunner().invoke(app, ["backfill", *arguments])
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "Error" in done.stderr
+    assert re.fullmatch(r"archiver: [^A-Z].+\. Try 'archiver backfill --help'\n", done.stderr), done.stderr
 
 
 def test_a_good_range(backfill: Run, archived: Archived) -> None:
@@ -227,7 +228,7 @@ def test_a_broker_that_is_down(backfill: Run, archived: Archived) -> None:
 
 
 def test_ctrl_c_leaves_whole_hours(tmp_path: Path, archived: Archived, topic_name: str) -> None:
-    """It ends at once, quietly, with exit code 130; hours that were said to be done are, and the next run cleans up."""
+    """It ends with one line and exit code 130; hours that were said to be done are, and the next run cleans up."""
     for path in archived.path.glob("type=t0/**/*.parquet"):
         path.unlink()
     settings = {"KAFKA_BOOTSTRAP_SERVERS": archived.bootstrap_servers, "ARCHIVER_TOPICS": topic_name}
@@ -247,7 +248,8 @@ def test_ctrl_c_leaves_whole_hours(tmp_path: Path, archived: Archived, topic_nam
     finally:
         process.kill()
         process.wait()
-    assert (process.returncode, errors) == (130, "")
+    assert process.returncode == 130
+    assert re.fullmatch(r"stopped: .+ of .+; an hour is mended whole or not at all: run the same .+\n", errors), errors
     assert said[0].startswith("hour 2019-08-01T03: 5 added, 1 damaged or missing file replaced")
     assert output == "", "ten years without a message were still to come"
     assert verify(archived.settings, against_kafka=True).good
@@ -284,8 +286,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path, archived: Archived, top
         process.wait()
         os.close(leader)
     assert process.returncode == 0
-    assert "offsets read from Kafka" in shown.decode()
-    assert "20/20" in shown.decode()
+    assert "20 of 20 offsets read" in shown.decode()
     assert len(output.splitlines()) == 2
     assert "\x1b" not in output
 

@@ -176,7 +176,7 @@ def test_wrong_options_are_wrong_usage(arguments: list[str]) -> None:
     """A condition, or --resume alone; and without a terminal an answer beforehand: exit code 2."""
     done = CliRunner().invoke(app, ["erase", *arguments])
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "Error" in done.stderr
+    assert re.fullmatch(r"archiver: [^A-Z].+\. Try 'archiver erase --help'\n", done.stderr), done.stderr
 
 
 def test_everything_is_asked_for_twice(run: Run, archived: Archived) -> None:

@@ -18,7 +18,7 @@ from archiver_pipeline import ending
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 ending.LIMIT_SECONDS = 1.0
 ending.end_in_time()
-ending.end_in_time()
+ending.end_in_time(lambda: print("asked", flush=True))
 print("ready", flush=True)
 if sys.argv[1] == "library":
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # As long as this is at work, Python handles no signal.
@@ -39,6 +39,8 @@ def test_a_process_ends_in_time_whatever_it_is_at(at: str, code: int) -> None:
             wait_for("the library to be at work", lambda: used().user > before + 0.3)
         process.send_signal(signal.SIGTERM)
         assert process.wait(50) == code
+        if at == "library":
+            assert process.stdout.read() == b"asked\n", "whoever wants to know is told, whatever the main thread is at"
 
 
 FAMILY = """

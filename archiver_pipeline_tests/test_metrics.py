@@ -11,6 +11,7 @@ from dagster import DagsterRun, DagsterRunStatus
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
 
 from archiver_pipeline import delta_log
 from archiver_pipeline.archive import Archive
@@ -21,9 +22,10 @@ from archiver_pipeline.ledger import Transaction
 from archiver_pipeline.metrics.arrivals import MOST_SAMPLES, Arrivals
 from archiver_pipeline.metrics.catalogue import BY_NAME, DEFINITIONS, Families
 from archiver_pipeline.metrics.commits import CommitTotals, told_by
+from archiver_pipeline.metrics.exporter import Exporter, parts
 from archiver_pipeline.metrics.health import reasons, report
 from archiver_pipeline.metrics.server import metrics_route
-from archiver_pipeline.metrics.source import Health
+from archiver_pipeline.metrics.source import Health, Source
 from archiver_pipeline.plan import OffsetRange
 from archiver_pipeline.run_history import RunHistory
 from archiver_pipeline_tests import batches
@@ -245,3 +247,29 @@ def test_runs_are_counted_once_however_many_there_are(tmp_path: Path) -> None:
         # The newest first, and the one from before the start, too.
         assert [run.job for run in found.failures] == ["follow", *["archive"] * 6]
         assert found.failures[0].ended >= found.failures[1].ended
+
+
+def test_the_same_error_in_another_order_is_the_same() -> None:
+    """A client tells of its brokers as it comes to them: that is no news, and what is new is."""
+    first = "it did not answer: a:1: Connection refused; b:1: Connection refused. Check it"
+    again = "it did not answer: b:1: Connection refused; a:1: Connection refused. Check it"
+    assert parts(first) == parts(again) != parts("it did not answer: a:1: No route to host. Check it")
+
+
+def test_a_source_is_neither_up_nor_down_before_its_first_look() -> None:
+    """An alert on it would go off at each start of the exporter."""
+    exporter = Exporter([BrokenSource()], 10.0, str)
+    assert [metric.name for metric in exporter.collect() if metric.samples and "up" in metric.name] == []
+    exporter.look_once(30.0)
+    (metric,) = [metric for metric in exporter.collect() if metric.name == "archiver_collector_up"]
+    assert [sample.value for sample in metric.samples] == [0.0]
+
+
+class BrokenSource(Source):
+    """A source that never answers."""
+
+    name = "broken"
+
+    def look(self) -> tuple[Metric, ...]:
+        """Fail."""
+        raise OSError("no answer")

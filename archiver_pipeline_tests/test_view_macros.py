@@ -13,7 +13,7 @@ from archiver_pipeline import view
 from archiver_pipeline.archive import Archive
 from archiver_pipeline_tests.asked import END_OF_TIME_MS, HOURS, PER_HOUR, asked
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive, event
-from archiver_pipeline_tests.ugly import UGLY_TYPES
+from archiver_pipeline_tests.ugly_messages import UGLY_TYPES
 
 TEN, ELEVEN = "2026-11-20 10:00", "2026-11-20 11:00"
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.cli.output import say
+from archiver_pipeline.errors import WrongUsage
 
 if TYPE_CHECKING:
     from archiver_pipeline.backfilled import Backfilled
     from archiver_pipeline.hours import Hour
 
-_STEPS = {"Kafka": "offsets read from Kafka"}
+_STEPS = {"hours": "hours done", "Kafka": "offsets read from Kafka"}
+_GOING_ON = "an hour is mended whole or not at all: run the same command again for the others"
 
 
 def command(
@@ -51,22 +54,25 @@ def command(
     """
     from archiver_pipeline import view
     from archiver_pipeline.backfill import Backfiller
-    from archiver_pipeline.cli.output import print_json, progress
+    from archiver_pipeline.cli.output import print_json
+    from archiver_pipeline.cli.progress import progress
     from archiver_pipeline.seal import Sealer
     from archiver_pipeline.settings import load
 
     if accept_loss and from_archive:
-        raise typer.BadParameter("without asking Kafka nobody knows what is lost", param_hint="--accept-loss")
+        raise WrongUsage("--accept-loss is given with --from-archive: without asking Kafka nobody knows what is lost")
     hours = _hours(start, end, unknown=unknown)
     settings = load()
     done: list[Backfilled] = []
-    with progress(_STEPS) as on_progress:
+    with progress(_STEPS, _GOING_ON) as on_progress:
+        on_progress("hours", 0, len(hours))
         backfiller = Backfiller(
             settings, "", on_progress=on_progress, accept_loss=accept_loss, from_kafka=not from_archive
         )
         try:
             for item in backfiller.run(hours):
                 done.append(item)
+                on_progress("hours", len(done), len(hours))
                 if not as_json and not item.empty:
                     say(item.sentence(), flush=True)
         finally:
@@ -90,17 +96,18 @@ def _hours(start: str, end: str, *, unknown: bool) -> list[Hour]:
     if unknown and not start and not end:
         return [hour_at(None)]
     if unknown or not start or not end:
-        raise typer.BadParameter("give both times, or --unknown-time alone", param_hint="--from --to")
+        given = "--unknown-time is given with a time" if unknown else "--from and --to are not both given"
+        raise WrongUsage(f"{given}: give both times, or --unknown-time alone")
     times = []
     for option, text in (("--from", start), ("--to", end)):
         try:
             times.append(parse_time(text))
         except (ValueError, OverflowError):
-            raise typer.BadParameter(f"{text!r} is no ISO time such as 2019-08-01T03:00", param_hint=option) from None
+            raise WrongUsage(f"{option} is {text!r}: allowed is an ISO time such as 2019-08-01T03:00") from None
     try:
         return hours_between(*times)
     except ValueError as error:
-        raise typer.BadParameter(f"{error}: {start} to {end}", param_hint="--from --to") from None
+        raise WrongUsage(f"--from is {start!r} and --to is {end!r}: {error}") from None
 
 
 def _row(item: Backfilled) -> dict[str, Any]:
@@ -110,6 +117,6 @@ def _row(item: Backfilled) -> dict[str, Any]:
 def _sum_up(done: list[Backfilled], faults: int) -> None:
     changed = sum(item.version is not None for item in done)
     empty = sum(item.empty for item in done)
-    hours = f"{len(done):,} hour{'s' * (len(done) != 1)} read again, {changed:,} changed"
+    hours = f"{counted(len(done), 'hour')} read again, {changed:,} changed"
     counts = f", {empty:,} without any message" * (empty > 0) + f", {faults:,} left with a fault" * (faults > 0)
     say(hours + counts, file=sys.stderr)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archiver_pipeline.amounts import counted
+
 if TYPE_CHECKING:
     from archiver_pipeline.doctor.round import Report
 
@@ -23,8 +25,9 @@ def command(
     format, clocks, disks, memory, followers, Schema Registry, and Dagster with its daemon and sensors.
 
     A line each: a mark, what was looked at, how it is, and below it what to do. Independent checks are made side by
-    side, and each has 10 seconds: all of it takes 15 at most. The storage is tried out with a scratch object of its own
-    in `_doctor/`, which is removed again; nothing else is changed.
+    side, and each has 10 seconds: all of it takes 15 at most, or 40 where this machine is too busy to load Dagster.
+    The storage is tried out with a scratch object of its own in `_doctor/`, which is removed again; nothing else is
+    changed.
 
     Exit code 0: all is well, or there are warnings only. 1: a fault. 2: a setting is wrong or missing.
 
@@ -36,13 +39,15 @@ def command(
         archiver doctor --json | jq '.findings[] | select(.mark == "fault")'
     """
     from archiver_pipeline.cli.output import print_json
+    from archiver_pipeline.cli.progress import looking
     from archiver_pipeline.doctor.checkup import examine, settings_or_report
     from archiver_pipeline.doctor.round import Report
 
     found = settings_or_report()
     logging.disable(logging.CRITICAL)  # What libraries complain of is in the findings.
     wrong = isinstance(found, Report)
-    report = found if isinstance(found, Report) else examine(found)
+    with looking("looking at settings, broker, storage, followers and Dagster"):
+        report = found if isinstance(found, Report) else examine(found)
     if as_json:
         findings = [vars(finding) for finding in report.findings]
         print_json({"good": report.good, "seconds": round(report.seconds, 1), "findings": findings})
@@ -64,5 +69,5 @@ def _print(report: Report) -> None:
         if finding.remedy:
             typer.echo(f"{'':{9 + width}} → {finding.remedy}")
     counts = {mark: sum(finding.mark == mark for finding in report.findings) for mark in ("fault", "warning")}
-    told = ", ".join(f"{count} {mark}{'s' * (count != 1)}" for mark, count in counts.items() if count)
+    told = ", ".join(counted(count, mark) for mark, count in counts.items() if count)
     typer.echo(f"{told or 'all is well'}; {report.seconds:.1f} s")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.cli.output import say
+from archiver_pipeline.errors import WrongUsage
 
 if TYPE_CHECKING:
     from archiver_pipeline.erasure import Erased, Erasure, Found
@@ -16,7 +18,13 @@ if TYPE_CHECKING:
     from archiver_pipeline.predicate import Predicate
     from archiver_pipeline.settings import Settings
 
-_STEPS = {"files": "files checked", "hours": "hours done"}
+_STEPS = {
+    "files": "files checked",
+    "look": "looking through the messages",
+    "hours": "hours done",
+    "wait": "waiting for seals and backfills that are at work",
+    "follow": "bringing what follows the archive in line",
+}
 
 
 def command(
@@ -56,9 +64,10 @@ def command(
     from archiver_pipeline.settings import load
 
     if resume == bool(where.strip()) or (resume and dry_run):
-        raise typer.BadParameter("give a condition, or --resume alone", param_hint="--where")
+        given = "--resume is given with another option" if resume else "--where is not given"
+        raise WrongUsage(f"{given}: give a condition, or --resume alone")
     if not (yes or dry_run or resume or sys.stdin.isatty()):
-        raise typer.BadParameter("there is no terminal to ask at: give --yes, or --dry-run to look", param_hint="--yes")
+        raise WrongUsage("--yes is not given, and there is no terminal to ask at: give it, or --dry-run to look")
     settings = load()
     with begun(settings) as erasure:
         resumed = [] if dry_run else _resumed(erasure)
@@ -92,9 +101,9 @@ def _erase(
     erasure: Erasure, predicate: Predicate, *, dry_run: bool, yes: bool, everything: bool, quiet: bool
 ) -> dict[str, Any]:
     """Look, ask, erase; return what --json prints of it."""
-    from archiver_pipeline.cli.output import progress
+    from archiver_pipeline.cli.progress import progress
 
-    with progress(_STEPS) as on_progress:
+    with progress(_STEPS, "nothing was changed") as on_progress:
         found = erasure.look(predicate, on_progress)
     if not quiet:
         _print_found(found)
@@ -117,20 +126,19 @@ def _erase(
 
 def _is_meant(found: Found, *, yes: bool, everything: bool) -> bool:
     """Ask, unless that was answered already."""
-    count = _count(found.matches.messages, "message")
+    count = counted(found.matches.messages, "message")
     if found.matches.everything and not (yes and everything):
         if sys.stdin.isatty():
             return typer.confirm(f"The condition matches EVERY message. Erase all {count} for good?", err=True)
         if not everything:
-            raise typer.BadParameter(
-                f"the condition matches every message, {count}: give --everything if that is meant",
-                param_hint="--where",
+            raise WrongUsage(
+                f"--where matches every message, {found.matches.messages:,} in all: give --everything if that is meant"
             )
     return yes or typer.confirm(f"Erase {count} for good?", err=True)
 
 
 def _do(erasure: Erasure, plan: ErasurePlan) -> Erased:
-    from archiver_pipeline.cli.output import progress
+    from archiver_pipeline.cli.progress import progress
 
     try:
         with progress(_STEPS) as on_progress:
@@ -143,17 +151,18 @@ def _do(erasure: Erasure, plan: ErasurePlan) -> Erased:
 def _print_found(found: Found) -> None:
     for item in found.matches.found:
         time = f", {item.first} to {item.last} UTC" if item.first else ""
-        say(f"topic {item.topic}, type {item.type}: {_count(item.messages, 'message')}{time}")
+        say(f"topic {item.topic}, type {item.type}: {counted(item.messages, 'message')}{time}")
     matches = found.matches
-    what = f"{_count(matches.messages, 'message')} in {_count(matches.hours, 'hour')}" if matches.messages else "none"
+    what = f"{counted(matches.messages, 'message')} in {counted(matches.hours, 'hour')}" if matches.messages else "none"
     say(f"{what} of {matches.judged:,} match", flush=True)
 
 
 def _say_unjudged(found: Found) -> None:
     if found.matches.unjudged:
         _say(
-            f"{_count(found.matches.unjudged, 'message')} could not be judged, such as one that is no JSON or no "
-            "UTF-8, and will stay; this finds them, too: value LIKE '%u4711%' OR value_bytes::VARCHAR LIKE '%u4711%'"
+            f"{counted(found.matches.unjudged, 'message')} could not be judged, such as one that is no JSON or no "
+            "UTF-8, and will stay. To find them, too, compare text, with what you look for in place of the dots: "
+            "value LIKE '%…%' OR value_bytes::VARCHAR LIKE '%…%'"
         )
 
 
@@ -161,14 +170,14 @@ def _sum_up(done: Erased, found: Found | None) -> None:
     from archiver_pipeline.cli.output import duration
 
     hours = sum(hour.version is not None for hour in done.hours)
-    files = f"{done.files:,} of {found.files:,} files" if found else _count(done.files, "file")
+    files = f"{done.files:,} of {counted(found.files, 'file')}" if found else counted(done.files, "file")
     share = f" ({100 * done.bytes / max(1, found.bytes):.1f} % of the archive's bytes)" if found else ""
     _say(
-        f"{_count(done.messages, 'message')} erased in {_count(hours, 'hour')}: {files}{share} rewritten in "
+        f"{counted(done.messages, 'message')} erased in {counted(hours, 'hour')}: {files}{share} rewritten in "
         f"{duration(done.seconds)}"
     )
     if gone := sum(hour.gone for hour in done.hours):
-        _say(f"{_count(gone, 'message')} had been lost and given up meanwhile")
+        _say(f"{counted(gone, 'message')} had been lost and given up meanwhile")
     for fault in _faults(done):
         _say(fault)
 
@@ -225,10 +234,6 @@ def _row(done: Erased) -> dict[str, Any]:
         "faults": _faults(done),
         "predicate_hash": done.plan.predicate_hash,
     }
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _say(text: str) -> None:

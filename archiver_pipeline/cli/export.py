@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.cli.output import say
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def command(
         archiver export --from 2019-08-01 --to 2019-08-02 --format jsonl --payloads --out - | jq .uid
     """
     from archiver_pipeline.archive import archive_of
-    from archiver_pipeline.cli.output import print_json, progress, times
+    from archiver_pipeline.cli.output import print_json, times
+    from archiver_pipeline.cli.progress import progress
     from archiver_pipeline.envelope import ERASED
-    from archiver_pipeline.errors import SettingsError
+    from archiver_pipeline.errors import WrongUsage
     from archiver_pipeline.export.exporter import Exporter
     from archiver_pipeline.export.target import names, target
     from archiver_pipeline.selected import Selected
@@ -86,7 +88,7 @@ def command(
 
     wanted = target(kind, out, compression=compression, payloads=payloads, leave_out=leave_out, overwrite=overwrite)
     if as_json and wanted.out is None:
-        raise SettingsError("--json is given, but standard output has the messages: name a file in --out")
+        raise WrongUsage("--json is given, but standard output has the messages: name a file in --out")
     first_and_end = times(start, end, every=everything)
     settings = load()
     archive = archive_of(settings)
@@ -96,7 +98,8 @@ def command(
         topics=names("--topics", topics, {at.topic for at in moment.places}, "topic"),
         types=names("--types", types, moment.types - {ERASED}, "type"),
     )
-    with progress(_STEPS) as on_progress:
+    stopped = "the output ends in the middle" if wanted.out is None else f"nothing was left at {wanted.out}"
+    with progress(_STEPS, f"{stopped}: run the same command again for the whole") as on_progress:
         done = Exporter(archive, moment, selection, wanted, on_progress).run()
     if as_json:
         print_json(_report(done))
@@ -125,9 +128,9 @@ def _sentence(done: Exported, target: Target) -> str:
         what = "the folder is empty" if target.folder else "the file is there without a message"
         return "nothing was selected" + (f": {what}, {done.out}" if target.out else "")
     rate = round(done.messages / max(done.seconds, 0.001))
-    files = f"{done.files:,} file{'s' * (done.files != 1)}, " if target.out else ""
+    files = f"{counted(done.files, 'file')}, " if target.out else ""
     left_out = f"; left out: {reasons(done.refused)}" if done.refused else ""
     return (
-        f"{done.messages:,} message{'s' * (done.messages != 1)}, {files}{size(done.bytes)} in {done.seconds:.1f} s "
-        f"({rate:,} messages/s): {done.out}{left_out}"
+        f"{counted(done.messages, 'message')}, {files}{size(done.bytes)} in {done.seconds:.1f} s "
+        f"({counted(rate, 'message')}/s): {done.out}{left_out}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.cli.output import say
 
 if TYPE_CHECKING:
-    from archiver_pipeline.generator import Summary
+    from archiver_pipeline.generator import Generator, Summary
     from archiver_pipeline.settings import Settings
 
 _TOPICS = ("orders", "clicks")
@@ -61,11 +62,12 @@ def command(
         archiver generate --rate 0 --count 1000000 --late 5% --ugly 1% --seed 1 --json
     """
     from archiver_pipeline.cli.output import print_json
+    from archiver_pipeline.cli.progress import progress
     from archiver_pipeline.settings import load
 
     settings = load()
     settings.require_broker()
-    from archiver_pipeline.errors import SettingsError
+    from archiver_pipeline.errors import WrongUsage
     from archiver_pipeline.event_file import events_of
     from archiver_pipeline.generator import Generator, generate
 
@@ -83,10 +85,11 @@ def command(
         seed=seed,
     )
     if file is not None and len(wanted.topics) != 1:
-        raise SettingsError("--file goes to one topic: name it with --topics")
+        raise WrongUsage("--file is given, and its lines go to one topic: name it with --topics")
     lines = None if file is None else events_of(file, wanted.topics[0])
-    with _stopped_by_signals() as stopped, _shown(count) as on_progress:
-        summary = generate(wanted, on_progress, lambda: bool(stopped), lines)
+    limit = 0 if lines is not None and count is None else _limit(wanted)
+    with _stopped_by_signals() as stopped, progress({"messages": "messages sent"}) as on_progress:
+        summary = generate(wanted, lambda sent, _: on_progress("messages", sent, limit), lambda: bool(stopped), lines)
     if as_json:
         print_json({**asdict(summary), "seconds": round(summary.seconds, 3), "rate": round(summary.rate, 1)})
     else:
@@ -106,12 +109,12 @@ def _default_topics(settings: Settings) -> tuple[str, ...]:
 
 
 def _share(option: str, text: str) -> float:
-    from archiver_pipeline.errors import SettingsError
+    from archiver_pipeline.errors import WrongUsage
 
     try:
         return float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
-        raise SettingsError(f"{option} is {text!r}: it takes a share such as 0.1 or 10%") from None
+        raise WrongUsage(f"{option} is {text!r}: allowed is a share such as 0.1 or 10%") from None
 
 
 @contextmanager
@@ -131,30 +134,10 @@ def _stopped_by_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _shown(count: int | None) -> Iterator[Callable[[int, float], None]]:
-    """Show messages sent and their rate: a live line on a terminal, a line every 10 s elsewhere."""
-    from archiver_pipeline.cli.output import PLAIN_SECONDS
-
-    told = 0.0
-    limit = "" if count is None else f" of {count:,}"
-
-    def line(sent: int, seconds: float) -> str:
-        return f"{sent:,}{limit} messages sent in {seconds:.0f} s, {sent / seconds if seconds else 0:,.0f} a second"
-
-    def plain(sent: int, seconds: float) -> None:
-        nonlocal told
-        if seconds - told >= PLAIN_SECONDS:
-            told = seconds
-            say(line(sent, seconds), file=sys.stderr, flush=True)
-
-    if not sys.stderr.isatty():
-        yield plain
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("connecting") as live:
-        yield lambda sent, seconds: live.update(line(sent, seconds))
+def _limit(wanted: Generator) -> int:
+    """How many messages it will be, 0 where nobody knows."""
+    by_time = round(wanted.rate * wanted.seconds) if wanted.seconds is not None and wanted.rate else None
+    return min((limit for limit in (wanted.count, by_time) if limit is not None), default=0)
 
 
 def _print(summary: Summary) -> None:
@@ -162,8 +145,9 @@ def _print(summary: Summary) -> None:
 
     topics = ", ".join(f"{topic} {count:,}" for topic, count in summary.topics.items())
     say(
-        f"{summary.delivered:,} messages delivered ({topics}), {size(summary.bytes)} in {summary.seconds:.1f} s, "
+        f"{counted(summary.delivered, 'message')} delivered ({topics}), {size(summary.bytes)} in "
+        f"{summary.seconds:.1f} s, "
         f"{summary.rate:,.0f} a second"
     )
     if summary.failed:
-        say(f"{summary.failed:,} messages failed: {summary.error}", file=sys.stderr)
+        say(f"{counted(summary.failed, 'message')} failed: {summary.error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 
 from archiver_pipeline.cli import backfill, doctor, erase, export, generate, metrics, replay, sql, status, tail, verify
 from archiver_pipeline.cli.shell import SqlError
-from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError
+from archiver_pipeline.errors import ArchiverError, PredicateRefused, SettingsError, WrongUsage
 from archiver_pipeline.logs import JSON, handler, wanted_format
 from archiver_pipeline.visible import one_line, visible
 
@@ -26,8 +27,21 @@ _LIBRDKAFKA = "%s [%s] %s"
 """The format in which confluent-kafka hands on what librdkafka logs."""
 
 
+PROGRAM = "archiver"
+_INVALID = re.compile("Invalid value for '([^']*)': ")
+_UsageError: Any = typer.BadParameter.__base__
+"""What Typer raises where a command line is wrong: it has no public name there."""
+
+
 class Commands(TyperGroup):
     """Runs a command and turns its errors into one line on standard error and an exit code."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read what stands before the command's name."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except _UsageError as error:
+            raise typer.Exit(_say_usage(error, PROGRAM)) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` names."""
@@ -35,6 +49,10 @@ class Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
+        except _UsageError as error:
+            code = _say_usage(error, f"{PROGRAM} {ctx.invoked_subcommand}" if ctx.invoked_subcommand else PROGRAM)
+        except WrongUsage as error:
+            code = _say(WrongUsage(str(error), hint=_try_help(f"{PROGRAM} {ctx.invoked_subcommand}")), WRONG_USAGE)
         except (PredicateRefused, SettingsError) as error:
             code = _say(error, WRONG_USAGE)
         except ArchiverError as error:
@@ -58,9 +76,23 @@ def _say(error: ArchiverError, code: int) -> int:
     if wanted_format() == JSON and logging.getLogger().handlers:
         log.error("%s", error, exc_info=error)
         return code
-    text = str(error) if isinstance(error, SqlError) else " ".join(str(error).split())
+    text = str(error) if isinstance(error, SqlError) else " ".join(str(error).split()).replace("?. ", "? ")
     typer.echo(f"archiver: {visible(text)}", err=True)
     return code
+
+
+def _say_usage(error: Any, command: str) -> int:
+    """Print what is wrong with a command line as one line like any other error; help that was asked for is help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        raise error
+    what = " ".join(error.format_message().split()).rstrip(".")
+    what = what.replace(". Did you mean", "; did you mean").replace("Input should be", "it has to be")
+    what = _INVALID.sub(r"\1 is wrong: ", what).partition(", unable to parse")[0]
+    return _say(WrongUsage(what[:1].lower() + what[1:], hint=_try_help(command)), WRONG_USAGE)
+
+
+def _try_help(command: str) -> str:
+    return f"Try '{command} --help'"
 
 
 class OneLine(logging.Formatter):
@@ -75,7 +107,6 @@ class OneLine(logging.Formatter):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     # A traceback with local variables could show a password.
     pretty_exceptions_enable=False,
@@ -138,4 +169,4 @@ app.command("metrics")(metrics.command)
 
 def main() -> None:
     """Run the `archiver` command; it exits the process."""
-    app(prog_name="archiver")
+    app(prog_name=PROGRAM)

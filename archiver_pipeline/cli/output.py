@@ -1,29 +1,22 @@
-"""What the commands share in showing things: numbers for people, JSON for programs, progress on standard error."""
+"""What the commands share in showing things: numbers for people, JSON for programs."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from archiver_pipeline.amounts import duration as duration
 from archiver_pipeline.amounts import size as size
-from archiver_pipeline.errors import ArchiveError, FormatTooNew, SettingsError
-from archiver_pipeline.files import OnProgress
+from archiver_pipeline.errors import ArchiveError, FormatTooNew, WrongUsage
 from archiver_pipeline.visible import visible
 
 if TYPE_CHECKING:
     from archiver_pipeline.archive import Archive
 
 log = logging.getLogger(__name__)
-
-PLAIN_SECONDS = 10.0
-"""How often progress is a line where there is no terminal."""
 
 
 def say(*parts: object, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
@@ -59,15 +52,15 @@ def times(start: str, end: str, *, every: bool) -> tuple[datetime | None, dateti
     """Read `--from` and `--to`, of which one may be open, or neither is given with `--all`.
 
     Raises:
-        SettingsError: they make no sense; one line with the option, its value and what is allowed.
+        WrongUsage: they make no sense; one line with the option, its value and what is allowed.
     """
     if every and (start or end):
-        raise SettingsError("--all is given with a time: allowed is --all alone, or --from, --to or both")
+        raise WrongUsage("--all is given with a time: allowed is --all alone, or --from, --to or both")
     if not every and not start and not end:
-        raise SettingsError("no time is given: allowed is --from, --to or both, or --all")
+        raise WrongUsage("no time is given: allowed is --from, --to or both, or --all")
     first, last = _time("--from", start), _time("--to", end)
     if first is not None and last is not None and last <= first:
-        raise SettingsError(f"--to is {end!r}: it has to be after --from, {start!r}")
+        raise WrongUsage(f"--to is {end!r}: it has to be after --from, {start!r}")
     return first, last
 
 
@@ -79,47 +72,7 @@ def _time(option: str, text: str) -> datetime | None:
     try:
         moment = parse_time(text)
     except (ValueError, OverflowError):
-        raise SettingsError(f"{option} is {text!r}: allowed is an ISO time such as 2019-08-01T03:00") from None
+        raise WrongUsage(f"{option} is {text!r}: allowed is an ISO time such as 2019-08-01T03:00") from None
     if option == "--to" and moment == datetime.min.replace(tzinfo=UTC):
-        raise SettingsError(f"{option} is {text!r}: there is no time before it")
+        raise WrongUsage(f"{option} is {text!r}: there is no time before it")
     return moment
-
-
-@contextmanager
-def progress(labels: dict[str, str]) -> Iterator[OnProgress]:
-    """Show how far a task of several steps has come: bars on a terminal, a line now and then elsewhere.
-
-    Args:
-        labels: for each step a text such as "files checked".
-    """
-    if not sys.stderr.isatty():
-        yield _Lines(labels)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(labels[what])
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield show
-
-
-class _Lines:
-    """Progress as lines of text, one every `PLAIN_SECONDS`."""
-
-    def __init__(self, labels: dict[str, str]) -> None:
-        self._labels = labels
-        self._told = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Take what is being done, how much of it is done, and how much there is."""
-        now = time.monotonic()
-        if now - self._told >= PLAIN_SECONDS:
-            self._told = now
-            print(f"{done:,} of {total:,} {self._labels[what]}", file=sys.stderr, flush=True)

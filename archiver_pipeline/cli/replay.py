@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.cli.output import say
 
 if TYPE_CHECKING:
@@ -81,9 +82,10 @@ def command(
         archiver replay --from 2019-08-01 --to 2019-08-02 --types object.one --to-topic demo --original-pace
     """
     from archiver_pipeline.archive import archive_of
-    from archiver_pipeline.cli.output import print_json, progress, times
+    from archiver_pipeline.cli.output import print_json, times
+    from archiver_pipeline.cli.progress import progress
     from archiver_pipeline.envelope import ERASED
-    from archiver_pipeline.errors import SettingsError
+    from archiver_pipeline.errors import WrongUsage
     from archiver_pipeline.export.target import names
     from archiver_pipeline.replay import check as checks
     from archiver_pipeline.replay.replayer import Replayer
@@ -94,9 +96,9 @@ def command(
     from archiver_pipeline.settings import load
 
     if rate and original_pace:
-        raise SettingsError("--original-pace is given with --rate: allowed is one of --rate and --original-pace")
+        raise WrongUsage("--original-pace is given with --rate: allowed is one of --rate and --original-pace")
     if to_topic and not is_topic(to_topic):
-        raise SettingsError(f"--to-topic is {to_topic!r}: allowed is a topic's name")
+        raise WrongUsage(f"--to-topic is {to_topic!r}: allowed is a topic's name")
     first, last = times(start, end, every=every)
     settings = load()
     moment = Selected(archive_of(settings), Selection())
@@ -119,16 +121,13 @@ def command(
         without_times=without_times,
         again=again,
     )
-    with progress(_STEPS) as on_progress:
+    going_on = "nothing was sent" if dry_run else "the same command goes on behind them, and sends nothing twice"
+    with progress(_STEPS, going_on) as on_progress:
         replayer = Replayer(settings, wanted, bootstrap_servers, on_progress)
         if dry_run:
             _print_look(replayer, as_json=as_json)
             return
-        try:
-            done = replayer.run()
-        except KeyboardInterrupt:
-            say(f"stopped after {replayer.sent:,} messages: the same command goes on behind them", file=sys.stderr)
-            raise
+        done = replayer.run()
         if not as_json:
             _print(done)
         compared = checks.check(replayer, done.position, on_progress) if check else []
@@ -150,7 +149,7 @@ def _print_look(replayer: Replayer, *, as_json: bool) -> None:
         target, found = replayer.wanted.target(topic), survey.measures(topic)
         rows.append({"topic": topic, "to_topic": target, "messages": found.messages, "bytes": found.bytes})
         if not as_json:
-            say(f"{found.messages:,} messages of topic {topic} would go to topic {target}")
+            say(f"{counted(found.messages, 'message')} of topic {topic} would go to topic {target}")
     if as_json:
         print_json({"good": True, "dry_run": True, "topics": rows})
     say("nothing was sent", file=sys.stderr)
@@ -169,11 +168,14 @@ def _print(done: Summary) -> None:
         say("nothing was sent: the archive has no such messages")
     elif not done.sent:
         newer = "all of it once more, and what was archived since" if done.newer else "it once more"
-        say(f"nothing was sent: all {done.messages:,} messages were sent to {topics} before; --again sends {newer}")
+        say(
+            f"nothing was sent: all {counted(done.messages, 'message')} were sent to {topics} before; --again sends "
+            f"{newer}"
+        )
     else:
         before = f" after {done.before:,} that were sent before" if done.before else ""
         rate = done.sent / done.seconds if done.seconds else 0
-        say(f"{done.sent:,} messages sent to {topics}{before}, in {done.seconds:.1f} s, {rate:,.0f} a second")
+        say(f"{counted(done.sent, 'message')} sent to {topics}{before}, in {done.seconds:.1f} s, {rate:,.0f} a second")
     if done.recorded:
         say(f"recorded as archived already: {', '.join(done.recorded)}")
     sys.stdout.flush()
@@ -184,10 +186,11 @@ def _print_compared(compared: list[Checked]) -> None:
         place = f"topic {item.topic}" + ("" if item.partition is None else f", partition {item.partition}")
         order = " in any order" if item.partition is None else ""
         if item.equal:
-            say(f"{place}: equal{order}, {item.in_kafka:,} messages, digest {item.kafka_digest[:16]}")
+            say(f"{place}: equal{order}, {counted(item.in_kafka, 'message')}, digest {item.kafka_digest[:16]}")
         else:
             say(
-                f"{place}: NOT equal{order}: the archive has {item.in_archive:,} messages ({item.archive_digest[:16]}),"
+                f"{place}: NOT equal{order}: the archive has {counted(item.in_archive, 'message')} "
+                f"({item.archive_digest[:16]}),"
                 f" Kafka {item.in_kafka:,} ({item.kafka_digest[:16]})"
             )
     sys.stdout.flush()

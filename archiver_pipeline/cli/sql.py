@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from archiver_pipeline.cli.results import Form
+from archiver_pipeline.errors import WrongUsage
 
 
 def command(
@@ -43,9 +44,9 @@ def command(
         archiver sql --refresh "SELECT count(*) FROM messages"
     """
     if as_csv and as_json:
-        raise typer.BadParameter("a result is either CSV or JSON", param_hint="--csv --json")
+        raise WrongUsage("--csv is given with --json: a result is one or the other")
     if file is not None and query is not None:
-        raise typer.BadParameter("SQL comes from the argument or from a file", param_hint="--file")
+        raise WrongUsage("--file is given with a query: SQL comes from one or the other")
     from archiver_pipeline.archive import archive_of
     from archiver_pipeline.cli.output import check_format
     from archiver_pipeline.cli.shell import View

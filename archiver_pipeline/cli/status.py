@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.cli.output import say
-from archiver_pipeline.errors import ArchiverError
+from archiver_pipeline.errors import ArchiverError, WrongUsage
 
 if TYPE_CHECKING:
     from archiver_pipeline.status import PartitionStatus, Status
@@ -53,14 +54,17 @@ def command(
         watch archiver status
     """
     from archiver_pipeline.cli.output import print_json
+    from archiver_pipeline.cli.progress import looking
     from archiver_pipeline.settings import load
     from archiver_pipeline.status import status
 
     if html and as_json:
-        raise typer.BadParameter("--json and --html are given: allowed is one of them")
+        raise WrongUsage("--html is given with --json: allowed is one of them")
+    settings = load()
     if html:
         _write_page(html)
-    found = status(load())
+    with looking("asking archive, broker and followers"):
+        found = status(settings)
     if as_json:
         print_json(found.to_json())
     else:
@@ -111,8 +115,10 @@ def _print(found: Status) -> None:
         say(f"no archive yet at {found.archive}: the first run makes it")
     else:
         say(
-            f"archive {found.archive}: table version {found.version}, format {found.format}, {found.messages:,} "
-            f"messages in {found.files:,} files of {found.types:,} types, {size(found.bytes)}; {found.hours:,} hours, "
+            f"archive {found.archive}: table version {found.version}, format {found.format}, "
+            f"{counted(found.messages, 'message')} "
+            f"in {counted(found.files, 'file')} of {counted(found.types, 'type')}, {size(found.bytes)}; "
+            f"{counted(found.hours, 'hour')}, "
             f"{found.sealed_hours:,} sealed"
         )
     _print_partitions(found.partitions)
@@ -127,7 +133,8 @@ def _print(found: Status) -> None:
         )
         for rate in found.rates:
             say(
-                f"last {rate.minutes} min: {rate.batches} batches, {rate.messages_per_second:,.1f} messages/s, "
+                f"last {rate.minutes} min: {counted(rate.batches, 'batch', 'batches')}, "
+                f"{rate.messages_per_second:,.1f} messages/s, "
                 f"{size(rate.bytes_per_second)}/s"
             )
     for recorded in found.gaps:
@@ -144,7 +151,10 @@ def _print(found: Status) -> None:
     for moment in found.interrupted_erasures:
         say(f"an erasure of {moment:%Y-%m-%d %H:%M:%S} UTC was interrupted: `archiver erase --resume` finishes it")
     if found.given_up:
-        say(f"{found.given_up:,} messages were lost with their files and given up: the view losses has their hours")
+        say(
+            f"{counted(found.given_up, 'message was', 'messages were')} lost with their files and given up: the view "
+            "losses has their hours"
+        )
 
 
 def _print_partitions(partitions: tuple[PartitionStatus, ...]) -> None:

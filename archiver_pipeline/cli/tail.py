@@ -41,7 +41,8 @@ def command(
     commits nothing.
 
     **JSON**: minute, topic, type, events, users, revision. With --messages: topic, partition, offset, time, timestamp
-    (ms), timestamp_type, key, value, headers (key, value). What is not UTF-8 is key_base64 or value_base64 instead.
+    (ms), timestamp_type, key, value, headers (key, value). What is not UTF-8 is key_base64 or value_base64 instead. A
+    payload of a Schema Registry's format is shown as its JSON, and with --json is in value_base64, too, as it came.
 
     **Examples**
 

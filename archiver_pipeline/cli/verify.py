@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.cli.output import say
 
 if TYPE_CHECKING:
@@ -46,12 +47,13 @@ def command(
         archiver verify --against-kafka
         archiver verify --json | jq '.faults[].path'
     """
-    from archiver_pipeline.cli.output import print_json, progress
+    from archiver_pipeline.cli.output import print_json
+    from archiver_pipeline.cli.progress import progress
     from archiver_pipeline.settings import load
     from archiver_pipeline.verify import verify
 
     settings = load()
-    with progress(_STEPS) as on_progress:
+    with progress(_STEPS, "nothing is changed by it: run it again for the whole") as on_progress:
         report = verify(settings, against_kafka, on_progress)
     if as_json:
         print_json(report.to_json())
@@ -72,15 +74,16 @@ def _print(report: Report) -> None:
         for note in report.kafka.notes:
             say(f"not compared: {note}", file=sys.stderr)
     given_up = f" ({report.given_up:,} more were given up)" if report.given_up else ""
-    found = f"{len(report.faults)} fault{'s' * (len(report.faults) != 1)} in " if report.faults else "good: "
+    found = f"{counted(len(report.faults), 'fault')} in " if report.faults else "good: "
     summary = (
-        f"{found}{report.files:,} files, {size(report.bytes)}, {report.messages:,} messages{given_up} of "
-        f"{report.partitions:,} partitions, table version {report.version}, {report.seconds:.1f} s"
+        f"{found}{counted(report.files, 'file')}, {size(report.bytes)}, "
+        f"{counted(report.messages, 'message')}{given_up} of "
+        f"{counted(report.partitions, 'partition')}, table version {report.version}, {report.seconds:.1f} s"
     )
     # With faults, standard output is theirs alone: a line each.
     say(summary, file=sys.stderr if report.faults else sys.stdout)
     if report.kafka is not None:
         same = sum(item.in_kafka for item in report.kafka.partitions)
         count = len(report.kafka.partitions)
-        text = f"Kafka still has {same:,} of the archived messages, in {count:,} partitions"
+        text = f"Kafka still has {same:,} of the archived messages, in {counted(count, 'partition')}"
         say(text + ("" if report.faults else ": all the same"), file=sys.stderr if report.faults else sys.stdout)

@@ -1,5 +1,6 @@
 """The assets: topics, the archive and its DuckDB file. One run, one step, one process: a batch costs no start-up."""
 
+import time
 from collections.abc import Iterator
 
 import dagster as dg
@@ -7,7 +8,7 @@ import dagster as dg
 from archiver_pipeline import view
 from archiver_pipeline.batch import Archiver, Batch
 from archiver_pipeline.defs import checks, metadata
-from archiver_pipeline.defs.failing import failure
+from archiver_pipeline.defs.failing import failure, trying_again
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
 from archiver_pipeline.defs.runs import heartbeat
 from archiver_pipeline.errors import ArchiveError, ArchiverError
@@ -65,9 +66,11 @@ def topic_assets() -> list[dg.AssetSpec]:
     ]
 
 
-def _again(context: dg.AssetExecutionContext) -> dg.RetryRequested:
+def _again(context: dg.AssetExecutionContext, error: Exception) -> dg.RetryRequested:
     """Ask for another try. A policy of the asset would try again, too, after the run was asked to end."""
     seconds = _RETRIES.calculate_delay(context.retry_number + 1)
+    if context.retry_number < _RETRIES.max_retries:
+        context.log.warning(trying_again(error, seconds, context.retry_number + 1, _RETRIES.max_retries))
     return dg.RetryRequested(max_retries=_RETRIES.max_retries, seconds_to_wait=seconds)
 
 
@@ -110,10 +113,10 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
         except ArchiverError as error:
             found = failure(context, error, retries=True)
             if found.allow_retries:
-                raise _again(context) from found
+                raise _again(context, error) from found
             raise found from None
         except Exception as error:
-            raise _again(context) from error
+            raise _again(context, error) from error
         yield from ()
 
     return archive_messages
@@ -122,7 +125,7 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
 def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver: Archiver) -> None:
     """Archive the batches of one lane, and report each as it is committed."""
     path = settings().kept_view
-    total = 0
+    total, began = 0, time.monotonic()
     answers = checks.Answers(context.log_event, checks.PAUSE_SECONDS if config.stay_seconds > 0 else 0.0)
     shown = RunView(path, archiver.archive)
     try:
@@ -136,8 +139,7 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
                 None if path is None or version is None else metadata.view_made(path, version),
             )
             context.log.info(
-                f"lane {batch.lane}: {batch.messages:,} messages in {batch.seconds:.1f} s, {batch.lag:,} left, "
-                f"{total:,} so far",
+                metadata.standing(batch, total, time.monotonic() - began),
                 extra={
                     "lane": batch.lane,
                     "ranges": list(map(str, batch.ranges)),

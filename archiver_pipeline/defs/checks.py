@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetCheckSpec
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.batch import Batch
 from archiver_pipeline.defs.metadata import MESSAGES
 from archiver_pipeline.envelope import MALFORMED, OTHER, UNTYPED
@@ -85,21 +86,28 @@ def _nothing_was_lost(gaps: list[RecordedGap], ever: int) -> AssetCheckEvaluatio
         for found in gaps
     ]
     offsets = sum(found.gap.end - found.gap.start for found in gaps)
-    text = f"{offsets:,} offsets are gone: " + "; ".join(named[:20]) if gaps else "Kafka had every message"
+    text = (
+        f"{counted(offsets, 'offset is', 'offsets are')} gone: " + "; ".join(named[:20])
+        if gaps
+        else "Kafka had every message"
+    )
     return _evaluation("nothing_was_lost", not gaps, text, gaps=len(gaps), offsets_lost=offsets, gaps_ever=ever)
 
 
 def _types_are_known(batch: Batch) -> AssetCheckEvaluation:
     counts = {name: batch.types.get(name, 0) for name in (MALFORMED, UNTYPED, OTHER)}
     share = sum(counts.values()) / max(1, batch.messages)
-    text = f"{share:.2%} of {batch.messages:,} messages: " + ", ".join(f"{n:,} {name}" for name, n in counts.items())
+    text = f"{share:.2%} of {counted(batch.messages, 'message')}: " + ", ".join(
+        f"{n:,} {name}" for name, n in counts.items()
+    )
     return _evaluation(
         "types_are_known", share <= UNKNOWN_SHARE, text, AssetCheckSeverity.WARN, share=round(share, 6), **counts
     )
 
 
 def _lag_is_bounded(batch: Batch, max_lag: int) -> AssetCheckEvaluation:
-    text = f"{batch.lag:,} messages are left to read in lane {batch.lane}; one batch takes {max_lag:,}"
+    left = counted(batch.lag, "message is", "messages are")
+    text = f"{left} left to read in lane {batch.lane}; one batch takes {max_lag:,}"
     return _evaluation("lag_is_bounded", batch.lag <= max_lag, text, AssetCheckSeverity.WARN, lag=batch.lag)
 
 

@@ -37,6 +37,13 @@ def failure(
     return dg.Failure(settings().mask(str(error)), allow_retries=retries and may_retry(error))
 
 
+def trying_again(error: BaseException, seconds: float, number: int, most: int) -> str:
+    """What is logged where a step that failed is tried again in some seconds, for the `number`th time of `most`."""
+    text = str(error) if isinstance(error, ArchiverError) else f"{type(error).__name__}: {error}"
+    line = " ".join(settings().mask(text).split()).rstrip(".")
+    return f"{line}; trying again in {seconds:.0f} s, {number} of {most}"
+
+
 def came_from(error: BaseException) -> str:
     """Where an error was raised, and by whom that was called, innermost first; then the same of each of its causes."""
     chain: list[str] = []

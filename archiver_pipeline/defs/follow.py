@@ -10,6 +10,7 @@ from zlib import crc32
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.defs.followers import follow
 from archiver_pipeline.defs.resources import archive, settings
 from archiver_pipeline.defs.runs import FOLLOW, heartbeat, record_of, under_way
@@ -152,7 +153,7 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         elif not is_new:
             reasons.append(f"{group}: nothing is new since table version {version}")
         elif now - last["at"] < pause:
-            failed = f", {failures} runs in a row have failed" if failures else ""
+            failed = f", {counted(failures, 'run has', 'runs in a row have')} failed" if failures else ""
             reasons.append(f"{group}: the next run is due in {pause - (now - last['at']):.0f} s{failed}")
         else:
             asked[group] = {**standing, "at": now}

@@ -8,6 +8,7 @@ import dagster as dg
 
 from archiver_pipeline import view
 from archiver_pipeline.aggregates import Aggregate
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.defs.failing import failure
 from archiver_pipeline.defs.metadata import MESSAGES, view_made
 from archiver_pipeline.defs.partitions import hour_of_key, key_text
@@ -70,7 +71,7 @@ def _aggregate(aggregate: Aggregate, partitions: dg.HourlyPartitionsDefinition) 
             with closing(followers(settings())[aggregate.name]()) as follower:
                 for hour in hours:
                     messages = replace_hour(follower, settings(), hour, on_step)
-                    context.log.info(f"{aggregate.name}: hour {hour} counted anew, {messages:,} messages")
+                    context.log.info(f"{aggregate.name}: hour {hour} counted anew, {counted(messages, 'message')}")
                 shown = follow(context, follower, on_step)
         except ArchiverError as error:
             raise failure(context, error) from None
@@ -126,8 +127,8 @@ def follow(context: Context, follower: Follower, on_step: OnStep) -> Sequence[st
                 _tell_hours(context, follower)
         raise
     context.log.info(
-        f"{follower.name}: {done.messages:,} messages in {done.steps:,} steps and {done.seconds:.1f} s, "
-        f"{len(done.hours):,} hours replaced, lag {done.lag:,}"
+        f"{follower.name}: {counted(done.messages, 'message')} in {done.steps:,} steps and {done.seconds:.1f} s, "
+        f"{counted(len(done.hours), 'hour')} replaced, lag {done.lag:,}"
     )
     if isinstance(follower, Aggregator):
         return _tell_hours(context, follower, _numbers(done))

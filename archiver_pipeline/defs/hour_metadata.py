@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.hour_fields import FieldSeen, HourFields, share
 from archiver_pipeline.hours import Hour
 
@@ -54,8 +55,10 @@ class Done:
 def sealed(what: Sealed) -> Done:
     """What sealing did."""
     sentence = (
-        f"{what.hour}: {what.files_before:,} files of {len(what.types):,} types became {what.files_after:,}, "
-        f"{what.bytes_before:,} bytes became {what.bytes_after:,}, {what.messages:,} messages, in {what.seconds:.1f} s"
+        f"{what.hour}: {counted(what.files_before, 'file')} of {counted(len(what.types), 'type')} became "
+        f"{what.files_after:,}, "
+        f"{counted(what.bytes_before, 'byte')} became {what.bytes_after:,}, {counted(what.messages, 'message')}, in "
+        f"{what.seconds:.1f} s"
     )
     return Done(
         what.hour,
@@ -73,7 +76,7 @@ def found(hour: Hour, files: int, size: int, messages: int) -> Done:
     """An hour that was sealed without Dagster, or that its database has forgotten."""
     return Done(
         hour,
-        f"{hour}: sealed before, {messages:,} messages in {files:,} files of {size:,} bytes",
+        f"{hour}: sealed before, {counted(messages, 'message')} in {counted(files, 'file')} of {counted(size, 'byte')}",
         _counts(messages=messages, files_after=files, bytes_after=size),
         is_new=False,
     )

@@ -11,6 +11,7 @@ from typing import Any, Self
 import dagster as dg
 
 from archiver_pipeline import envelope, view
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.archive import Archive
 from archiver_pipeline.defs import hour_checks, hour_metadata, metadata
 from archiver_pipeline.defs.hour_checks import TypeHour
@@ -65,7 +66,7 @@ class HourReport:
             if (key := key_of(hour, self._partitions)) and key not in shown
         ]
         if unseen:
-            self._log.info(f"{len(unseen):,} hours were sealed before and are shown from now on")
+            self._log.info(f"{counted(len(unseen), 'hour was', 'hours were')} sealed before and shown from now on")
             self._waiting.extend(unseen[:_MOST_UNSEEN])
 
     def fail(self, hour: Hour, why: str) -> None:
@@ -136,4 +137,4 @@ def sealed_hours(archive: Archive) -> list[tuple[Hour, int, int, int]]:
 def _listed(names: Iterable[str], most: int = 20) -> str:
     every = list(names)
     more = f" and {len(every) - most:,} more" if len(every) > most else ""
-    return ("hour " if len(every) == 1 else f"{len(every):,} hours: ") + ", ".join(every[:most]) + more
+    return ("hour " if len(every) == 1 else f"{counted(len(every), 'hour')}: ") + ", ".join(every[:most]) + more

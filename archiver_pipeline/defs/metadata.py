@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 
+from archiver_pipeline.amounts import counted, duration
 from archiver_pipeline.batch import Batch
 
 MESSAGES = dg.AssetKey("messages")
@@ -37,6 +38,20 @@ def events(batch: Batch) -> Iterator[dg.AssetMaterialization | dg.AssetObservati
     yield dg.AssetMaterialization(MESSAGES, description=_sentence(batch), metadata=_messages(batch))
 
 
+def standing(batch: Batch, total: int, seconds: float) -> str:
+    """A line of a run's log on how far it is: a batch, what is left, and for how long at the rate so far.
+
+    Args:
+        batch: the newest batch.
+        total: how many messages this run has archived in its lane.
+        seconds: since it began with that.
+    """
+    rate = total / seconds if seconds > 0 else 0.0
+    left = f" ({duration(batch.lag / rate)} at {rate:,.0f} a second)" if batch.lag and rate >= 1 else ""
+    done = f"{counted(batch.messages, 'message')} in {batch.seconds:.1f} s"
+    return f"lane {batch.lane}: {done}, {batch.lag:,} left{left}, {total:,} so far"
+
+
 def view_made(view: Path, version: int) -> dg.AssetMaterialization:
     """The DuckDB file shows a version of the table."""
     return dg.AssetMaterialization(
@@ -46,7 +61,7 @@ def view_made(view: Path, version: int) -> dg.AssetMaterialization:
 
 def _sentence(batch: Batch) -> str:
     topics = sorted({item.at.topic for item in batch.ranges})
-    return f"{batch.messages:,} messages of {', '.join(topics) or 'no topic'} in {batch.seconds:.1f} s"
+    return f"{counted(batch.messages, 'message')} of {', '.join(topics) or 'no topic'} in {batch.seconds:.1f} s"
 
 
 def _messages(batch: Batch) -> Mapping[str, MetadataValue]:

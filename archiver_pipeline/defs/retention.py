@@ -9,14 +9,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.defs import checks, hour_checks
 from archiver_pipeline.defs.resources import settings
-from archiver_pipeline.defs.runs import record_of
+from archiver_pipeline.defs.runs import IN_FLIGHT, record_of
 from archiver_pipeline.defs.sensors import or_reason
 
 DAY_SECONDS = 86_400.0
@@ -65,14 +67,22 @@ class Kept:
     _newest: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def stays(self, record: RunRecord) -> bool:
-        """Whether a run has to stay: it ended lately, is one of the newest of its job, or the UI shows by it how an
-        asset, or an hour of it, stands."""
+        """Whether a run has to stay: it ended lately, is executed again at present, is one of the newest of its job, or
+        the UI shows by it how an asset, or an hour of it, stands."""
         run = record.dagster_run
+        if run.run_id in self._roots:
+            return True
         if (record.end_time or record.update_timestamp.timestamp()) > self.until:
             return True
         return run.run_id in self._newest_of(run.job_name) or any(
             self.is_over() or self._is_latest(run.run_id, event) for event in self._materializations(run.run_id)
         )
+
+    @cached_property
+    def _roots(self) -> frozenset[str]:
+        """The runs that others under way are executed again for: Dagster looks them up while these run."""
+        found = self.instance.get_runs(RunsFilter(statuses=IN_FLIGHT))
+        return frozenset(each for run in found for each in (run.root_run_id, run.parent_run_id) if each)
 
     def _newest_of(self, job: str) -> frozenset[str]:
         if job not in self._newest:
@@ -198,8 +208,11 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if days == 0:
         return dg.SensorResult(skip_reason="ARCHIVER_KEEP_RUNS_DAYS is 0: runs are kept for ever", cursor=None)
     gone, place = purge(record_of(context), days, _recall(context.cursor), time.time())
+    counted_days = f"{days:g} day{'s' * (days != 1)}"
     told = (
-        f"{gone} runs older than {days:g} days are gone" if gone else f"no run older than {days:g} days is left to go"
+        f"{counted(gone, 'run')} gone, older than {counted_days}"
+        if gone
+        else f"no run older than {counted_days} is left to go"
     )
     return dg.SensorResult(skip_reason=told, cursor=json.dumps(asdict(place)))
 

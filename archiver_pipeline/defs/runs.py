@@ -23,10 +23,12 @@ REWRITE = "rewrite"
 BACKFILL_TAG = "dagster/backfill"
 """Runs with one of these tags wait for each other, and keep none that archives waiting: see deploy/dagster.yaml."""
 
+MAX_RETRIES_TAG = "dagster/max_retries"
+
 FOLLOW = "follow"
 """The job of followers."""
 
-_IN_FLIGHT = [
+IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
     DagsterRunStatus.STARTING,
@@ -61,7 +63,7 @@ def under_way(instance: dg.DagsterInstance, **wanted: Any) -> list[RunRecord]:
     now = time.time()
     return [
         record
-        for record in instance.get_run_records(RunsFilter(statuses=_IN_FLIGHT, **wanted))
+        for record in instance.get_run_records(RunsFilter(statuses=IN_FLIGHT, **wanted))
         if record.dagster_run.status is DagsterRunStatus.QUEUED or now - last_sign(instance, record) <= SILENT_SECONDS
     ]
 
@@ -72,7 +74,7 @@ def bury(instance: dg.DagsterInstance) -> list[str]:
     Nobody else reports them. A backfill is then tried again by Dagster. Should such a run live, it goes on, and nothing
     that it does is wrong.
     """
-    started = [status for status in _IN_FLIGHT if status is not DagsterRunStatus.QUEUED]
+    started = [status for status in IN_FLIGHT if status is not DagsterRunStatus.QUEUED]
     buried = []
     for record in instance.get_run_records(RunsFilter(statuses=started)):
         run, silent = record.dagster_run, time.time() - last_sign(instance, record)
@@ -97,7 +99,7 @@ def last_sign(instance: dg.DagsterInstance, record: RunRecord) -> float:
 def heartbeat(context: dg.OpExecutionContext | dg.AssetExecutionContext, what: str) -> OnStep:
     """Log a line now and then during long steps: the sensors take a run that says nothing for dead. From here on the
     process ends in time when it is asked to."""
-    end_in_time()
+    end_in_time(lambda: _not_again(context))
     last = time.monotonic()
 
     def on_step(name: str) -> None:
@@ -107,6 +109,11 @@ def heartbeat(context: dg.OpExecutionContext | dg.AssetExecutionContext, what: s
             context.log.info(f"{what}: at work ({name})")
 
     return on_step
+
+
+def _not_again(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
+    """Have Dagster start a run that was asked to end no second time: it takes one that ends by a signal for a crash."""
+    context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: "0"})
 
 
 def step_aside() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.defs import hour_metadata
 from archiver_pipeline.defs.failing import failure
 from archiver_pipeline.defs.hour_report import HourReport
@@ -54,7 +55,7 @@ def seal_job(partitions: dg.HourlyPartitionsDefinition) -> dg.JobDefinition:
         except ArchiverError as error:
             raise failure(context, error) from None
         if removed:
-            context.log.info(f"removed {removed:,} files that nothing needs any more")
+            context.log.info(f"removed {counted(removed, 'file')} that nothing needs any more")
         report.raise_failure("Run `archiver verify` to see what is damaged, and `archiver backfill` to mend the hour")
 
     @dg.job(
@@ -76,7 +77,7 @@ def _seal(context: dg.OpExecutionContext, config: SealConfig, sealer: "Sealer", 
     began = time.monotonic()
     for number, hour in enumerate(hours):
         if config.limit_seconds and time.monotonic() - began > config.limit_seconds:
-            context.log.info(f"{len(hours) - number:,} hours are left for another run")
+            context.log.info(f"{counted(len(hours) - number, 'hour is', 'hours are')} left for another run")
             return
         try:
             what = sealer.seal(hour)

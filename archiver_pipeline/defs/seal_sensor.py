@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.defs.partitions import hour_partitions
 from archiver_pipeline.defs.resources import archive, cluster, settings
 from archiver_pipeline.defs.runs import bury, record_of, under_way
@@ -80,7 +81,7 @@ def is_to_clean(memory: Memory, version: int, now: float, keep_hours: float) -> 
 def far_behind(states: Iterable[LaneState], batch_messages: int) -> str:
     """Name the lanes that are more than a batch behind."""
     return "; ".join(
-        f"lane {state.lane} is {state.lag:,} messages behind, more than a batch of {batch_messages:,}"
+        f"lane {state.lane} is {counted(state.lag, 'message')} behind, more than a batch of {batch_messages:,}"
         for state in states
         if state.lag > batch_messages
     )
@@ -130,7 +131,8 @@ def _tick(context: dg.SensorEvaluationContext, shown_from: datetime) -> dg.Senso
     if not chosen and not is_to_clean(memory, version, now, current.keep_replaced_hours):
         left_alone = f", {len(asked)} of them asked for within the hour before" if asked else ""
         remembered = Memory(asked, memory.at, memory.versions)
-        reason = f"{len(due):,} closed hours with {files:,} files to be sealed{left_alone}{_unseen(shown_from)}"
+        told = f"{counted(len(due), 'closed hour')} with {counted(files, 'file')} to be sealed"
+        reason = f"{told}{left_alone}{_unseen(shown_from)}"
         return _skip(reason, _cursor(remembered))
     asked |= {item.hour.name: Asked(now, item.files) for item in chosen}
     return dg.SensorResult(

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from archiver_pipeline import view
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.collector import uncollected
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
 from archiver_pipeline.defs.resources import archive, cluster, settings
@@ -133,7 +134,8 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             requests.append(_request(state, current))
         elif state.lag:
             reasons.append(
-                f"lane {state.lane}: {state.lag:,} of at least {current.min_messages:,} messages, for {waited:.0f} of "
+                f"lane {state.lane}: {state.lag:,} of at least {counted(current.min_messages, 'message')}, for "
+                f"{waited:.0f} of "
                 f"at most {current.max_delay_seconds:.0f} s"
             )
         else:
@@ -143,10 +145,10 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if idle and path is not None and view.behind(path, archive(), log, _VIEW_SECONDS):
         # Once for each version: a run that finds the view up to date would change nothing.
         requests.append(_request(states[0], current, f"view of version {ledger.version}", current.tags_of("view")))
-    counted = f"{len(found)} partitions of {len(look.topics)} topics"
+    seen = f"{counted(len(found), 'partition')} of {counted(len(look.topics), 'topic')}"
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else f"{counted}; {'; '.join(reasons)}",
+        skip_reason=None if requests else f"{seen}; {'; '.join(reasons)}",
         cursor=json.dumps(waiting),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import erasure_plan, view
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.doctor import clock
 from archiver_pipeline.doctor.finding import Finding, fault, good, warning
 from archiver_pipeline.doctor.patient import Patient
@@ -31,7 +32,7 @@ def archive(patient: Patient) -> Iterator[Finding]:
         return
     state, ledger = patient.standing = found.standing()
     form = version_of(state.metadata, found.uri)
-    yield good("archive", f"table version {state.version}, format {form}, {ledger.messages:,} messages")
+    yield good("archive", f"table version {state.version}, format {form}, {counted(ledger.messages, 'message')}")
     if state.version - state.checkpoint > COMMITS:
         told = f"its log has no checkpoint since version {state.checkpoint}"
         yield warning("archive", told, "Look for 'no checkpoint' in the logs of the runs: they say what is in the way")

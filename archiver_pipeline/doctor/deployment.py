@@ -7,6 +7,7 @@ import runpy
 from collections.abc import Iterator
 
 from archiver_pipeline import dagster_home
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.doctor import clock
 from archiver_pipeline.doctor.finding import Finding, fault, good, warning
 from archiver_pipeline.doctor.patient import Patient
@@ -45,13 +46,15 @@ def record(patient: Patient) -> Iterator[Finding]:
         told = f"the tables of Dagster's storage are older than Dagster: {', '.join(found.outdated)}"
         yield fault("dagster", told, "Stop Dagster, then run `dagster instance migrate` with this DAGSTER_HOME")
     else:
-        yield good("dagster", f"its storage ({found.kind}) answers, {found.queued + found.started:,} runs under way")
+        under_way = found.queued + found.started
+        yield good("dagster", f"its storage ({found.kind}) answers, {counted(under_way, 'run')} under way")
     if found.server_clock is not None:
         yield from clock.compared("Dagster's PostgreSQL", *found.server_clock)
     for missing in found.switched_off:
         yield warning("dagster", f"dagster.yaml does not switch on {missing}", "Take it over from deploy/dagster.yaml")
     if found.oldest_queued_seconds > _STUCK_SECONDS and not found.started:
-        told = f"{found.queued:,} runs wait in the queue, one for {found.oldest_queued_seconds / 60:.0f} minutes"
+        waited = counted(round(found.oldest_queued_seconds / 60), "minute")
+        told = f"{counted(found.queued, 'run waits', 'runs wait')} in the queue, one for {waited}"
         yield fault("dagster", told, "See whether its daemon runs, and the limits of run_coordinator in dagster.yaml")
     yield from _daemon(found)
     yield from _sensors(found)
@@ -78,7 +81,7 @@ def _sensors(found: dagster_home.Health) -> Iterator[Finding]:
         elif sensor.error:
             yield fault("sensors", f"{sensor.name} fails: {sensor.error}", "See its ticks in the UI")
         elif sensor.tick_age is not None and sensor.tick_age > _SILENT_SECONDS:
-            told = f"{sensor.name} has not looked for {sensor.tick_age / 60:,.0f} minutes"
+            told = f"{sensor.name} has not looked for {counted(round(sensor.tick_age / 60), 'minute')}"
             yield warning("sensors", told, "See whether daemon and code server run")
     names = [sensor.name for sensor in found.sensors if not sensor.stopped and not sensor.error]
     if names:

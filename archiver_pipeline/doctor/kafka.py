@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from archiver_pipeline import refusals
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.broker import Broker
 from archiver_pipeline.doctor.finding import Finding, fault, good, of_error, warning
 from archiver_pipeline.doctor.patient import BROKER_SECONDS, Patient
@@ -24,7 +25,7 @@ def broker(patient: Patient) -> Iterator[Finding]:
     protocol = patient.settings.kafka_properties.get("security.protocol", "plaintext").upper()
     ids = "topics have no ids" if patient.settings.topic_ids == "none" else f"cluster {found.cluster_id}"
     count = len(found.brokers)
-    yield good("broker", f"{_servers(patient)} answers over {protocol}: {count} broker{'s' * (count != 1)}, {ids}")
+    yield good("broker", f"{_servers(patient)} answers over {protocol}: {counted(count, 'broker')}, {ids}")
 
 
 def topics(patient: Patient) -> Iterator[Finding]:
@@ -46,7 +47,11 @@ def topics(patient: Patient) -> Iterator[Finding]:
     lag = sum(each.lag for state in look.topics for each in positions_of(state, patient.ledger.committed, _no_start))
     count = sum(len(state.partitions) for state in look.topics)
     if look.topics:
-        yield good("topics", f"{len(look.topics)} topics with {count} partitions may be read, {lag:,} offsets waiting")
+        yield good(
+            "topics",
+            f"{counted(len(look.topics), 'topic')} with {counted(count, 'partition')} may be read, "
+            f"{counted(lag, 'offset')} waiting",
+        )
     elif not look.missing and not closed:
         yield warning("topics", "no topic is there", "Check ARCHIVER_TOPICS")
 

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.doctor.finding import Finding, good, warning
 from archiver_pipeline.doctor.patient import Patient
 
@@ -23,8 +24,9 @@ def memory(patient: Patient) -> Iterator[Finding]:
         return
     settings = patient.settings
     needed = round(_NEEDED * max(1.0, settings.batch_bytes / _DEFAULT_BYTES)) * settings.lanes
-    lanes = "1 lane" if settings.lanes == 1 else f"{settings.lanes} lanes"
-    told = f"{free / 1e9:.1f} GB are available, runs of {lanes} may take {needed / 1e9:.1f} GB"
+    told = (
+        f"{free / 1e9:.1f} GB are available, runs of {counted(settings.lanes, 'lane')} may take {needed / 1e9:.1f} GB"
+    )
     if free < needed:
         remedy = "Lower ARCHIVER_BATCH_BYTES and ARCHIVER_BATCH_MESSAGES, or give it more memory"
         yield warning("memory", told, remedy)

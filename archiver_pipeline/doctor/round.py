@@ -16,6 +16,9 @@ CHECK_SECONDS = 10.0
 ROUND_SECONDS = 14.0
 """How long all of them may take: those that wait for others have what these leave."""
 
+LOCAL_SECONDS = 40.0
+"""How long those may take whose time is this machine's own: a busy one takes that long to load Dagster."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -70,6 +73,7 @@ def make_round(
     mask: Callable[[str], str] = lambda text: text,
     check_seconds: float = CHECK_SECONDS,
     round_seconds: float = ROUND_SECONDS,
+    local_seconds: float = LOCAL_SECONDS,
 ) -> Report:
     """Make all checks; those that need others come after them, and all else at once.
 
@@ -77,19 +81,22 @@ def make_round(
         checks: each after those that it needs.
         mask: hides secrets in what libraries say.
         check_seconds, round_seconds: how long one and all may take.
+        local_seconds: how long those may take whose time is this machine's own.
     """
     began = time.monotonic()
     courses = {check.name: _Course() for check in checks}
     for check in checks:
         arguments = (check, courses, mask)
         threading.Thread(target=_follow, args=arguments, name=f"doctor {check.name}", daemon=True).start()
-    ends = dict.fromkeys(courses, began + check_seconds)
+    ends: dict[str, float] = {}
     findings: list[Finding] = []
     for check in checks:
         course = courses[check.name]
         # One that waits for others has its own time once these are done, as far as the round has any left.
         late = max((ends[name] for name in (*check.needs, *check.after)), default=began)
         ends[check.name] = min(began + round_seconds, late + check_seconds)
+        if check.local:
+            ends[check.name] = began + local_seconds
         if course.done.wait(max(0.0, ends[check.name] - time.monotonic())):
             findings += course.findings
         elif waits := [name for name in (*check.needs, *check.after) if not courses[name].done.is_set()]:
@@ -119,12 +126,22 @@ def _follow(check: Check, courses: Mapping[str, _Course], mask: Callable[[str], 
         course.passed = True
     except ArchiverError as error:
         course.findings = [_masked(of_error(check.name, error), mask)]
+    except OSError as error:
+        course.findings = [_masked(_of_os(check.name, error), mask)]
     except Exception as error:  # A doctor that falls ill says so, and looks at all else.
         text = " ".join(str(error).split())[:300] or type(error).__name__
         told = fault(check.name, f"{type(error).__name__}: {text}", "Look at what it says; this is not foreseen")
         course.findings = [_masked(told, mask)]
     finally:
         course.done.set()
+
+
+def _of_os(check: str, error: OSError) -> Finding:
+    """The fault of a file or folder that may not be looked at."""
+    told = f"{error.filename or 'a file'} cannot be looked at: {error.strerror or error}"
+    return fault(
+        check, told, "Let this user read and enter it and the folders above, or check BASE_DIR and ARCHIVER_URI"
+    )
 
 
 def _masked(found: Finding, mask: Callable[[str], str]) -> Finding:

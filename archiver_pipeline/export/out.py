@@ -81,7 +81,11 @@ def whole(out: Path, *, folder: bool, overwrite: bool) -> Iterator[Path]:
     with translated(out):
         _clean(out)
         if why := refusal(out, folder=folder, overwrite=overwrite):
-            raise ExportError(f"the export has no place: {why}", path=str(out))
+            raise ExportError(
+                f"the export has no place: {why}",
+                path=str(out),
+                hint="Name another place in --out, or remove what is there",
+            )
         partial, lock = _begun(out, folder)
     try:
         yield partial

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.errors import WrongUsage
 from archiver_pipeline.export.compression import ENDINGS, ending_of
 from archiver_pipeline.export.formats import FORMATS, TEXT, Format
 from archiver_pipeline.export.out import refusal
@@ -53,14 +53,14 @@ def target(
     leave_out: bool = False,
     overwrite: bool = False,
 ) -> Target:
-    """Read the options of an export. Raises SettingsError, one line with the option, its value and what is allowed."""
+    """Read the options of an export. Raises WrongUsage, one line with the option, its value and what is allowed."""
     found = next((name for name in FORMATS if name == kind), None)
     if found is None:
         raise _wrong("--format", kind, f"allowed is {', '.join(FORMATS)}")
     if payloads and found != "jsonl":
         raise _wrong("--format", kind, "--payloads takes jsonl alone")
     if leave_out and not payloads:
-        raise SettingsError("--leave-out is given without --payloads: in any other form nothing has to be left out")
+        raise WrongUsage("--leave-out is given without --payloads: in any other form nothing has to be left out")
     if not out:
         raise _wrong("--out", out, "allowed is a file, a folder with / at its end, or -")
     path = None if out == STANDARD_OUTPUT else Path(out).resolve()
@@ -108,7 +108,7 @@ def names(option: str, text: str | None, known: Collection[str], what: str) -> t
         what: what they name, for the error: "topic".
 
     Raises:
-        SettingsError: there is none of that name; it names those that are like it.
+        WrongUsage: there is none of that name; it names those that are like it.
     """
     if text is None:
         return ()
@@ -125,5 +125,5 @@ def names(option: str, text: str | None, known: Collection[str], what: str) -> t
     return wanted
 
 
-def _wrong(option: str, value: str, why: str) -> SettingsError:
-    return SettingsError(f"{option} is {value!r}: {why}")
+def _wrong(option: str, value: str, why: str) -> WrongUsage:
+    return WrongUsage(f"{option} is {value!r}: {why}")

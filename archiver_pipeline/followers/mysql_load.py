@@ -106,7 +106,7 @@ def _statements(part: pl.DataFrame, dialect: Dialect) -> Iterator[str]:
     largest = dialect.max_packet - _ROOM_BYTES
     for row in rows.filter(pl.col("size") > largest).head(1).iter_rows(named=True):
         raise FollowerError(
-            f"a message takes a statement of {row['size'] + _ROOM_BYTES:,} bytes in MySQL, and the server's"
+            f"a message takes a statement of {row['size'] + _ROOM_BYTES:,} B in MySQL, and the server's"
             f" max_allowed_packet is {dialect.max_packet:,}",
             topic=row["topic"].strip("'"),
             partition=int(row["partition"]),

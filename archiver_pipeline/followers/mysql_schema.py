@@ -77,7 +77,10 @@ def prepare(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS
     # Its name may have 64 characters, and locks are the server's, not the database's.
     name = "CONCAT('archiver/', SHA1(DATABASE()))"
     if connection.exec_driver_sql(f"SELECT GET_LOCK({name}, {_LOCK_SECONDS})").scalar() != 1:
-        raise FollowerUnavailable("another run has been making the tables for long", hint="The next run tries again")
+        raise FollowerUnavailable(
+            f"another run has been making the tables in MySQL for over {_LOCK_SECONDS} s",
+            hint="The next run tries again",
+        )
     try:
         _upgrade(connection, migrations)
     finally:

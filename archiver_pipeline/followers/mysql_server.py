@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.errors import ArchiverError, FollowerError, FollowerUnavailable, SettingsError, Superseded
+from archiver_pipeline.visible import without_number
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -39,7 +40,7 @@ _HINTS: Mapping[int, tuple[str, type[ArchiverError]]] = {
     1142: ("Grant the user SELECT, INSERT, DELETE and CREATE on the database", FollowerError),
     1143: ("Grant the user SELECT, INSERT, DELETE and CREATE on the database", FollowerError),
     1227: ("Grant the user SELECT, INSERT, DELETE and CREATE on the database", FollowerError),
-    1049: ("Make the database: CREATE DATABASE ... CHARACTER SET utf8mb4", FollowerError),
+    1049: ("Make the database: CREATE DATABASE … CHARACTER SET utf8mb4", FollowerError),
     1021: ("Its disk is full: make room", FollowerError),
     1030: ("Its storage engine failed: look at its disk and its error log", FollowerError),
     1114: ("Its disk or tablespace is full: make room", FollowerError),
@@ -161,7 +162,8 @@ def check_server(connection: Connection) -> None:
     found = connection.dialect.server_version_info or ()
     if found < _OLDEST[name]:
         version, oldest = (".".join(map(str, each)) for each in (found, _OLDEST[name]))
-        raise FollowerError(f"{name} {version} is too old: {oldest} or later is needed")
+        hint = "Upgrade the server, or leave ARCHIVER_MYSQL_URL empty to do without it; the archive goes on"
+        raise FollowerError(f"{name} {version} is too old: {oldest} or later is needed", hint=hint)
 
 
 @contextmanager
@@ -246,5 +248,5 @@ def _greeted(address: Address) -> socket.socket:
             found.close()
             raise
     except OSError as error:
-        raise pymysql.err.OperationalError(2003, f"no connection: {error}") from error
+        raise pymysql.err.OperationalError(2003, f"no connection: {without_number(str(error))}") from error
     return found

@@ -41,7 +41,11 @@ def read_position(path: Path, definition: str) -> FollowerPosition:
             (found,) = connection.execute("SELECT value FROM meta WHERE name = 'definition'").fetchone() or ("",)
             return position_in(connection) if found == definition else FollowerPosition()
     except sqlite3.Error as error:
-        raise FollowerError(f"the state cannot be read: {error}", path=str(path)) from error
+        raise FollowerError(
+            f"the state of an aggregate cannot be read: {error}",
+            path=str(path),
+            hint="Make it readable for this user; if it is damaged remove it: all is counted again from the archive",
+        ) from error
 
 
 def position_in(connection: sqlite3.Connection) -> FollowerPosition:

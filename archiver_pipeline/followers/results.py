@@ -159,7 +159,10 @@ class ResultsTopic:
         except KafkaError as error:
             cause = error.__cause__
             if isinstance(cause, KafkaException) and cause.args[0].name() in _FENCED:
-                raise Superseded(f"another run sends to {self._settings.results_topic}") from cause
+                raise Superseded(
+                    f"another run sends to {self._settings.results_topic}",
+                    hint="Nothing is lost or doubled: it goes on",
+                ) from cause
             raise
 
 

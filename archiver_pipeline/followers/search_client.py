@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from archiver_pipeline.errors import FollowerError, FollowerUnavailable
 from archiver_pipeline.followers.search_address import SearchAddress
+from archiver_pipeline.visible import without_number
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
@@ -30,6 +32,8 @@ _MOST_BYTES = 64 * 1024**2
 """The largest answer is that to a bulk request of some megabytes."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+
+_CONNECTION = re.compile(r"^(HTTPS?Connection\([^)]*\)|<[^>]*>): ")
 
 
 class Patience:
@@ -231,4 +235,5 @@ def _root(error: BaseException) -> str:
     while error.args and isinstance(error.args[0], BaseException):
         error = error.args[0]
     inner = getattr(error, "reason", None)
-    return str(inner if inner is not None else error)[:300]
+    # The HTTP client puts the representation of its connection in front.
+    return _CONNECTION.sub("", without_number(str(inner if inner is not None else error)))[:300]

@@ -136,7 +136,8 @@ class Patience:
                     raise _placed(error, at, offset, waited) from error
                 if waited - said >= _SAY_AGAIN_SECONDS:
                     said = waited
-                    log.warning("%s, partition %d, offset %d waits: %s", at.topic, at.partition, offset, error)
+                    place = (at.topic, at.partition, offset)
+                    log.warning("%s, partition %d, offset %d waits, %.0f s of %.0f s: %s", *place, waited, limit, error)
                 self._stopped.wait(min(pause, limit - waited))
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from archiver_pipeline.errors import RegistryError, RegistryUnavailable, SchemaUnknown, SchemaUnusable
 from archiver_pipeline.formats.bounded import bound
 from archiver_pipeline.settings import Settings
+from archiver_pipeline.visible import without_number
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -66,7 +67,7 @@ class SchemaRegistry:
         from confluent_kafka.schema_registry import SchemaRegistryError
 
         where = self._settings.registry_address
-        text = self._settings.mask(" ".join(str(error).split()) or type(error).__name__)[:500]
+        text = self._settings.mask(without_number(" ".join(str(error).split())) or type(error).__name__)[:500]
         if not isinstance(error, SchemaRegistryError):
             return RegistryUnavailable(f"{where} gave no schema {schema}: {text}", hint=_ADDRESS)
         said = f"{where} answered {error.http_status_code} for schema {schema}: {text}"

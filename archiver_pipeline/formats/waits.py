@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from archiver_pipeline.plan import Committed, TopicPartition
+from archiver_pipeline.plan import NO_TOPIC_ID, Committed, TopicPartition, life_of
 from archiver_pipeline.setting_types import is_among
 from archiver_pipeline.settings import Settings
 
@@ -71,6 +71,19 @@ class Waits:
         """Take the note of a partition away."""
         with suppress(OSError):
             self._path(at).unlink()
+
+    def forget_others(self, topic_ids: Mapping[str, str]) -> None:
+        """Take the notes of topics away that were made again: nobody will ever read what they waited for.
+
+        Args:
+            topic_ids: by topic the id that Kafka has for it now.
+        """
+        for path in sorted(self._folder.glob("*.json")):
+            wait = _read(path)
+            present = topic_ids.get(wait.topic) if wait is not None else None
+            if wait is not None and present is not None and life_of(wait.topic_id)[0] not in (present, NO_TOPIC_ID):
+                with suppress(OSError):
+                    path.unlink()
 
     def present(self, committed: Mapping[TopicPartition, Committed]) -> Iterator[Wait]:
         """Yield what is still waited for, in order: no message that was archived since, and none of a topic that is no

@@ -46,7 +46,10 @@ DEFINITIONS: tuple[Definition, ...] = (
     *_of(
         "exporter",
         ("archiver_build", "info", ("version", "python"), "The archiver's version and Python's."),
-        ("archiver_collector_up", "gauge", ("source",), "1 while a source answers. At 0 its metrics are not shown."),
+        (
+            *("archiver_collector_up", "gauge", ("source",)),
+            "1 while a source answers. At 0 its metrics are not shown; before the first look at it there is none.",
+        ),
         (
             *("archiver_collector_last_success_timestamp_seconds", "gauge", ("source",)),
             "When a source answered last.",

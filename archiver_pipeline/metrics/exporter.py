@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,11 @@ class Found:
         return self.error
 
 
+def parts(error: str) -> frozenset[str]:
+    """What an error says, in whatever order: a client tells of each of its brokers as it comes to it."""
+    return frozenset(re.split(r"[;.:] ", error))
+
+
 class Watch:
     """A source under watch: one that hangs holds up none of the others, and no scrape."""
 
@@ -79,7 +85,7 @@ class Watch:
             # Whatever a library raises: an exporter that ends tells of nothing any more.
             kind = "" if isinstance(problem, ArchiverError) else f"{type(problem).__name__}: "
             metrics, error = (), kind + " ".join(self._mask(str(problem)).split())
-            if error != self.found.error:
+            if parts(error) != parts(self.found.error or ""):
                 log.warning("%s does not answer: %s", self.name, error)
         if error is None and success is not None and self.found.error and self.found.success:
             log.warning("%s answers again", self.name)
@@ -140,8 +146,10 @@ class Exporter:
         families.info("archiver_build", version=version(), python=platform.python_version())
         every = [(watch.name, watch.found) for watch in self.watches]
         for name, found in every:
-            families.add("archiver_collector_up", found.fault is None, name)
-            families.add("archiver_collector_duration_seconds", found.seconds, name)
+            if found.error != UNKNOWN:
+                # Before the first look has ended nobody knows, and an alert would go off at each start.
+                families.add("archiver_collector_up", found.fault is None, name)
+                families.add("archiver_collector_duration_seconds", found.seconds, name)
             if found.success is not None:
                 families.add("archiver_collector_last_success_timestamp_seconds", found.success, name)
         yield from families.all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.metrics.source import Health
 
 NEEDED = ("archive", "broker")
@@ -25,7 +26,7 @@ def reasons(faults: Mapping[str, str | None], health: Health, now: float, max_la
     found = [f"{name}: {faults[name]}" for name in NEEDED if faults.get(name) is not None]
     if found or health.waited <= max_lag_seconds:
         return found
-    waits = f"{health.lag:,} offsets are not archived, the oldest for {health.waited:.0f} s"
+    waits = f"{counted(health.lag, 'offset is', 'offsets are')} not archived, the oldest for {health.waited:.0f} s"
     if health.last_batch is None or now - health.last_batch > max_lag_seconds:
         age = "none was" if health.last_batch is None else f"the newest was {now - health.last_batch:.0f} s ago"
         return [f"{waits}, and no batch is committed: {age}"]

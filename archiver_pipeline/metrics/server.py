@@ -151,6 +151,8 @@ def serve(application: Application, host: str, port: int) -> WSGIServer:
         kind = type("Server", (ThreadingWSGIServer,), {"address_family": family, "request_queue_size": _WAITING})
         return make_server(host, port, application, kind, _Handler)
     except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or "it is no port"
         raise ArchiverError(
-            f"nobody can listen on port {port} of {host}: {error}", hint="Name another one: --listen, --port"
+            f"metrics cannot be served at port {port} of {host}: {why[:1].lower()}{why[1:]}",
+            hint="Name another address in --listen or another port in --port, or end what uses it",
         ) from error

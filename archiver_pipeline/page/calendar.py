@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
 
-from archiver_pipeline.amounts import many
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.hours import Hour, HourTotal, hour_at, hour_of, parse_hour
 from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.page.standing import FilesState
@@ -47,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Span:
-    """Hours that are not shown one by one: how many, their messages, and how many of them are not sealed."""
+    """Hours that are not shown one by one: how many they are, their messages, and how many of them are not sealed."""
 
     hours: int = 0
     messages: int = 0
@@ -131,11 +131,13 @@ def troubles_of(
     found: dict[Hour, list[str]] = {}
     for name, messages in ledger.lost.items():
         if messages:
-            found.setdefault(parse_hour(name), []).append(f"{many(messages, 'message')} lost with a file and given up")
+            found.setdefault(parse_hour(name), []).append(
+                f"{counted(messages, 'message')} lost with a file and given up"
+            )
     for recorded in ledger.gaps:
         if recorded.time is not None:
             gap = recorded.gap
-            what = many(gap.end - gap.start, "offset") + " lost" if gap.reason == RETENTION else gap.reason
+            what = counted(gap.end - gap.start, "offset") + " lost" if gap.reason == RETENTION else gap.reason
             place = f"{gap.at.topic}/{gap.at.partition}"
             found.setdefault(hour_of(recorded.time), []).append(f"a gap in {place} was found then: {what}")
     added = {item.hour: item.added / 1000 for item in totals} if any(run.first for run in failures) else {}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from archiver_pipeline.amounts import duration, many, short, size
+from archiver_pipeline.amounts import counted, duration, short, size
 from archiver_pipeline.page.markup import Html, shown, tag
 from archiver_pipeline.status import BatchStatus
 
@@ -88,7 +88,7 @@ def throughput(batches: Sequence[BatchStatus], now: float) -> Html:
     ]
     grid = [tag("line", x1=0, x2=_WIDTH, y1=y, y2=y) for y in (0.5, _HEIGHT / 2, _HEIGHT - 0.5)]
     span = _span(found.step * len(found.messages))
-    told = f"{many(sum(found.messages), 'message')} in {many(sum(found.batches), 'batch', 'batches')}"
+    told = f"{counted(sum(found.messages), 'message')} in {counted(sum(found.batches), 'batch', 'batches')}"
     svg = tag(
         "svg",
         tag("title", f"Messages per second over the last {span}"),
@@ -122,9 +122,9 @@ def _times(found: Bars) -> list[str]:
 
 def _bar_title(found: Bars, number: int) -> str:
     begin = datetime.fromtimestamp(found.start + number * found.step, UTC)
-    messages, counted = found.messages[number], found.batches[number]
+    messages, batches = found.messages[number], found.batches[number]
     rate = f"{messages / found.step:,.1f} messages/s, {size(found.bytes[number] / found.step)}/s"
-    told = f"{many(messages, 'message')}, {many(counted, 'batch', 'batches')}"
+    told = f"{counted(messages, 'message')}, {counted(batches, 'batch', 'batches')}"
     return f"{begin:%Y-%m-%d %H:%M:%S} UTC: {told}, {rate}"
 
 

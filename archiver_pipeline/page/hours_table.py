@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archiver_pipeline.amounts import many, short, size
+from archiver_pipeline.amounts import counted, short, size
 from archiver_pipeline.page.calendar import LEVELS, Calendar, Cell, Span
 from archiver_pipeline.page.markup import Html, joined, shown, tag
 
@@ -49,7 +49,7 @@ def title_of(cell: Cell) -> str:
     what = _STATES[cell.state]
     if cell.total is not None:
         total = cell.total
-        what = f"{many(total.messages, 'message')} in {many(total.files, 'file')}, {size(total.bytes)}, {what}"
+        what = f"{counted(total.messages, 'message')} in {counted(total.files, 'file')}, {size(total.bytes)}, {what}"
     return "; ".join([f"{when}: {what}", *cell.troubles])
 
 
@@ -85,14 +85,14 @@ def _outside(found: Calendar) -> list[Html]:
     )
     told = [tag("p", f"{where}: {_span(span)}.") for where, span in every if span.hours]
     if found.unknown.messages:
-        count = many(found.unknown.messages, "message")
+        count = counted(found.unknown.messages, "message")
         told.append(tag("p", f"{count} with no time that a calendar holds, under dt=_unknown."))
     return told
 
 
 def _span(span: Span) -> str:
     sealed = "all sealed" if not span.unsealed else f"{span.unsealed:,} of them not sealed"
-    return f"{many(span.hours, 'hour')} with {many(span.messages, 'message')}, {sealed}"
+    return f"{counted(span.hours, 'hour')} with {counted(span.messages, 'message')}, {sealed}"
 
 
 def _troubles(found: Calendar) -> Html:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from archiver_pipeline.amounts import duration, many, size
+from archiver_pipeline.amounts import counted, duration, size
 from archiver_pipeline.page.calendar import calendar
 from archiver_pipeline.page.charts import sparkline, throughput
 from archiver_pipeline.page.hours_table import hours_table
@@ -89,12 +89,12 @@ def _lag(standing: Standing) -> Html:
     seen, folded = rows[:first], rows[first : first + MOST_ROWS]
     left = len(topics) - len(seen) - len(folded)
     words = (
-        f"{many(len(topics) - first, 'more topic')}, each with a lag of {topics[-1].lag:,} to {topics[first].lag:,}"
+        f"{counted(len(topics) - first, 'more topic')}, each with a lag of {topics[-1].lag:,} to {topics[first].lag:,}"
         if folded
         else ""
     )
     if folded and not topics[first].lag:
-        words = f"{many(len(topics) - first, 'more topic')} without a lag"
+        words = f"{counted(len(topics) - first, 'more topic')} without a lag"
     more = tag("p", f"… and {left:,} more with a lag of that or less; /metrics has all.") if left else ""
     return joined(
         table("Lag of each topic, the largest first", heads, seen, numbers),
@@ -126,7 +126,7 @@ def _partitions(standing: Standing) -> Html:
     shown_rows = [row(item) for item in behind[:_MOST_PARTITIONS]]
     inner = table("Partitions that are behind, the largest lag first", heads, shown_rows, (1, 2))
     which = f"the {_MOST_PARTITIONS} furthest behind of {len(behind):,}" if len(behind) > _MOST_PARTITIONS else "all"
-    words = f"{many(len(behind), 'partition')} behind ({which})" if which == "all" else f"Partitions: {which}"
+    words = f"{counted(len(behind), 'partition')} behind ({which})" if which == "all" else f"Partitions: {which}"
     return _folded("partitions", words, inner)
 
 
@@ -141,7 +141,7 @@ def _throughput(standing: Standing) -> Html:
         for batch in reversed(batches[-_BATCHES:])
     ]  # fmt: skip
     newest = table("The newest batches, the newest first", heads, rows, (1, 2, 3, 4, 5))
-    words = f"The newest {many(len(rows), 'batch', 'batches')}"
+    words = f"The newest {counted(len(rows), 'batch', 'batches')}"
     return joined(throughput(batches, standing.now), _folded("batches", words, newest))
 
 
@@ -158,8 +158,8 @@ def _gaps(standing: Standing) -> Html:
     ledger = standing.archive.ledger
     told = []
     if ledger.given_up:
-        hours = many(sum(1 for lost in ledger.lost.values() if lost), "hour")
-        lost = many(ledger.given_up, "message")
+        hours = counted(sum(1 for lost in ledger.lost.values() if lost), "hour")
+        lost = counted(ledger.given_up, "message")
         told.append(tag("p", f"{lost} of {hours} were lost with damaged files and given up; "
                              "the view losses has the hours."))  # fmt: skip
     if not ledger.gaps:

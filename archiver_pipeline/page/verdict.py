@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from archiver_pipeline.amounts import duration, many
+from archiver_pipeline.amounts import counted, duration
 from archiver_pipeline.page.standing import Standing
 from archiver_pipeline.plan import RETENTION
 from archiver_pipeline.run_history import FailedRun, History
@@ -75,7 +75,7 @@ def verdict(standing: Standing) -> Verdict:
     loud = [concern for concern in concerns if concern.level != "quiet"]
     if loud:
         level: Literal["fault", "warning"] = "fault" if loud[0].level == "fault" else "warning"
-        more = f", and {many(len(loud) - 1, 'more concern')}" if len(loud) > 1 else ""
+        more = f", and {counted(len(loud) - 1, 'more concern')}" if len(loud) > 1 else ""
         return Verdict(level, f"{loud[0].what}{more}.", concerns)
     if standing.pending:
         return Verdict("pending", "Looking: the first answers are on their way.", concerns)
@@ -90,7 +90,7 @@ def _how_far(standing: Standing) -> str:
     if standing.lag == 0:
         return ": the archive has everything that Kafka has"
     waited = f", the oldest for {duration(standing.waited)}" if standing.waited else ""
-    return f": {many(standing.lag, 'message')} on the way{waited}"
+    return f": {counted(standing.lag, 'message')} on the way{waited}"
 
 
 def _sources(standing: Standing) -> Iterator[Concern]:
@@ -138,7 +138,7 @@ def _waits(standing: Standing) -> Iterator[Concern]:
         do = "Bring the registry or the schema back: the next run goes on. Nothing is skipped meanwhile"
         yield Concern("fault", what, wait.why, datetime.fromisoformat(wait.since).timestamp(), do)
     if len(waits) > MANY_WAITS:
-        yield Concern("fault", f"{many(len(waits) - MANY_WAITS, 'more partition')} wait for schemas")
+        yield Concern("fault", f"{counted(len(waits) - MANY_WAITS, 'more partition')} wait for schemas")
 
 
 def _gaps(standing: Standing) -> Iterator[Concern]:
@@ -148,7 +148,7 @@ def _gaps(standing: Standing) -> Iterator[Concern]:
         if gap.reason == RETENTION and standing.now - found <= RECENT_SECONDS:
             recent.setdefault(gap.at.topic, []).append((found, gap.end - gap.start))
     for topic, every in recent.items():
-        lost = many(sum(offsets for _, offsets in every), "offset")
+        lost = counted(sum(offsets for _, offsets in every), "offset")
         what = f"Kafka deleted {lost} of {topic} before they were archived"
         yield Concern("fault", what, since=min(found for found, _ in every), do=_LOST)
 
@@ -174,7 +174,7 @@ def _hours(standing: Standing) -> Iterator[Concern]:
     waits = [added.get(item.hour, standing.now) for item in standing.files.due]
     late = [begun for begun in waits if standing.now - begun > DUE_SECONDS]
     if late:
-        what = f"{many(len(late), 'closed hour')} wait{'s' if len(late) == 1 else ''} for sealing"
+        what = f"{counted(len(late), 'closed hour')} wait{'s' if len(late) == 1 else ''} for sealing"
         do = "`seal_sensor` says why it skips; `dagster job execute -m archiver_pipeline.definitions -j seal` seals all"
         yield Concern("warning", what, since=min(late), do=do)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.replay.wanted import Wanted
 from archiver_pipeline.survey import Measures
 
@@ -28,14 +29,14 @@ def obstacles(
     """
     if highest >= partitions and not wanted.by_key:
         yield (
-            f"topic {topic} has {partitions} partitions, and there are messages of partition {highest}: add partitions "
-            "(kafka-topics.sh --alter), or give --by-key to choose them by key"
+            f"topic {topic} has {counted(partitions, 'partition')}, and there are messages of partition {highest}: "
+            "add partitions (kafka-topics.sh --alter), or give --by-key to choose them by key"
         )
     limit = int(config.get("max.message.bytes", _LONG))
     if what.largest is not None and what.largest > limit:
         yield (
-            f"topic {topic} takes messages of up to {limit:,} bytes, and the largest has {what.largest:,}: set "
-            f"max.message.bytes={what.largest} on the topic"
+            f"topic {topic} takes messages of up to {counted(limit, 'byte')}, and the largest has {what.largest:,}: "
+            f"set max.message.bytes={what.largest} on the topic"
         )
     if config.get("message.timestamp.type", "CreateTime") != "CreateTime":
         yield f"topic {topic} gives messages the time of their arrival: set message.timestamp.type=CreateTime on it"
@@ -43,8 +44,9 @@ def obstacles(
     yield from _kept(topic, config, what, wanted, now_ms)
     if what.timeless and not wanted.without_times:
         yield (
-            f"{what.timeless:,} messages have a time that no client can send (exactly 1970-01-01T00:00:00Z, or past "
-            "the year 294247): choose other times, or give --without-times to send these without a time"
+            f"{counted(what.timeless, 'message has', 'messages have')} a time that no client can send (exactly "
+            "1970-01-01T00:00:00Z, or past the year 294247): choose other times, or give --without-times to send these "
+            "without a time"
         )
 
 
@@ -81,7 +83,7 @@ def _kept(topic: str, config: Mapping[str, str], what: Measures, wanted: Wanted,
         )
     if 0 <= size < what.bytes:
         yield (
-            f"topic {topic} keeps {size:,} bytes a partition, and there are {what.bytes:,} bytes of messages: set "
+            f"topic {topic} keeps {counted(size, 'byte')} a partition, and the messages have {what.bytes:,}: set "
             "retention.bytes=-1 on the topic, or give --despite-retention"
         )
 

@@ -109,5 +109,8 @@ class Target:
         deadline = time.monotonic() + _LEADER_SECONDS
         while not set(missing) <= {name for name, state in self._states().items() if state.complete}:
             if time.monotonic() > deadline:
-                raise KafkaError(f"the new topics {', '.join(missing)} have no leaders", hint="Run the command again")
+                raise KafkaError(
+                    f"the new topics {', '.join(missing)} have no leaders after {_LEADER_SECONDS:.0f} s",
+                    hint="Check that the brokers are up, then run the same command again; nothing was sent",
+                )
             time.sleep(0.2)

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from archiver_pipeline import errors
-from archiver_pipeline.defs.failing import came_from, failure, may_retry
+from archiver_pipeline.defs.failing import came_from, failure, may_retry, trying_again
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,11 @@ def test_a_failure_has_one_sentence_and_a_line_says_where() -> None:
     assert line.startswith(here)
     assert f", from TimeoutError in {here}" in line
     assert "\n" not in line
+
+
+def test_each_try_says_why_and_when_the_next_one_comes() -> None:
+    """A run whose broker is down is not silent until its last try: the sentence is in its log at once."""
+    error = errors.BrokerUnavailable("nobody answers", topic="t", hint="Check the broker")
+    told = trying_again(error, 4.7, 1, 3)
+    assert told == "nobody answers (topic t). Check the broker; trying again in 5 s, 1 of 3"
+    assert trying_again(ValueError("odd\nindeed."), 4.7, 3, 3) == "ValueError: odd indeed; trying again in 5 s, 3 of 3"

@@ -201,6 +201,17 @@ def test_a_tick_is_bounded_and_the_next_one_goes_on(plain: dg.DagsterInstance) -
     assert counts == [2, 2, 0]
 
 
+def test_a_run_that_is_executed_again_stays(plain: dg.DagsterInstance) -> None:
+    """As long as another run goes on for it, Dagster looks it up; it goes with the next round."""
+    first, other = ended(plain, OLD_DAYS), ended(plain, OLD_DAYS)
+    again = plain.create_run_for_job(
+        idle, parent_run_id=first, root_run_id=first, status=DagsterRunStatus.STARTED
+    )  # fmt: skip
+    assert purge(plain, 30, Place(), time.time())[0] == 1
+    assert left(plain) == {first, again.run_id}
+    assert other not in left(plain)
+
+
 def test_runs_that_stayed_are_looked_at_again(plain: dg.DagsterInstance) -> None:
     """What had to stay goes once a day has passed and it no longer has to."""
     only = ended(plain, OLD_DAYS)
@@ -221,7 +232,7 @@ def test_the_sensor_forgets_and_says_so(deploy: MakeDeployment, ticks: MakeTicks
     oldest = min(ticking.instance.get_run_records(RunsFilter()), key=lambda record: record.storage_id)
     backdate(ticking.instance, oldest.dagster_run.run_id, 1)
     ticking.cursor = "no cursor of ours"
-    assert ticking.skips() == "1 runs older than 0.5 days are gone"
+    assert ticking.skips() == "1 run gone, older than 0.5 days"
 
 
 def test_nothing_goes_where_runs_are_kept_for_ever(deploy: MakeDeployment, ticks: MakeTicks, topic_name: str) -> None:

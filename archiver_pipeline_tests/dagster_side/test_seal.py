@@ -36,7 +36,7 @@ def test_every_closed_hour_is_sealed_and_shown(deploy: MakeDeployment, topic_nam
     shown = deployment.hours()
     assert list(shown) == [key(n) for n in range(3)]
     (first,) = shown[key(0)]
-    assert first["sentence"].startswith("2019-08-01T03: 2 files of 1 types became 1")
+    assert first["sentence"].startswith("2019-08-01T03: 2 files of 1 type became 1")
     counted = {label: first[label] for label in ("messages", "files before", "files after")}
     assert counted == {"messages": 10, "files before": 2, "files after": 1}
     for label in ("bytes before", "bytes after", "seconds", "table version"):
@@ -74,7 +74,7 @@ def test_hours_that_dagster_has_forgotten_are_shown_again(deploy: MakeDeployment
     add(deployment, topic_name, messages(2))
     ended = deployment.seal()
     assert ended.code == 0, ended.said
-    assert "2 hours were sealed before and are shown from now on" in ended.said
+    assert "2 hours were sealed before, and shown from now on" in ended.said
     after = deployment.hours()
     assert sorted(after) == [key(n) for n in range(3)]
     for label in ("messages", "files after", "bytes after", "fields"):

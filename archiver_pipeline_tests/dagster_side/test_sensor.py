@@ -52,7 +52,7 @@ def test_without_a_lag_it_skips_with_numbers(deploy: MakeDeployment, ticks: Make
     create_topic(deployment.bootstrap_servers, topic_name, partitions=3)
     produce(deployment.bootstrap_servers, topic_name, messages(5))
     deployment.archived.run()
-    assert ticks(deployment).skips() == "3 partitions of 1 topics; lane 0: lag 0"
+    assert ticks(deployment).skips() == "3 partitions of 1 topic; lane 0: lag 0"
 
 
 def test_what_waits_for_a_schema_is_in_the_reason(deploy: MakeDeployment, ticks: MakeTicks, topic_name: str) -> None:
@@ -403,5 +403,5 @@ def test_a_tick_is_cheap(deploy: MakeDeployment, ticks: MakeTicks, topic_name: s
     (request,) = sensor.requests()
     assert sensor.cpu_seconds < 2
     sensor.run(request)
-    assert sensor.skips() == "200 partitions of 1 topics; lane 0: lag 0"
+    assert sensor.skips() == "200 partitions of 1 topic; lane 0: lag 0"
     assert sensor.cpu_seconds < 2

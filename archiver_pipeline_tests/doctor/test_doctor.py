@@ -97,6 +97,29 @@ def test_the_command_says_it_in_lines_and_json(servers: Servers) -> None:
     }
 
 
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path) -> None:
+    """Another user's folder above BASE_DIR is a fault with its path and what to do, and nothing unforeseen."""
+
+    def look() -> list[Finding]:
+        closed = tmp_path / "closed"
+        raise PermissionError(13, "Permission denied", str(closed))
+
+    (found,) = make_round([Check("disk", look)]).findings
+    assert (found.mark, found.what) == ("fault", f"{tmp_path}/closed cannot be looked at: Permission denied")
+    assert "Let this user read and enter it" in found.remedy
+
+
+def test_a_busy_machine_has_more_time_for_what_is_its_own() -> None:
+    """Loading Dagster may take longer than an answer of a server may."""
+
+    def slow() -> list[Finding]:
+        time.sleep(0.4)
+        return [good("own", "it is")]
+
+    (found,) = make_round([Check("own", slow, local=True)], check_seconds=0.1, round_seconds=0.2).findings
+    assert found.mark == "ok"
+
+
 def test_a_check_that_hangs_keeps_no_other_waiting() -> None:
     """It is a fault when its time is up, who needs it is told, and all else is there."""
     end = threading.Event()

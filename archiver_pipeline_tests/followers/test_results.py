@@ -233,7 +233,7 @@ def test_a_sum_past_every_number_is_null(odd: Archived, topic_name: str) -> None
     lines = {found.line() for found in itertools.islice(filter(None, finished(odd.settings, from_beginning=True)), 2)}
     assert lines == {
         f"2019-08-01T03:00:00Z {topic_name} a: - events, 2 users",
-        f"2019-08-01T03:00:00Z {topic_name} b: 1.5 events, 1 users",
+        f"2019-08-01T03:00:00Z {topic_name} b: 1.5 events, 1 user",
     }
 
 

@@ -66,5 +66,5 @@ def prometheus(
 
 def is_complete(exporter: Exporter) -> bool:
     """Whether every source of an exporter has answered."""
-    found = exporter.samples()
-    return all(found[key] == 1 for key in found if key[0] == "archiver_collector_up")
+    found = {key[1]: value for key, value in exporter.samples().items() if key[0] == "archiver_collector_up"}
+    return set(found.values()) == {1} and set(found) == {"archive", "broker", "files", "followers", "dagster"}

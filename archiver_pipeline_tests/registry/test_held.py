@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from archiver_pipeline.errors import RegistryError, RegistryUnavailable, SchemaUnknown
 from archiver_pipeline.formats.held import Held
+from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.plan import Position, TopicPartition
+from archiver_pipeline.settings import Settings
 
 POSITIONS = [
     Position(TopicPartition(topic, "A", number), 5, 100) for topic in ("a", "b", "json") for number in range(9)
@@ -55,3 +59,12 @@ def test_what_would_go_on_for_ever_is_raised() -> None:
     for again in (error, SchemaUnknown("x", topic="a"), SchemaUnknown("x")):
         with pytest.raises(RegistryError):
             held.add(again)
+
+
+def test_what_a_topic_waited_for_goes_with_the_topic(tmp_path: Path) -> None:
+    """Once Kafka has another topic of that name, nobody ever reads the message that waited; all other notes stay."""
+    notes = Waits(Settings(BASE_DIR=tmp_path))
+    for topic, topic_id in (("orders", "old"), ("clicks", "same#2"), ("gone", "any")):
+        notes.note(TopicPartition(topic, topic_id, 0), 5, "7", "http://registry", "it is down")
+    notes.forget_others({"orders": "new", "clicks": "same"})
+    assert [wait.topic for wait in notes.present({})] == ["clicks", "gone"]
