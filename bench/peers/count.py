@@ -54,7 +54,8 @@ def copies(folder: Path) -> dict[str, int]:
     plain = visible(folder)
     whole = [path for path in plain if not torn(path)]
     found = {"torn_files": len(plain) - len(whole)}
-    for name, paths in (("table", listed(folder)), ("plain", whole)):
+    table = [path for path in listed(folder) if path not in plain or path in whole]
+    for name, paths in (("table", table), ("plain", whole)):
         ((rows, distinct),) = _rows(f"SELECT count(*), count(DISTINCT {_IDENTITY}) {_READ}", paths)
         found |= {f"{name}_rows": rows, f"{name}_messages": distinct}
     return found

@@ -1,8 +1,8 @@
 """A Kafka topic into Parquet by type and hour with a loop as one writes it by hand: consume, json.loads, pyarrow.
 
-Every so many messages it writes a file of each type and hour, then commits its offsets, and it begins where these say: a
-crash between the two doubles messages. The last line printed is a JSON object whose `seconds` are those from the making of the consumer until the
-last file is written. What comes before is start-up: Python and its imports.
+Every so many messages it writes a file of each type and hour, then commits its offsets, and it begins where these say:
+a crash between the two doubles messages. The last line printed is a JSON object whose `seconds` are those from the
+making of the consumer until the last file is written. What comes before is start-up: Python and its imports.
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ def run_until(
             process.kill()
             reader.join()
             what = f"ended with {process.wait()}, or was not done in {LIMIT_SECONDS:.0f} s"
-            raise RuntimeError(f"{command[0]} {what}, with {rows()} of {messages} messages:\n{last_lines(log.read_text())}")
+            raise RuntimeError(
+                f"{command[0]} {what}, with {rows()} of {messages} messages:\n{last_lines(log.read_text())}"
+            )
     ended = time.monotonic()
     process.terminate()
     process.wait()
