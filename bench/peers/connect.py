@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from archiver_pipeline_tests.kafka.jars import java
 from archiver_pipeline_tests.kafka.topics import create_topic, end_offsets
@@ -114,10 +115,13 @@ def rows(table: Path) -> int:
     return int(current["summary"]["total-records"]) if current else 0
 
 
-def newest(table: Path) -> dict[str, object] | None:
+def newest(table: Path) -> dict[str, Any] | None:
     """The table's metadata of the newest version; None where there is no table yet."""
     versions = [int(path.name[1:].split(".")[0]) for path in (table / "metadata").glob("v*.metadata.json")]
-    return json.loads((table / "metadata" / f"v{max(versions)}.metadata.json").read_text()) if versions else None
+    if not versions:
+        return None
+    found: dict[str, Any] = json.loads((table / "metadata" / f"v{max(versions)}.metadata.json").read_text())
+    return found
 
 
 def _make_control_topic(servers: str, folder: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -70,7 +71,7 @@ def _query(paths: Sequence[Path]) -> str:
     return _FIELDS.format(misplaced=_MISPLACED["dt" if "dt" in columns else "timestamp_hour"])
 
 
-def _rows(query: str, paths: Sequence[Path]) -> list[tuple[object, ...]]:
+def _rows(query: str, paths: Sequence[Path]) -> list[tuple[Any, ...]]:
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     return connection.execute(query, [[str(path) for path in paths]]).fetchall()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def listed(folder: Path) -> list[Path]:
@@ -41,19 +42,24 @@ def _delta(folder: Path) -> Iterator[Path]:
 
 
 def _iceberg(folder: Path) -> Iterator[Path]:
-    from fastavro import reader
-
     from bench.peers.connect import newest
 
     metadata = newest(folder)
     assert metadata is not None
     for snapshot in metadata.get("snapshots", []):
-        if snapshot["snapshot-id"] != metadata["current-snapshot-id"]:
-            continue
-        with open(snapshot["manifest-list"], "rb") as manifests:
-            for manifest in reader(manifests):
-                with open(manifest["manifest_path"], "rb") as entries:
-                    yield from (Path(each["data_file"]["file_path"]) for each in reader(entries) if each["status"] != 2)
+        if snapshot["snapshot-id"] == metadata["current-snapshot-id"]:
+            for manifest in _records(snapshot["manifest-list"]):
+                for entry in _records(manifest["manifest_path"]):
+                    if entry["status"] != 2:  # deleted
+                        yield Path(entry["data_file"]["file_path"])
+
+
+def _records(path: str) -> list[Any]:
+    """The records of an Avro file."""
+    from fastavro import reader
+
+    with Path(path.removeprefix("file:")).open("rb") as opened:
+        return list(reader(opened))
 
 
 def _spark(folder: Path) -> Iterator[Path]:

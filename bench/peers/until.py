@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +43,7 @@ def run_until(
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
     )
+    signal.signal(signal.SIGTERM, lambda number, frame: _end(process, number))
     began: list[float] = []
     reader = threading.Thread(target=_keep, args=(process, log, ready, began), daemon=True)
     reader.start()
@@ -61,6 +64,12 @@ def run_until(
     if not began:
         raise RuntimeError(f"{command[0]} did not say {ready!r}:\n{last_lines(log.read_text())}")
     print(json.dumps({"messages": rows(), "seconds": ended - began[0]}))
+
+
+def _end(process: subprocess.Popen[str], number: int) -> None:
+    """Let the program not outlive this one."""
+    process.kill()
+    sys.exit(128 + number)
 
 
 def _keep(process: subprocess.Popen[str], log: Path, ready: str, began: list[float]) -> None:
