@@ -59,7 +59,7 @@ def poisoned(makers: Mapping[str, Maker], servers: str, scratch: Path) -> dict[s
         folder = scratch / f"{name}-poisoned"
         folder.mkdir()
         ended = _run(maker(Task(servers, folder, len(sent))), folder)
-        found[name] = {"ended": ended, **_kept(folder / "archive", sent)}
+        found[name] = {"ended": ended, "said": _said(folder), **_kept(folder / "archive", sent)}
         print(name, found[name], flush=True)
     before = recorded("peers_poison") or {}
     others = before["systems"] if before.get("bad") == list(BAD) else {}
@@ -84,6 +84,15 @@ def _run(job: Job, folder: Path) -> str:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def _said(folder: Path) -> str:
+    """The first line of what it printed, or of its log, that names an error; empty where none does."""
+    for path in (*sorted(folder.glob("*/*.log")), folder / "output"):
+        for line in path.read_text(errors="replace").splitlines():
+            if "Exception" in line or "Error" in line:
+                return line.strip()[:300]
+    return ""
 
 
 def _kept(folder: Path, sent: Sequence[bytes | None]) -> dict[str, Any]:
