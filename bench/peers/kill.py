@@ -132,7 +132,7 @@ def table(found: Mapping[str, Any]) -> Table:
     shown = Table(title=title, caption="plain: a reader of all visible Parquet files, without the log", box=box.SIMPLE)
     names = ("", "kills", "lost", "doubled", "plain: lost", "plain: doubled", "torn files", "last run s")
     for name in names:
-        shown.add_column(name, justify="left" if not name else "right", no_wrap=True)
+        shown.add_column(name, justify="right" if name else "left")
     for name, each in found["systems"].items():
         counts = ("kills", "lost", "doubled", "plain_lost", "plain_doubled", "torn_files")
         shown.add_row(name, *(f"{each[count]:,}" for count in counts), f"{each['seconds']:.1f}")
