@@ -38,7 +38,7 @@ bench: $(INSTALLED) ## the benchmark
 bench-quick: $(INSTALLED) ## has it become slower? three minutes, against the ratios of the last time
 	@$(BIN)/python -m bench.quick $(ARGS)
 
-bench-peers: $(INSTALLED) ## against Spark, Flink and a hand-written loop; fetches them the first time (Java 17, Maven)
+bench-peers: $(INSTALLED) ## against Spark, Flink, Kafka Connect and a loop; fetches them the first time (Java 17, Maven)
 	@$(BIN)/python -m bench.peers $(ARGS)
 
 crash: $(INSTALLED) ## kill the archiver again and again, then prove that nothing was lost or doubled

@@ -20,7 +20,7 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "peers"
 
 
 def version(peer: str) -> str:
-    """The version of `spark` or `flink` that its `pom.xml` names."""
+    """The version of `spark`, `flink` or `connect` that its `pom.xml` names."""
     pom = HERE / peer / "pom.xml"
     found = re.search(rf"<{peer}\.version>(.+?)</", pom.read_text())
     assert found, f"{pom} has no <{peer}.version>"
@@ -51,6 +51,15 @@ def flink() -> Path:
         compiler = str(Path(java()).with_name("javac"))
         _run([compiler, "-cp", f"{folder / 'jars'}/*", "-d", str(compiled.parent), str(source)], "the Flink program")
     return folder
+
+
+def connect() -> Path:
+    """The folder with Kafka Connect and Iceberg's sink: `jars/`. Raises BrokerError, ToolMissing."""
+
+    def fetch(folder: Path) -> None:
+        _copy_jars("connect", folder / "jars")
+
+    return _once(f"connect-{version('connect')}", fetch)
 
 
 def _once(name: str, fetch: Callable[[Path], None]) -> Path:

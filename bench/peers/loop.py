@@ -1,8 +1,8 @@
 """A Kafka topic into Parquet by type and hour with a loop as one writes it by hand: consume, json.loads, pyarrow.
 
-Every so many messages it writes a file of each type and hour, then commits its offsets: a crash between the two doubles
-messages. The last line printed is a JSON object whose `seconds` are those from the making of the consumer until the
-last file is written. What comes before is start-up: Python and its imports.
+Every so many messages it writes a file of each type and hour, then commits its offsets, and it begins where these say:
+a crash between the two doubles messages. The last line printed is a JSON object whose `seconds` are those from the
+making of the consumer until the last file is written. What comes before is start-up: Python and its imports.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import uuid
 from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, Message, TopicPartition
 
 SCHEMA = pa.schema(
     [
@@ -48,7 +49,8 @@ def main() -> None:
     consumer = Consumer(
         {
             "bootstrap.servers": given.servers,
-            "group.id": "loop",
+            "group.id": f"loop-{given.folder.parent.name}",
+            "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "fetch.queue.backoff.ms": 5,
@@ -56,7 +58,7 @@ def main() -> None:
             "queued.min.messages": 200_000,
         }
     )
-    consumer.assign([TopicPartition(given.topic, number, 0) for number in range(given.partitions)])
+    consumer.assign([TopicPartition(given.topic, number, OFFSET_STORED) for number in range(given.partitions)])
     messages = _copy(consumer, given.partitions, given.folder, given.each)
     print(json.dumps({"messages": messages, "seconds": time.monotonic() - began}))
     consumer.close()
@@ -77,7 +79,7 @@ def _copy(consumer: Consumer, partitions: int, folder: Path, each: int) -> int:
                 raise RuntimeError(error.str())
         if held >= each or (held and ended == partitions):
             messages += held
-            _write(rows, folder, f"{messages}.parquet")
+            _write(rows, folder, f"{uuid.uuid4()}.parquet")
             consumer.commit(asynchronous=False)
             rows, held = defaultdict(list), 0
     return messages

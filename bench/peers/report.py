@@ -55,7 +55,7 @@ def figures(size: int, runs: Mapping[str, Sequence[Run]], sealed: Run) -> dict[s
         "messages": sealed.messages,
         "bytes_of_a_message": size,
         "turns": len(runs[OURS]),
-        "peer_versions": {name: fetch.version(name) for name in ("spark", "flink")},
+        "peer_versions": {name: fetch.version(name) for name in ("spark", "flink", "connect")},
         "systems": systems,
         "sealed": {
             "bytes": sealed.left["bytes"],

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for the Parquet")
     parser.add_argument("scratch", type=Path, help="for the checkpoint and what Spark spills")
     parser.add_argument("jars", type=Path, help="the folder with the Kafka source")
+    parser.add_argument("--each", type=int, help="messages of a micro-batch; without it all there are")
     given = parser.parse_args()
     os.environ.pop("SPARK_HOME", None)  # another Spark, which pyspark would start instead of its own
     session = _session(given.jars, given.scratch)
@@ -40,6 +41,7 @@ def main() -> None:
         .option("kafka.max.poll.records", 10_000)
         .option("kafka.max.partition.fetch.bytes", 8 * 1024**2)
         .option("kafka.receive.buffer.bytes", 1024**2)
+        .options(**({"maxOffsetsPerTrigger": given.each} if given.each else {}))
         .load()
     )
     value = f.col("value").cast("string")
@@ -65,7 +67,7 @@ def main() -> None:
     )
     query.awaitTermination()
     seconds = time.monotonic() - began
-    count = sum(progress.numInputRows for progress in query.recentProgress)
+    count = sum(progress.numInputRows for progress in query.recentProgress)  # the newest hundred batches
     _stop(session)
     print(json.dumps({"messages": count, "seconds": seconds}))
 

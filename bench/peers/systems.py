@@ -1,12 +1,14 @@
-"""The archiver and its peers, each as one process that copies the topic into `archive/` of a folder."""
+"""The archiver and its peers, each as one program that copies the topic into `archive/` of a folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from archiver_pipeline_tests.kafka.jars import java
+from archiver_pipeline_tests.kafka.jars import BrokerError, java
 from bench.peers import fetch
 from bench.process import Measured, measure, measure_command
 
@@ -25,13 +27,46 @@ FLINK_JAVA = (
 )
 """Options of Flink's JVM: as much heap, and the same collector, as Spark's has."""
 
-Runner = Callable[[str, Path], Measured]
-"""Copies the topic of a broker (its bootstrap servers) into `archive/` of a folder, and measures that."""
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be copied, and where to.
+
+    Attributes:
+        servers: bootstrap servers of the broker.
+        folder: gets `archive/`, and beside it whatever a peer keeps of its own.
+        messages: how many the topic has. Who never ends by itself is ended once all of them are visible.
+        small: commit every 50,000 messages or every second, so that a kill comes between two commits.
+    """
+
+    servers: str
+    folder: Path
+    messages: int
+    small: bool = False
 
 
-def archiver(servers: str, folder: Path) -> Measured:
+@dataclass(frozen=True)
+class Job:
+    """A program that does a task: its command line, and what its environment has beside this one's."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+Maker = Callable[[Task], Job]
+
+
+def run(job: Job) -> Measured:
+    """Run a job to its end and measure it. Raises CalledProcessError where it fails."""
+    return measure_command(job.command, job.environment)
+
+
+def archiver(task: Task) -> Job:
     """One pass of the archiver; its start-up is that of Python, with its imports and settings."""
-    return measure("bench.archive", environment=_environment(folder) | {"KAFKA_BOOTSTRAP_SERVERS": servers})
+    environment = _environment(task.folder) | {"KAFKA_BOOTSTRAP_SERVERS": task.servers}
+    if task.small:
+        environment["ARCHIVER_BATCH_MESSAGES"] = "50000"
+    return Job([sys.executable, "-m", "bench.archive"], environment)
 
 
 def seal(folder: Path) -> Measured:
@@ -43,34 +78,72 @@ def _environment(folder: Path) -> dict[str, str]:
     return {"ARCHIVER_TOPICS": TOPIC, "ARCHIVER_CONFIG": os.devnull, "BASE_DIR": str(folder)}
 
 
-def _spark() -> Runner:
+def _spark() -> Maker:
     home = fetch.spark()
     command = [str(home / "venv" / "bin" / "python"), "-I", str(Path(__file__).with_name("spark.py"))]
     environment = {"JAVA_HOME": str(Path(java()).resolve().parents[1])}
 
-    def run(servers: str, folder: Path) -> Measured:
-        arguments = [servers, TOPIC, str(folder / "archive"), str(folder / "scratch"), str(home / "jars")]
-        return measure_command([*command, *arguments], environment)
+    def job(task: Task) -> Job:
+        folders = [task.folder / "archive", task.folder / "scratch", home / "jars"]
+        more = ["--each", "50000"] * task.small
+        return Job([*command, task.servers, TOPIC, *map(str, folders), *more], environment)
 
-    return run
+    return job
 
 
-def _flink() -> Runner:
+def _flink() -> Maker:
     home = fetch.flink()
     command = [java(), *FLINK_JAVA, "-cp", f"{home / 'classes'}:{home / 'jars'}/*", "Archive"]
 
-    def run(servers: str, folder: Path) -> Measured:
-        return measure_command([*command, servers, TOPIC, str(folder / "archive"), str(folder / "checkpoints")])
+    def job(task: Task) -> Job:
+        folders = [str(task.folder / "archive"), str(task.folder / "checkpoints")]
+        return Job([*command, task.servers, TOPIC, *folders, "1" if task.small else "10"])
 
-    return run
-
-
-def _loop() -> Runner:
-    def run(servers: str, folder: Path) -> Measured:
-        return measure("bench.peers.loop", servers, TOPIC, str(PARTITIONS), str(folder / "archive"))
-
-    return run
+    return job
 
 
-PEERS: Mapping[str, Callable[[], Runner]] = {"spark": _spark, "flink": _flink, "loop": _loop}
+def _loop() -> Maker:
+    def job(task: Task) -> Job:
+        more = ["--each", "50000"] * task.small
+        arguments = [task.servers, TOPIC, str(PARTITIONS), str(task.folder / "archive"), *more]
+        return Job([sys.executable, "-m", "bench.peers.loop", *arguments])
+
+    return job
+
+
+def _connect() -> Maker:
+    fetch.connect()
+
+    def job(task: Task) -> Job:
+        arguments = [task.servers, TOPIC, str(task.folder), str(task.messages), *["--small"] * task.small]
+        return Job([sys.executable, "-m", "bench.peers.connect", *arguments])
+
+    return job
+
+
+def _delta_ingest() -> Maker:
+    program = os.environ.get("KAFKA_DELTA_INGEST", "")
+    if not Path(program).is_file():
+        raise BrokerError(
+            "kafka-delta-ingest is not fetched: build it from its source (docs/comparison.md has the lines), "
+            f"and set KAFKA_DELTA_INGEST to the path of its program, which is {program!r}"
+        )
+
+    def job(task: Task) -> Job:
+        arguments = [task.servers, TOPIC, str(task.folder), str(task.messages), *["--small"] * task.small]
+        return Job([sys.executable, "-m", "bench.peers.delta_ingest", *arguments])
+
+    return job
+
+
+PEERS: Mapping[str, Callable[[], Maker]] = {
+    "spark": _spark,
+    "flink": _flink,
+    "connect": _connect,
+    "delta-ingest": _delta_ingest,
+    "loop": _loop,
+}
 """What makes a peer ready, fetched where it is not here yet. Raises BrokerError where that cannot be done."""
+
+USUAL = tuple(name for name in PEERS if name != "delta-ingest" or os.environ.get("KAFKA_DELTA_INGEST"))
+"""The peers that are measured where none is named: those that can be fetched."""

@@ -1,9 +1,16 @@
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
+import java.util.Comparator;
+import java.util.Optional;
+import java.util.stream.Stream;
 import org.apache.flink.api.common.JobStatus;
 import org.apache.flink.configuration.CheckpointingOptions;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.configuration.PipelineOptions;
 import org.apache.flink.configuration.RestOptions;
+import org.apache.flink.configuration.StateRecoveryOptions;
 import org.apache.flink.runtime.minicluster.MiniCluster;
 import org.apache.flink.runtime.minicluster.MiniClusterConfiguration;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
@@ -13,12 +20,13 @@ import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
 /**
  * Copies a Kafka topic, up to the end offsets seen at the start, into Parquet by type and hour, with Flink SQL.
  *
- * <p>Arguments: bootstrap servers, topic, the folder for the Parquet, the folder for checkpoints. The last line printed
- * is a JSON object whose {@code seconds} are those from the submission of the job until Flink says that it is finished,
- * the last checkpoint and the commit of its files included. What comes before is start-up: the JVM, a cluster in this
- * process, the table environment and the definition of both tables.
+ * <p>Arguments: bootstrap servers, topic, the folder for the Parquet, the folder for checkpoints, seconds between two
+ * checkpoints. Where there is a checkpoint already, it goes on from there. The last line printed is a JSON object whose
+ * {@code seconds} are those from the submission of the job until Flink says that it is finished, the last checkpoint and
+ * the commit of its files included. What comes before is start-up: the JVM, a cluster in this process, the table
+ * environment and the definition of both tables.
  *
- * <p>Set beside the defaults: a checkpoint each 10 seconds, objects used again between operators, larger fetches from
+ * <p>Set beside the defaults: the interval of checkpoints, objects used again between operators, larger fetches from
  * Kafka, times as 64-bit numbers instead of INT96. Heap and collector are in {@code systems.py}.
  */
 public final class Archive {
@@ -27,10 +35,12 @@ public final class Archive {
     public static void main(String[] arguments) throws Exception {
         Configuration settings = new Configuration();
         settings.set(RestOptions.BIND_PORT, "0");
-        settings.set(CheckpointingOptions.CHECKPOINTING_INTERVAL, Duration.ofSeconds(10));
+        settings.set(CheckpointingOptions.CHECKPOINTING_INTERVAL, Duration.ofSeconds(Long.parseLong(arguments[4])));
         settings.set(CheckpointingOptions.CHECKPOINT_STORAGE, "filesystem");
         settings.set(CheckpointingOptions.CHECKPOINTS_DIRECTORY, "file://" + arguments[3]);
         settings.set(PipelineOptions.OBJECT_REUSE, true);
+        newest(Path.of(arguments[3])).ifPresent(
+                checkpoint -> settings.set(StateRecoveryOptions.SAVEPOINT_PATH, "file://" + checkpoint));
         MiniClusterConfiguration size = new MiniClusterConfiguration.Builder()
                 .setConfiguration(settings)
                 .setNumTaskManagers(1)
@@ -53,6 +63,16 @@ public final class Archive {
                     .get()
                     .getStatusTimestamp(JobStatus.FINISHED);
             System.out.println("{\"seconds\": " + (ended - began) / 1000.0 + "}");
+        }
+    }
+
+    /** The newest checkpoint in a folder that was written to its end. */
+    private static Optional<Path> newest(Path folder) throws IOException {
+        if (!Files.exists(folder)) {
+            return Optional.empty();
+        }
+        try (Stream<Path> files = Files.find(folder, 3, (path, about) -> path.endsWith("_metadata"))) {
+            return files.max(Comparator.comparing(path -> path.toFile().lastModified())).map(Path::getParent);
         }
     }
 
