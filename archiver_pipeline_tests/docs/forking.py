@@ -6,12 +6,31 @@ command is a process of its own, with the caller's folder, variables, input and 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
+
+_LIBRARIES = (
+    "alembic.command",
+    "archiver_pipeline.cli.main",
+    "archiver_pipeline.defs.assets",
+    "archiver_pipeline.defs.jobs",
+    "confluent_kafka.admin",
+    "dagster._cli.job",
+    "dagster._core.instance.factory",
+    "dagster._core.storage.sqlite_storage",
+    "dagster._core.workspace.context",
+    "deltalake",
+    "duckdb",
+    "polars",
+    "pyarrow.parquet",
+    "sqlalchemy.dialects.sqlite",
+)
+"""What takes a second or more to be imported, none of which asks the environment while it is."""
 
 _LAUNCHER = """#!{python} -IS
 import json, os, socket, sys
@@ -45,18 +64,8 @@ def serve(path: Path) -> None:
 
 
 def _load() -> None:
-    import confluent_kafka.admin
-    import dagster._cli.job
-    import deltalake
-    import duckdb
-    import polars
-    import pyarrow.parquet
-
-    import archiver_pipeline.cli.main
-    import archiver_pipeline.defs.assets
-    import archiver_pipeline.defs.jobs
-
-    del confluent_kafka, dagster, deltalake, duckdb, polars, pyarrow, archiver_pipeline
+    for name in _LIBRARIES:
+        importlib.import_module(name)
 
 
 def _answer(caller: socket.socket) -> None:

@@ -20,7 +20,6 @@ COMMANDS: Mapping[str, str] = {
     "make bench": "it measures for minutes",
     "make crash": "it kills for minutes: crash/ does the same in less",
     "python -m bench": "as make bench",
-    "python -m archiver_pipeline_tests.crash": "as make crash",
     "docker": "it needs Docker",
     "kubectl": "it needs a cluster: fleet/test_kubernetes looks at the manifests",
     "helm": "as kubectl",
@@ -29,12 +28,14 @@ COMMANDS: Mapping[str, str] = {
     "kafka-acls.sh": "one of Kafka's own tools: test_acls grants the same by the client",
     "promtool": "prometheus/test_rules runs it",
     "prometheus": "prometheus/ runs a server with this configuration",
-    "curl -s localhost:9200": "it needs a search index: followers/test_search asks one",
+    "curl": "it needs a search index: followers/test_search asks one",
     "celery": "fleet/test_celery runs workers",
     "dagster api grpc": "it serves until it is ended: fleet/workers runs it",
     "dagster job backfill": "it needs Dagster's daemon: dagster_side/test_backfill runs one",
     "dagster-webserver": "it serves until it is ended: fleet/workers runs it",
     "dagster-daemon": "as dagster-webserver",
+    "archiver doctor": "what it finds is of the machine, too: test_doctor runs it",
+    "archiver erase --where": "it asks at a terminal: test_cli_erase answers",
     "archiver metrics": "it serves until it is ended: prometheus/test_exporter asks one",
     "archiver tail": "it goes on until it is ended: test_cli looks at what it says",
 }
@@ -56,6 +57,6 @@ SQL: Mapping[tuple[str, str], str] = {
 }
 """SQL of pages that are run, by page and heading, which is not for DuckDB."""
 
-PREPARED = frozenset({"text", "nginx"})
-"""Languages of which nothing can be checked: drawings and what programs say, and a server's configuration that was tried
-by hand."""
+UNCHECKED = frozenset({"text", "nginx"})
+"""Languages of which nothing can be checked: drawings and what programs say, and a server's configuration, which was
+tried by hand."""

@@ -1,4 +1,4 @@
-"""A checkout as the pages take it for given: programs, samples, an archive of two topics; their commands are run in it."""
+"""A checkout as the pages take it for given, with programs, samples and an archive: their commands are run in it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ THREE = 1_564_628_400_000
 """2019-08-01T03:00:00Z, the hour that the pages speak of."""
 
 _TOPICS = re.compile(r"\b(?:orders|clicks|drill|tries|frames)\b(?!\.\w)")
+_FILE = re.compile(r"# (\w+\.(?:yaml|toml))\n")
 _HOSTS = re.compile(r"\b(?:broker|staging):9092\b")
 
 
@@ -65,22 +66,26 @@ class Sandbox:
         """Text of a page with the broker and the topics of the test."""
         return _TOPICS.sub(lambda found: f"{found[0]}-{self._mark}", _HOSTS.sub(self.bootstrap_servers, text))
 
-    def checkout(self, name: str) -> Path:
-        """A new folder for a page, with the archive in `data`."""
-        root = self.folder / name
+    def checkout(self, page: str) -> Path:
+        """A new folder for a page, with the archive in `data`, and files that blocks of the page begin with the names of."""
+        root = self.folder / page.replace("/", "-").removesuffix(".md")
         shutil.copytree(self.folder / "bin", root / ".venv" / "bin")
         shutil.copytree(CHECKOUT / "data" / "samples", root / "data" / "samples")
         shutil.copytree(self.folder / "data", root / "data", dirs_exist_ok=True)
-        (root / "deploy").symlink_to(CHECKOUT / "deploy")
+        for name in ("deploy", "Makefile"):
+            (root / name).symlink_to(CHECKOUT / name)
+        for block in blocks(page):
+            if named := _FILE.match(block.text):
+                (root / named[1]).write_text(self.translated(block.text))
         return root
 
     def run(self, page: str) -> Ran:
         """Run what can be run of a page from top to bottom, in one shell, as a reader would."""
-        root = self.checkout(page.replace("/", "-").removesuffix(".md"))
+        root = self.checkout(page)
         lines = (line for block in blocks(page) if block.language == "sh" for line in lines_of(block))
         variables = environment({
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
-            "ARCHIVER_TOPICS": self.translated("orders"),
+            "ARCHIVER_TOPICS": self.translated("orders,^clicks-.*"),
             "ARCHIVER_RESULTS_TOPIC": "",
             "PATH": f"{root}/.venv/bin{os.pathsep}{os.environ['PATH']}",
             "DAGSTER_HOME": str(self._dagster_home(root)),
@@ -90,7 +95,7 @@ class Sandbox:
             ["bash", "-c", self._script(lines)],
             cwd=root,
             env=variables,
-            input="y\n",
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -105,7 +110,7 @@ class Sandbox:
         for line in lines:
             if any(reason_of(words_of(command), COMMANDS) for command in commands(line)):
                 continue
-            script.append(f"AT={shlex.quote(line.name)}; echo \"==> $AT\"")
+            script.append(f'AT={shlex.quote(line.name)}; echo "==> $AT"')
             text = self.translated(line.text)
             script.append(f"code=0; {text.split('  #')[0]} || code=$?; [ $code = {line.exit_code} ]"
                           if line.exit_code else text)  # fmt: skip
@@ -130,7 +135,7 @@ class Sandbox:
         tool = "from archiver_pipeline_tests.kafka.topics import delete_topic; import sys; "
         tool += "delete_topic(sys.argv[sys.argv.index('--bootstrap-server') + 1], sys.argv[-1])"
         (programs / "kafka-topics.sh").write_text(
-            f"#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {sys.executable} -c {shlex.quote(tool)} \"$@\"\n"
+            f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {sys.executable} -c {shlex.quote(tool)} "$@"\n'
         )
         (programs / "kafka-topics.sh").chmod(0o755)
         log = self.folder / "server.log"
@@ -149,11 +154,13 @@ class Sandbox:
 
     def _fill(self) -> Archived:
         """Archive messages of three hours, those that the pages name among them."""
-        topic = self.translated("orders")
-        create_topic(self.bootstrap_servers, topic, 2, {**FAR_TIMESTAMPS, "retention.ms": -1})
-        archived = Archived(self.folder / "data", self.bootstrap_servers, topic)
+        topics = [self.translated(name) for name in ("orders", "clicks-web")]
+        for topic in topics:
+            create_topic(self.bootstrap_servers, topic, 2, {**FAR_TIMESTAMPS, "retention.ms": -1})
+        archived = Archived(self.folder / "data", self.bootstrap_servers, *topics)
         for half in range(2):
-            produce(self.bootstrap_servers, topic, [_message(number) for number in range(half, 60, 2)])
+            for topic in topics:
+                produce(self.bootstrap_servers, topic, [_message(number) for number in range(half, 60, 2)])
             archived.run()
         return archived
 

@@ -97,9 +97,9 @@ OTHERS: Mapping[str, str] = {
 
 _HEAD = f"""# Settings
 
-The environment goes first, then [`archiver.toml`](../archiver.toml) (or the file in `ARCHIVER_CONFIG`), then the defaults. A
-wrong value stops the start with one line that names the setting, its value and what is allowed, and exit code 2. A variable
-that looks like a setting and is none gets a warning.
+The environment goes first, then [`archiver.toml`](../archiver.toml) (or the file in `ARCHIVER_CONFIG`), then the
+defaults. A wrong value stops the start with one line that names the setting, its value and what is allowed, and exit
+code 2. A variable that looks like a setting and is none gets a warning.
 
 This page is written from the code by `{COMMAND}`.
 """
