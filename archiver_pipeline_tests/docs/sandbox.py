@@ -67,7 +67,7 @@ class Sandbox:
         return _TOPICS.sub(lambda found: f"{found[0]}-{self._mark}", _HOSTS.sub(self.bootstrap_servers, text))
 
     def checkout(self, page: str) -> Path:
-        """A new folder for a page, with the archive in `data` and the files that its blocks name in their first line."""
+        """A new folder for a page, with the archive in `data` and the files that its blocks name at their top."""
         root = self.folder / page.replace("/", "-").removesuffix(".md")
         shutil.copytree(self.folder / "bin", root / ".venv" / "bin")
         shutil.copytree(CHECKOUT / "data" / "samples", root / "data" / "samples")
