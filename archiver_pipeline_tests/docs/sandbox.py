@@ -26,7 +26,7 @@ from archiver_pipeline_tests.kafka.topics import FAR_TIMESTAMPS
 from archiver_pipeline_tests.processes import CHECKOUT, DIE_WITH_PARENT, environment
 from archiver_pipeline_tests.waiting import wait_for
 
-LIMIT_SECONDS = 200
+LIMIT_SECONDS = 400
 HOUR_MS = 3_600_000
 THREE = 1_564_628_400_000
 """2019-08-01T03:00:00Z, the hour that the pages speak of."""

@@ -37,6 +37,8 @@ def sandbox(kafka: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Ite
     made.close()
 
 
+# The longest page has forty commands, and the first one waits for the sandbox, too.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", RUN)
 def test_a_page_runs_from_top_to_bottom(sandbox: Sandbox, page: str) -> None:
     """Its commands end with exit code 0, or with the one that is named beside them."""
