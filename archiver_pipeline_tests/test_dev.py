@@ -91,6 +91,9 @@ def test_it_starts_dagster_and_an_interrupt_ends_it(processes: Processes, tmp_pa
     dev = processes.start([*DEV, "--port", str(port)], environment(given), log)
     wait_for("the UI", lambda: is_ok(port, "/server_info"), 90)
     assert (tmp_path / "dagster_home" / "dagster.yaml").exists()
+    first = log.read_text().splitlines()[0]
+    assert first == f"Dagster is starting: its UI will be at http://127.0.0.1:{port} in some seconds. Ctrl-C ends it."
+    assert "is superseded" not in log.read_text()
     dev.send_signal(signal.SIGINT)
     dev.wait(60)
     processes.wait_until_none_lives(30)

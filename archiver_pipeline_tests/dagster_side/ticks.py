@@ -23,6 +23,7 @@ class Ticks:
         self.instance = instance
         self._job = job
         self.cursor: str | None = None
+        self.events: list[dg.AssetMaterialization] = []
         self.seconds = 0.0
 
     def tick(self) -> tuple[list[dg.RunRequest], str]:
@@ -34,6 +35,7 @@ class Ticks:
         self.seconds = time.monotonic() - began
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
+        self.events += [each for each in result.asset_events if isinstance(each, dg.AssetMaterialization)]
         reason = result.skip_reason
         return list(result.run_requests or []), str(
             reason.skip_message if isinstance(reason, dg.SkipReason) else reason
