@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.dagster_side.filled import fill, key, messages
@@ -11,7 +12,6 @@ from archiver_pipeline_tests.dagster_side.running import RunningDagster
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce
 from archiver_pipeline_tests.waiting import wait_for
 
-ORDERS, CLICKS = "orders", "clicks"
 HOURS = (0, 1, 2)
 BAD_HOUR = 1
 GAP = (30, 45)
@@ -20,6 +20,14 @@ GAP = (30, 45)
 _BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
     __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 _STATE = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The names of the topics: orders of now, and clicks of long ago."""
+
+    orders: str = "orders"
+    clicks: str = "clicks"
 
 
 def orders(numbers: range) -> list[Sent]:
@@ -33,13 +41,13 @@ def orders(numbers: range) -> list[Sent]:
     return [Sent(payload(number), partition=number % 2) for number in numbers]
 
 
-def prepare(deployment: Deployment) -> None:
+def prepare(deployment: Deployment, topics: Topics) -> None:
     """Make the topics and archive old hours of clicks; then lose messages of it before they are archived."""
     servers = deployment.bootstrap_servers
-    create_topic(servers, ORDERS, partitions=2)
-    fill(deployment, CLICKS, HOURS)
-    produce(servers, CLICKS, messages(max(HOURS), 20))
-    delete_records(servers, CLICKS, {0: GAP[1]})
+    create_topic(servers, topics.orders, partitions=2)
+    fill(deployment, topics.clicks, HOURS)
+    produce(servers, topics.clicks, messages(max(HOURS), 20))
+    delete_records(servers, topics.clicks, {0: GAP[1]})
 
 
 def damage(deployment: Deployment) -> None:
