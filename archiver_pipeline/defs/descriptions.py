@@ -24,14 +24,14 @@ Asset = dict[str, Any]
 def topic(settings: Settings, name: str) -> Asset:
     """A topic that is archived."""
     decoded = settings.is_registry(name)
-    what = "its payloads are decoded with the schemas of the registry" if decoded else "archived as it is"
+    what = "with payloads that are decoded by the schemas of the registry" if decoded else "archived as it is"
     return {
         "group_name": TOPICS,
         "kinds": {"kafka", "avro"} if decoded else {"kafka"},
         "tags": {"archiver/format": "registry"} if decoded else {},
         "description": f"The topic `{name}`, {what}. Nobody can materialize it here: producers write it.\n\n"
-        "*Events* and *Plots* show its lag (messages that are not archived yet) and its end offset, as each batch that "
-        "took messages of it saw them.\n\n"
+        "*Metadata* shows its lag (messages that are not archived yet) and its end offset, and as *Plots* both over "
+        "time, as each batch that took messages of it saw them.\n\n"
         + _sql(f"SELECT * FROM offsets WHERE topic = '{name}'")
         + f"\n\nFrom the command line: `archiver status`, `archiver tail --messages`, "
         f"`archiver replay --topics {name} …` to send archived messages back.",
@@ -59,8 +59,8 @@ def messages(settings: Settings) -> Asset:
         "kinds": {"polars", "parquet", "deltalake"},
         "description": f"""Every message of the topics, once, as Parquet by type, date and hour.
 
-**Each materialization is a micro-batch**: its files and its offsets were committed in one step. *Plots* has lag and
-throughput over time, *Checks* says whether a message was lost.
+**Each materialization is a micro-batch**: its files and its offsets were committed in one step. *Checks*
+says whether a message was lost; *Metadata*, below, has the last batch, and as *Plots* lag and throughput over time.
 
 It lies in `{where}`, as a Delta table that DuckDB, Polars, Spark and Trino read as it is:
 
@@ -165,7 +165,7 @@ def _mysql(settings: Settings) -> Asset:
         "kinds": KINDS["mysql_messages"],
         "description": f"Every message of the archive in the table `messages` of `{url}`, once. Its position is in the "
         "same database, in the same transaction. Each materialization brings it up to the archive.\n\n"
-        "    SELECT type, count(*) FROM messages GROUP BY type\n\nHow far it is behind: *Plots*, `lag`, or "
+        "    SELECT type, count(*) FROM messages GROUP BY type\n\nHow far it is behind: *Metadata*, `lag`, or "
         "`archiver status`.",
         "metadata": {
             **_uri(url),
@@ -183,7 +183,7 @@ def _search(settings: Settings) -> Asset:
         "kinds": KINDS["search_messages"],
         "description": f"Every message of the archive as a document in Elasticsearch or OpenSearch at `{url}`: an "
         "index per type and day, and an alias over all of them. Each materialization brings it up to the archive.\n\n"
-        "How far it is behind: *Plots*, `lag`, or `archiver status`.",
+        "How far it is behind: *Metadata*, `lag`, or `archiver status`.",
         "metadata": _uri(url),
     }
 

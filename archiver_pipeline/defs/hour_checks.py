@@ -30,6 +30,7 @@ WHOLE = dg.AssetCheckSpec(
 SPECS = (WHOLE, FIELDS)
 
 _FAILED = "failed hours"
+_HOURS = dg.TableSchema([dg.TableColumn("hour", "string"), dg.TableColumn("why", "string")])
 _MOST = 20
 _ANSWERED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 
@@ -91,6 +92,7 @@ def every_hour_is_whole(
     well = {hour.name for hour in done}
     now = {**{name: why for name, why in before.items() if name not in well}, **failed}
     kept = dict(sorted(now.items())[:MAX_ROWS])
+    rows = [dg.TableRecord({"hour": name, "why": why}) for name, why in kept.items()]
     said = "; ".join(f"{name}: {why}" for name, why in list(kept.items())[:_MOST])
     more = f"; and {len(now) - _MOST:,} more" if len(now) > _MOST else ""
     hours = "1 hour is" if len(now) == 1 else f"{len(now):,} hours are"
@@ -102,7 +104,7 @@ def every_hour_is_whole(
         description=f"{hours} not whole: {said}{more}. {advice}"
         if now
         else "No hour that was looked at lacks anything.",
-        metadata={"hours": len(now), _FAILED: dg.MetadataValue.json(kept)},
+        metadata={"hours": len(now), _FAILED: dg.MetadataValue.table(rows, schema=_HOURS)},
     )
 
 
@@ -111,9 +113,9 @@ def failed_before(instance: dg.DagsterInstance) -> Mapping[str, str]:
     records = instance.event_log_storage.get_asset_check_execution_history(WHOLE.key, limit=1, status=_ANSWERED)
     answer = records[0].evaluation if records else None
     kept = answer.metadata.get(_FAILED) if answer else None
-    if isinstance(kept, dg.JsonMetadataValue) and isinstance(kept.value, dict):
-        return {str(name): str(why) for name, why in kept.value.items()}
-    return {}
+    if not isinstance(kept, dg.TableMetadataValue):
+        return {}
+    return {str(row.data["hour"]): str(row.data["why"]) for row in kept.records}
 
 
 def _sealed_files(archive: Archive) -> Mapping[str, Mapping[Hour, list[str]]]:

@@ -57,8 +57,8 @@ class RunTags:
 
 
 def hours_tag(hours: Iterable[Hour]) -> str:
-    """Hours in a few words: `2019-08-01T03`, or `3 hours from 2019-08-01T03 to 2019-08-01T05`."""
+    """Hours in as few words as the list of runs has room for: `2019-08-01T03`, or `3 from 2019-08-01T03`."""
     every = sorted(hours)
     if len(every) < 2:
         return "".join(hour.name for hour in every) or "none"
-    return f"{len(every):,} hours from {every[0]} to {every[-1]}"
+    return f"{len(every):,} from {every[0]}"

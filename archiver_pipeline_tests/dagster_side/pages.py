@@ -15,6 +15,9 @@ LIMIT_SECONDS = 60.0
 _TROUBLE = ("Sorry, ", "Something went wrong", "Unexpected GraphQL error", "PythonError", "An error occurred")
 """What the UI writes where one of its own pages has failed."""
 
+_OF_THE_UI_ITSELF = "https://go.apollo.dev/c/err"
+"""In what a library warns the UI's own authors of on every page: options of it that its next version has no more."""
+
 
 class Pages:
     """A browser on the UI of a running Dagster."""
@@ -56,7 +59,7 @@ class Pages:
             return ""
 
     def press(self, words: str) -> None:
-        """Press the first thing on the page that says exactly this."""
+        """Press the last thing on the page that says exactly this."""
         place = f"//*[normalize-space(text())={words!r}]"
         wait_for(f"{words} on {self._driver.current_url}", lambda: self._pressed(place), LIMIT_SECONDS)
 
@@ -64,13 +67,14 @@ class Pages:
         found = self._driver.find_elements(By.XPATH, place)
         if not found:
             return False
-        self._driver.execute_script("arguments[0].click()", found[0])  # type: ignore[no-untyped-call]
+        self._driver.execute_script("arguments[0].click()", found[-1])  # type: ignore[no-untyped-call]
         return True
 
     def troubles(self) -> list[str]:
         """What is wrong with the page that is open: an error that it shows, or that its scripts complained of."""
         text = self.text()
-        return [*complaints(self._driver), *(word for word in _TROUBLE if word in text)]
+        said = [each for each in complaints(self._driver) if _OF_THE_UI_ITSELF not in each]
+        return [*said, *(word for word in _TROUBLE if word in text)]
 
     def picture(self, path: Path) -> None:
         """Take a picture of what is to be seen of the page."""
