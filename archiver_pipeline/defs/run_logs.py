@@ -44,7 +44,7 @@ class BriefFormatter(logging.Formatter):
         meta = getattr(record, OF_DAGSTER, None) or {}
         event = meta.get("dagster_event")
         error = getattr(event and event.event_specific_data, "error", None)
-        if error is None or error.cls_name not in _INTERRUPTED:
+        if event is None or error is None or error.cls_name not in _INTERRUPTED:
             return self._other.format(record)
         brief = copy.copy(record)
         run = str(meta.get("run_id"))[:8]

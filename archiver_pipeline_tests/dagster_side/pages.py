@@ -67,7 +67,7 @@ class Pages:
         found = self._driver.find_elements(By.XPATH, place)
         if not found:
             return False
-        self._driver.execute_script("arguments[0].click()", found[-1])  # type: ignore[no-untyped-call]
+        self._driver.execute_script("arguments[0].click()", found[-1])
         return True
 
     def troubles(self) -> list[str]:

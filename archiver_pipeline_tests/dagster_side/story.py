@@ -77,7 +77,7 @@ def wait_until_done(dagster: RunningDagster, backfill_id: str, seconds: float = 
 
     def is_over() -> bool:
         nonlocal state
-        state = dagster.graphql(_STATE, {"id": backfill_id})["partitionBackfillOrError"]["status"]
+        state = str(dagster.graphql(_STATE, {"id": backfill_id})["partitionBackfillOrError"]["status"])
         return state.startswith("COMPLETED") or state == "FAILED"
 
     wait_for("the end of the backfill", is_over, seconds)

@@ -145,7 +145,9 @@ def test_nothing_was_lost(age: timedelta | None, passes: bool) -> None:
         loss, next_step = "20 offsets were gone before they could be archived: ", "Raise `retention.ms` of the topic"
         assert str(answer.description).startswith(f"{loss}orders/0 [100, 120): retention. ")
         assert next_step in str(answer.description)
-        assert [row.data["offsets"] for row in answer.metadata["which"].records] == [20]
+        which = answer.metadata["which"]
+        assert isinstance(which, dg.TableMetadataValue)
+        assert [row.data["offsets"] for row in which.records] == [20]
 
 
 def test_only_recent_gaps_count() -> None:

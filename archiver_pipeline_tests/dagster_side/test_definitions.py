@@ -93,15 +93,6 @@ def test_the_groups_are_in_the_order_of_the_flow_and_every_asset_is_described(
     assert columns == [field.name for field in delta_schema().fields]
 
 
-def test_a_results_topic_that_is_archived_is_one_asset(unconnected: Deployment, load: Load) -> None:
-    """As one of both ends it would lead back to itself, and Dagster would load nothing."""
-    unconnected.settings["ARCHIVER_TOPICS"] = "orders,events_per_minute"
-    definitions = load(unconnected)
-    dg.Definitions.validate_loadable(definitions)
-    graph = definitions.resolve_asset_graph()
-    assert graph.get(dg.AssetKey(["kafka", "events_per_minute"])).parent_keys == set()
-
-
 def test_topics_whose_names_differ_in_punctuation_only_are_assets_of_their_own(
     unconnected: Deployment, load: Load
 ) -> None:
