@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 
-from archiver_pipeline.dev import dagster_home
+from archiver_pipeline.dev import dagster_home, quiet
 from archiver_pipeline.settings import Settings
 from archiver_pipeline_tests.processes import CHECKOUT, Processes, environment, free_port
 from archiver_pipeline_tests.server import is_ok
@@ -80,6 +83,17 @@ def test_dagster_takes_our_settings(tmp_path: Path) -> None:
         assert not instance.telemetry_enabled
         days = instance.get_tick_retention_settings(InstigatorType.SENSOR)
         assert {0 < kept <= 30 for kept in days.values()} == {True}
+
+
+def test_one_warning_is_left_out_and_no_other() -> None:
+    """That `dagster dev` is superseded; what somebody has chosen of warnings stays, and all others stay errors."""
+    program = (
+        "import warnings; warnings.warn('Function `dev_command` is superseded and more', FutureWarning); print('on')"
+    )
+    strict = quiet({**os.environ, "PYTHONWARNINGS": "error"})
+    assert subprocess.run([sys.executable, "-c", program], env=strict, capture_output=True, check=True).stderr == b""
+    other = program.replace("dev_command", "other")
+    assert subprocess.run([sys.executable, "-c", other], env=strict, capture_output=True, check=False).returncode == 1
 
 
 @pytest.mark.slow
