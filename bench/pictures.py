@@ -30,7 +30,10 @@ TOPICS = story.Topics()
 SENSOR = "/locations/archiver_pipeline.definitions/sensors/archive_sensor"
 GROUPS = "%2C".join(f"global%40global%3A{name}" for name in ("1_topics", "2_archive", "3_followers", "4_results"))
 _COUNTS = (5000, 400, 900, 1500, 300, 2500, 700, 1200, 100, 800)
-_COLORS = 48
+_COLORS = 64
+_NAVIGATION, _ASIDE = 240, 290
+"""CSS pixels of what the UI has at the left of each page, and at the right of an asset's."""
+
 _SETTLED_SECONDS = 3.0
 """So long a page is left alone before its picture is taken: charts and graphs move into place."""
 
@@ -47,13 +50,25 @@ class Camera:
         self._driver = driver
         self._folder = folder
 
-    def take(self, name: str, height: int, width: int = 1200) -> None:
-        """Take a picture of the page that is open, so many CSS pixels high and wide, with few colors."""
+    def open(self, path: str, *words: str, height: int = 900, width: int = 1200) -> None:
+        """Open a page in a window of so many CSS pixels: some pages are laid out once, by the window that they find."""
         resize(self._driver, (width, height))
+        self.pages.open(path, *words)
+
+    def take(self, name: str, *, whole: bool = False) -> None:
+        """Take a picture of the page that is open, in few colors and without the navigation at its left.
+
+        Args:
+            name: of the picture.
+            whole: leave nothing else out; without it, what is at the right goes, too, such as where the archive lies.
+        """
         time.sleep(_SETTLED_SECONDS)
         path = self._folder / f"ui-{name}.png"
         self.pages.picture(path)
-        Image.open(path).convert("RGB").quantize(_COLORS).save(path, optimize=True)
+        with Image.open(path) as taken:
+            picture = taken.convert("RGB")
+        box = (_NAVIGATION, 0, picture.width if whole else picture.width - _ASIDE, picture.height)
+        picture.crop(box).quantize(_COLORS).save(path, optimize=True)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB", flush=True)
 
     def scroll_to(self, words: str) -> None:
@@ -65,50 +80,50 @@ class Camera:
 
 def graph(camera: Camera, _: str) -> None:
     """The asset graph."""
-    camera.pages.open(f"/asset-groups?expanded={GROUPS}", "messages", "sealed_hours")
-    camera.take("graph", 620, 1500)
+    camera.open(f"/asset-groups?expanded={GROUPS}", "messages", "sealed_hours", height=1000, width=1700)
+    camera.take("graph", whole=True)
 
 
 def batch(camera: Camera, _: str) -> None:
     """The materialization of a batch."""
-    camera.pages.open("/assets/messages?view=events", "lag seconds")
-    camera.take("batch", 1000)
+    camera.open("/assets/messages?view=events", "lag seconds", height=1000)
+    camera.take("batch", whole=True)
 
 
 def plots(camera: Camera, _: str) -> None:
     """Lag and throughput over time."""
-    camera.pages.open("/assets/messages", "lag seconds")
+    camera.open("/assets/messages", "lag seconds")
     camera.pages.press("Plots")
     camera.pages.wait("messages per second")
     time.sleep(_SETTLED_SECONDS)
     camera.scroll_to("lag")
-    camera.take("plots", 900)
+    camera.take("plots")
 
 
 def checks(camera: Camera, _: str) -> None:
     """The checks, with a gap."""
-    camera.pages.open("/assets/messages?view=checks&checkDetail=nothing_was_lost", "offsets were gone")
-    camera.take("checks", 600)
+    camera.open("/assets/messages?view=checks&checkDetail=nothing_was_lost", "offsets were gone", height=720)
+    camera.take("checks", whole=True)
 
 
 def backfill(camera: Camera, backfill_id: str) -> None:
-    """A backfill of hours of which one failed, and that hour's page."""
-    camera.pages.open(f"/runs/b/{backfill_id}", "sealed_hours")
-    camera.take("backfill", 280)
+    """A backfill of hours of which one failed."""
+    camera.open(f"/runs/b/{backfill_id}", "sealed_hours", height=300)
+    camera.take("backfill", whole=True)
 
 
 def hours(camera: Camera, _: str) -> None:
     """The hours as partitions, with the failed one."""
-    camera.pages.open(f"/assets/sealed_hours?view=partitions&partition={key(0)}", key(0), "messages")
-    camera.take("hours", 900)
+    camera.open(f"/assets/sealed_hours?view=partitions&partition={key(0)}", key(0), "messages")
+    camera.take("hours", whole=True)
 
 
 def ticks(camera: Camera, _: str) -> None:
     """The sensor's ticks, and why one of them started nothing."""
-    camera.pages.open(SENSOR, "0 runs requested")
+    camera.open(SENSOR, "0 runs requested", height=700)
     camera.pages.press("0 runs requested")
     camera.pages.wait("lag")
-    camera.take("ticks", 700)
+    camera.take("ticks", whole=True)
 
 
 PICTURES: Mapping[str, Callable[[Camera, str], None]] = {
@@ -147,7 +162,6 @@ def _take(folder: Path, processes: Processes, names: list[str], out: Path) -> No
             with browser(folder / "chromium") as driver:
                 camera = Camera(driver, dagster.url, out)
                 for name in names:
-                    resize(driver, (1200, 1000))
                     PICTURES[name](camera, backfill_id)
         finally:
             dagster.kill()
