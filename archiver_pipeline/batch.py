@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ from archiver_pipeline.writer import BatchWriter
 
 log = logging.getLogger(__name__)
 
+SHOWN_FILES = 20
+"""So many of its files a batch names."""
+
 _TRIES = 5
 _CAREFUL_BATCHES = 10
 """Behind a killed run so many batches are fetched carefully, which is slow where producers send small batches."""
@@ -56,6 +60,9 @@ class Batch:
         lag: offsets that were left to read in the lane.
         version: the table version that it made.
         look: what the broker showed when it was planned.
+        newest: the latest time of its messages (ISO, UTC), empty where none has one that a calendar holds.
+        paths: where some of its files lie, below the archive.
+        committed_at: when it was committed, in seconds since 1970.
     """
 
     lane: int
@@ -72,6 +79,9 @@ class Batch:
     lag: int
     version: int
     look: Look
+    newest: str = ""
+    paths: tuple[str, ...] = ()
+    committed_at: float = 0.0
 
 
 class Archiver:
@@ -176,6 +186,7 @@ class Archiver:
             clock.step("commit")
             seconds = clock.elapsed()
             version = self._commit(attempt, planned, progress, writer, clock, seconds)
+            committed_at = time.time()
             self._careful = max(0, self._careful - 1)
             clock.step("clean")
             attempt.clean()
@@ -200,6 +211,9 @@ class Archiver:
             lag=planned.left(progress),
             version=version,
             look=planned.look,
+            newest=writer.newest,
+            paths=tuple(file.path for file in attempt.files[:SHOWN_FILES]),
+            committed_at=committed_at,
         )
 
     def _begun(self, committed: CommittedOffsets, targets: Targets | None) -> Reading | None:

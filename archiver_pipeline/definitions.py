@@ -7,7 +7,7 @@ import dagster as dg
 from archiver_pipeline.defs.assets import archive_assets, topic_assets
 from archiver_pipeline.defs.code_server import keep_clearing
 from archiver_pipeline.defs.follow import follow_job, follow_sensor
-from archiver_pipeline.defs.followers import follower_assets
+from archiver_pipeline.defs.followers import follower_assets, results_topic
 from archiver_pipeline.defs.hours import sealed_hours
 from archiver_pipeline.defs.jobs import archive_job, backfill_job
 from archiver_pipeline.defs.partitions import hour_partitions
@@ -27,7 +27,7 @@ seal = seal_job(hours)
 follow = follow_job()
 
 defs = dg.Definitions(
-    assets=[*topics, archive_assets(topics), sealed_hours(hours), *follower_assets(hours)],
+    assets=[*topics, archive_assets(topics), sealed_hours(hours), *follower_assets(hours), *results_topic(topics)],
     jobs=[archive, seal, backfill_job(), follow],
     sensors=[archive_sensor(archive), seal_sensor(seal, hours), follow_sensor(follow), retention_sensor()],
     resources={"archiver": ArchiverResource()},

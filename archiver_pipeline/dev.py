@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import signal
@@ -10,17 +11,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from archiver_pipeline.errors import ArchiverError, SettingsError
-from archiver_pipeline.logs import JSON, wanted_format
+from archiver_pipeline.logs import JSON, JsonFormatter, wanted_format
 from archiver_pipeline.settings import Settings, load
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _STOP_LIMIT_SECONDS = 20.0
+_SUPERSEDED = "ignore:Function `dev_command` is superseded:FutureWarning"
+"""Dagster warns whoever starts `dagster dev`; that we do it is no news to who starts us. It is this warning alone."""
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -38,6 +42,12 @@ def command(host: str, port: int) -> list[str]:
     code = ["-m", "archiver_pipeline.definitions"]
     logs = ["--log-format", JSON] if wanted_format() == JSON else []
     return [sys.executable, "-m", "dagster", "dev", *code, "--host", host, "--port", str(port), *logs]
+
+
+def quiet(variables: Mapping[str, str]) -> dict[str, str]:
+    """These variables, with one warning less in Dagster's output; warnings that are chosen there stay chosen."""
+    chosen = variables.get("PYTHONWARNINGS")
+    return {**variables, "PYTHONWARNINGS": f"{chosen},{_SUPERSEDED}" if chosen else _SUPERSEDED}
 
 
 class DagsterFailed(ArchiverError):
@@ -60,8 +70,9 @@ class DagsterDev:
         dagster_home(settings)
         with open(log, "wb") as output:
             self._process = subprocess.Popen(
-                command("127.0.0.1", port), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+                command("127.0.0.1", port),
+                env=quiet(os.environ), stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -144,8 +155,18 @@ def main() -> None:
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
     # A shell that starts us in the background has SIGINT ignored, and Dagster could then not be stopped by it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _announce(given.host, given.port)
     line = command(given.host, given.port)
-    os.execv(line[0], line)
+    os.execve(line[0], line, quiet(os.environ))
+
+
+def _announce(host: str, port: int) -> None:
+    """Say at once where the UI will be: Dagster says nothing for ten seconds, and for a minute on a busy machine."""
+    text = f"Dagster is starting: its UI will be at http://{host}:{port} in some seconds. Ctrl-C ends it."
+    if wanted_format() == JSON:
+        record = logging.LogRecord(__name__, logging.INFO, __file__, 0, text, None, None)
+        text = JsonFormatter().format(record)
+    print(text, file=sys.stderr, flush=True)
 
 
 def _complain(error: SettingsError | str) -> int:

@@ -31,6 +31,7 @@ class BatchWriter:
     Attributes:
         types: how many messages of each type were written.
         files, bytes: how many files, and their size on disk.
+        newest: the latest time of a message (ISO, UTC), empty where none has one that a calendar holds.
     """
 
     def __init__(self, take: Callable[[Path, Mapping[str, str], Mapping[str, Any]], object], scratch: Path) -> None:
@@ -43,6 +44,7 @@ class BatchWriter:
         self.types: Counter[str] = Counter()
         self.files = 0
         self.bytes = 0
+        self.newest = ""
         self._take = take
         self._scratch = scratch
         self._frames: list[pl.DataFrame] = []
@@ -79,7 +81,10 @@ class BatchWriter:
         with translated(path):
             _write_parquet(group, path)
             self.bytes += path.stat().st_size
-        self._take(path, {"type": name, "dt": date, "hr": time}, statistics(group))
+        found = statistics(group)
+        # Of the years 1 to 9999, each with four digits: so the latest time is the greatest text, too.
+        self.newest = max(self.newest, found["maxValues"].get("timestamp", ""))
+        self._take(path, {"type": name, "dt": date, "hr": time}, found)
         self.types[name] += group.height
         self.files += 1
 

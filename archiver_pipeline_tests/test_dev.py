@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 
-from archiver_pipeline.dev import dagster_home
+from archiver_pipeline.dev import dagster_home, quiet
 from archiver_pipeline.settings import Settings
 from archiver_pipeline_tests.processes import CHECKOUT, Processes, environment, free_port
 from archiver_pipeline_tests.server import is_ok
@@ -74,6 +77,17 @@ def test_dagster_takes_our_settings(tmp_path: Path) -> None:
         assert {0 < kept <= 30 for kept in days.values()} == {True}
 
 
+def test_one_warning_is_left_out_and_no_other() -> None:
+    """That `dagster dev` is superseded; what somebody has chosen of warnings stays, and all others stay errors."""
+    program = (
+        "import warnings; warnings.warn('Function `dev_command` is superseded and more', FutureWarning); print('on')"
+    )
+    strict = quiet({**os.environ, "PYTHONWARNINGS": "error"})
+    assert subprocess.run([sys.executable, "-c", program], env=strict, capture_output=True, check=True).stderr == b""
+    other = program.replace("dev_command", "other")
+    assert subprocess.run([sys.executable, "-c", other], env=strict, capture_output=True, check=False).returncode == 1
+
+
 @pytest.mark.slow
 def test_it_starts_dagster_and_an_interrupt_ends_it(processes: Processes, tmp_path: Path) -> None:
     """The UI answers at the given port though the broker is down; SIGINT ends Dagster and all that it started."""
@@ -83,6 +97,9 @@ def test_it_starts_dagster_and_an_interrupt_ends_it(processes: Processes, tmp_pa
     dev = processes.start([*DEV, "--port", str(port)], environment(given), log)
     wait_for("the UI", lambda: is_ok(port, "/server_info"), 180)
     assert (tmp_path / "dagster_home" / "dagster.yaml").exists()
+    first = log.read_text().splitlines()[0]
+    assert first == f"Dagster is starting: its UI will be at http://127.0.0.1:{port} in some seconds. Ctrl-C ends it."
+    assert "is superseded" not in log.read_text()
     dev.send_signal(signal.SIGINT)
     dev.wait(60)
     processes.wait_until_none_lives(60)

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 
 from archiver_pipeline import view
 from archiver_pipeline.batch import Archiver, Batch
-from archiver_pipeline.defs import checks, metadata
+from archiver_pipeline.defs import checks, descriptions, metadata
 from archiver_pipeline.defs.failing import failure, trying_again
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
+from archiver_pipeline.defs.run_tags import RunTags
 from archiver_pipeline.defs.runs import heartbeat
 from archiver_pipeline.errors import ArchiveError, ArchiverError
 from archiver_pipeline.follow import drain, stay
@@ -17,13 +19,18 @@ from archiver_pipeline.plan import OffsetRange, TopicPartition
 from archiver_pipeline.planner import Targets
 from archiver_pipeline.run_view import RunView
 
-GROUP = "archive"
 OP = "archive_batches"
 """The step's name, under which run config has its place; a job and a step cannot share one."""
 
 _RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 PASS_SECONDS = 600.0
 """After this long a run of the sensor begins no further batch; the next tick starts another."""
+
+FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=2), warn_window=timedelta(hours=1))
+"""Of the DuckDB file, which batches and, with nothing to archive, the sensor say to be up to date.
+
+A policy goes by materializations alone. `messages` has one per batch and none while its topics are idle, so that there
+it would turn red for no reason."""
 
 
 class Range(dg.Config):
@@ -59,9 +66,7 @@ def topic_assets() -> list[dg.AssetSpec]:
     except ArchiveError:
         met = set()  # Without definitions no run and no sensor could say what is wrong with it.
     return [
-        dg.AssetSpec(
-            metadata.topic_key(topic), group_name="kafka", kinds={"kafka"}, description=f"The topic `{topic}`."
-        )
+        dg.AssetSpec(metadata.topic_key(topic), **descriptions.topic(settings(), topic))
         for topic in sorted(named | met)
     ]
 
@@ -79,22 +84,14 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=OP,
-        group_name=GROUP,
         specs=[
-            dg.AssetSpec(
-                metadata.MESSAGES,
-                deps=topics,
-                skippable=True,
-                kinds={"polars", "parquet", "deltalake"},
-                description="Every message of the topics, once, as Parquet by type, date and hour. "
-                "Each materialization is a micro-batch: its files and offsets were committed in one step.",
-            ),
+            dg.AssetSpec(metadata.MESSAGES, deps=topics, skippable=True, **descriptions.messages(settings())),
             dg.AssetSpec(
                 metadata.ARCHIVE_VIEW,
                 deps=[metadata.MESSAGES],
                 skippable=True,
-                kinds={"duckdb"},
-                description="The DuckDB file: `messages`, a view per type, `offsets`, `batches`, `gaps` and `hours`.",
+                freshness_policy=FRESH if settings().kept_view else None,
+                **descriptions.view(settings()),
             ),
         ],
         check_specs=checks.SPECS,
@@ -128,16 +125,19 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
     total, began = 0, time.monotonic()
     answers = checks.Answers(context.log_event, checks.PAUSE_SECONDS if config.stay_seconds > 0 else 0.0)
     shown = RunView(path, archiver.archive)
+    tags = RunTags(context)
     try:
         for batch in _batches(config, archiver, shown):
             total += batch.messages
             version = shown.show(batch)
-            for event in metadata.events(batch):
+            ledger = archiver.archive.ledger()
+            for event in metadata.events(batch, sum(each.messages for each in ledger.committed.values())):
                 context.log_event(event)
             answers.add(
-                list(checks.evaluations(batch, archiver.archive.ledger(), settings().batch_messages)),
+                list(checks.evaluations(batch, ledger, settings().batch_messages)),
                 None if path is None or version is None else metadata.view_made(path, version),
             )
+            tags.add(batch)
             context.log.info(
                 metadata.standing(batch, total, time.monotonic() - began),
                 extra={
@@ -151,6 +151,7 @@ def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver
         version = shown.finish()
         if path is not None and version is not None:
             context.log_event(metadata.view_made(path, version))
+        tags.tell()
     answers.tell()
     if total == 0:
         context.log.info(f"lane {archiver.lane}: nothing to archive")

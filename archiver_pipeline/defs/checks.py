@@ -12,15 +12,23 @@ from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetCheckSpec
 
 from archiver_pipeline.amounts import counted
 from archiver_pipeline.batch import Batch
-from archiver_pipeline.defs.metadata import MESSAGES
+from archiver_pipeline.defs.metadata import GAPS, MESSAGES, gap_row
 from archiver_pipeline.envelope import MALFORMED, OTHER, UNTYPED
 from archiver_pipeline.ledger import Ledger, RecordedGap
-from archiver_pipeline.plan import OffsetRange
+from archiver_pipeline.plan import MADE_AGAIN, OffsetRange
 
 GAPS_SHOWN_FOR = timedelta(hours=24)
 """How long a gap keeps `nothing_was_lost` failing; the view `gaps` names it for ever."""
 
 UNKNOWN_SHARE = 0.01
+
+_MOST = 20
+_MAX_ROWS = 500
+_TYPE_ADVICE = {
+    MALFORMED: "Is the payload JSON? If not, set `header:NAME` or `constant:NAME` as its type, or its format.",
+    UNTYPED: "Is ARCHIVER_TYPE_PATH where these messages have their type?",
+    OTHER: "Is the type really an id? If not, raise ARCHIVER_MAX_TYPES.",
+}
 
 PAUSE_SECONDS = 10.0
 """A run that stays tells answers that are all yes this often at most."""
@@ -34,7 +42,8 @@ SPECS = [
     AssetCheckSpec(
         "nothing_was_lost",
         asset=MESSAGES,
-        description="Kafka still had every message when it was to be archived. Fails for a day after a gap was found.",
+        description="Kafka still had every message when it was to be archived. A gap is named, fails this for a day, "
+        "and stays in the view `gaps` for ever.",
     ),
     AssetCheckSpec(
         "types_are_known",
@@ -44,7 +53,7 @@ SPECS = [
     AssetCheckSpec(
         "lag_is_bounded",
         asset=MESSAGES,
-        description="What is left to read fits into one batch.",
+        description="What is left to read fits into one batch: the archiver keeps up.",
     ),
 ]
 
@@ -76,39 +85,68 @@ def _offsets_are_contiguous(batch: Batch, ledger: Ledger) -> AssetCheckEvaluatio
     wrong = unfollowed(batch)
     reached = {at: what.next for at, what in ledger.committed.items()}
     behind = [item for item in batch.ranges if reached.get(item.at, -1) < item.end]
-    text = ", ".join(map(str, [*wrong, *behind])) or f"{len(batch.ranges)} ranges follow on from the ones before"
-    return _evaluation("offsets_are_contiguous", not wrong and not behind, text, ranges=len(batch.ranges))
+    if faults := list(dict.fromkeys(map(str, [*wrong, *behind]))):
+        text = (
+            f"{_some(faults, ', ')} does not follow on from what was archived before. Run `archiver verify "
+            "--against-kafka`, which finds what is missing or doubled, and `archiver backfill` of its hours mends it."
+        )
+    else:
+        text = f"All {len(batch.ranges):,} ranges follow on from the ones before."
+    return _evaluation("offsets_are_contiguous", not faults, text, ranges=len(batch.ranges))
 
 
 def _nothing_was_lost(gaps: list[RecordedGap], ever: int) -> AssetCheckEvaluation:
+    offsets = sum(found.gap.end - found.gap.start for found in gaps)
+    numbers: dict[str, Any] = {"gaps": len(gaps), "offsets_lost": offsets, "gaps_ever": ever}
+    if not gaps:
+        return _evaluation("nothing_was_lost", True, "Kafka had every message when it was to be archived.", **numbers)
+    rows = [gap_row(found.gap, "" if found.time is None else f"{found.time:%Y-%m-%d %H:%M}") for found in gaps]
+    numbers["which"] = dg.MetadataValue.table(rows[:_MAX_ROWS], schema=GAPS)
+    return _evaluation("nothing_was_lost", False, f"{_loss(gaps, offsets)} {_advice(gaps)}", **numbers)
+
+
+def _loss(gaps: list[RecordedGap], offsets: int) -> str:
+    """What is gone, and why."""
     named = [
-        f"{found.gap.at.topic}/{found.gap.at.partition} [{found.gap.start}, {found.gap.end}): {found.gap.reason}"
+        f"{found.gap.at.topic}/{found.gap.at.partition} was made again with all that was in it"
+        if found.gap.reason == MADE_AGAIN
+        else f"{found.gap.at.topic}/{found.gap.at.partition} [{found.gap.start}, {found.gap.end}): {found.gap.reason}"
         for found in gaps
     ]
-    offsets = sum(found.gap.end - found.gap.start for found in gaps)
-    text = (
-        f"{counted(offsets, 'offset is', 'offsets are')} gone: " + "; ".join(named[:20])
-        if gaps
-        else "Kafka had every message"
-    )
-    return _evaluation("nothing_was_lost", not gaps, text, gaps=len(gaps), offsets_lost=offsets, gaps_ever=ever)
+    return f"{counted(offsets, 'offset was', 'offsets were')} gone before they could be archived: {_some(named, '; ')}."
+
+
+def _advice(gaps: list[RecordedGap]) -> str:
+    again = "The archive goes on behind them, and this passes again a day after"
+    if all(found.gap.reason == MADE_AGAIN for found in gaps):
+        return f"{again}. Wait until a topic is archived (`archiver status`) before it is deleted."
+    return f"{again}. Raise `retention.ms` of the topic, or archive sooner: see `lag` under Plots."
 
 
 def _types_are_known(batch: Batch) -> AssetCheckEvaluation:
     counts = {name: batch.types.get(name, 0) for name in (MALFORMED, UNTYPED, OTHER)}
     share = sum(counts.values()) / max(1, batch.messages)
-    text = f"{share:.2%} of {counted(batch.messages, 'message')}: " + ", ".join(
-        f"{n:,} {name}" for name, n in counts.items()
-    )
-    return _evaluation(
-        "types_are_known", share <= UNKNOWN_SHARE, text, AssetCheckSeverity.WARN, share=round(share, 6), **counts
-    )
+    passed = share <= UNKNOWN_SHARE
+    which = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "every one has a known type"
+    text = f"{share:.2%} of {counted(batch.messages, 'message')} have no type of their own: {which}."
+    if not passed:
+        worst = max(counts, key=lambda name: counts[name])
+        text += f" {_TYPE_ADVICE[worst]} Then `archiver backfill --from-archive` gives archived messages their types."
+    return _evaluation("types_are_known", passed, text, AssetCheckSeverity.WARN, share=round(share, 6), **counts)
 
 
 def _lag_is_bounded(batch: Batch, max_lag: int) -> AssetCheckEvaluation:
+    passed = batch.lag <= max_lag
     left = counted(batch.lag, "message is", "messages are")
-    text = f"{left} left to read in lane {batch.lane}; one batch takes {max_lag:,}"
-    return _evaluation("lag_is_bounded", batch.lag <= max_lag, text, AssetCheckSeverity.WARN, lag=batch.lag)
+    text = f"{left} left to read in lane {batch.lane}; one batch takes {max_lag:,}."
+    if not passed:
+        text += " If it does not shrink by itself, raise ARCHIVER_LANES, or ARCHIVER_BATCH_MESSAGES."
+    return _evaluation("lag_is_bounded", passed, text, AssetCheckSeverity.WARN, lag=batch.lag)
+
+
+def _some(names: list[str], between: str) -> str:
+    more = f"{between}and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
+    return between.join(names[:_MOST]) + more
 
 
 def _evaluation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import wraps
 
 import dagster as dg
@@ -71,14 +72,31 @@ def _ask_to_end(server: DagsterApiServer) -> None:
     if time.monotonic() - _ended_at.setdefault(id(server), time.monotonic()) < FINISH_SECONDS:
         return
     for run_id, asked in list(server._termination_events.items()):
-        if not asked.is_set() and (id(server) in _signalled or _comes_again(server, run_id)):
+        if asked.is_set():
+            continue
+        if id(server) in _signalled:
+            with suppress(Exception):  # Whether that can be recorded or not, nothing is to hold up the end.
+                _cancel(server, run_id)
+            asked.set()
+        elif _cancel(server, run_id):
             asked.set()
 
 
-def _comes_again(server: DagsterApiServer, run_id: str) -> bool:
+def _cancel(server: DagsterApiServer, run_id: str) -> bool:
+    """Record that a run is asked to end, if a sensor asks for it again: it is then canceled and has not failed.
+
+    Others stay as they are, for Dagster starts a backfill's run again that failed, and none that was canceled.
+
+    Returns:
+        Whether a sensor asks for it again.
+    """
     with dg.DagsterInstance.from_ref(server._executions[run_id][1]) as instance:
         run = instance.get_run_by_id(run_id)
-        return run is not None and _SENSOR_TAG in run.tags
+        if run is None or _SENSOR_TAG not in run.tags:
+            return False
+        if run.status is DagsterRunStatus.STARTED:
+            instance.report_run_canceling(run, "Dagster ends, and asks this run to end. The sensor asks for it again.")
+        return True
 
 
 def _record_canceled(server: DagsterApiServer) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from archiver_pipeline import view
-from archiver_pipeline.aggregates import Aggregate
+from archiver_pipeline.aggregates import EVENTS_PER_MINUTE, Aggregate
 from archiver_pipeline.amounts import counted
+from archiver_pipeline.defs import descriptions
 from archiver_pipeline.defs.failing import failure
-from archiver_pipeline.defs.metadata import MESSAGES, view_made
+from archiver_pipeline.defs.metadata import MESSAGES, topic_key, view_made
 from archiver_pipeline.defs.partitions import hour_of_key, key_text
 from archiver_pipeline.defs.resources import archive, settings
 from archiver_pipeline.defs.runs import heartbeat
@@ -26,12 +27,9 @@ if TYPE_CHECKING:
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
-GROUP = "followers"
 _HOURS_PER_RUN = 24
 _MOST_EVENTS = 200
 """So many hours one run shows as materialized, the newest ones: each takes some milliseconds."""
-
-_KINDS = {"mysql_messages": {"mysql"}, "search_messages": {"opensearch"}}
 
 
 def follower_assets(partitions: dg.HourlyPartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -41,22 +39,21 @@ def follower_assets(partitions: dg.HourlyPartitionsDefinition) -> list[dg.Assets
     return [*(_aggregate(item, partitions) for item in aggregates.values()), *map(_store, others)]
 
 
+def results_topic(archived: Sequence[dg.AssetSpec]) -> list[dg.AssetSpec]:
+    """The external asset of the topic that finished minutes are sent to; none where that topic is archived itself."""
+    name = settings().results_topic
+    if not name or topic_key(name) in {each.key for each in archived}:
+        return []
+    return [dg.AssetSpec(topic_key(name), deps=[EVENTS_PER_MINUTE], **descriptions.results(settings()))]
+
+
 def _aggregate(aggregate: Aggregate, partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
-    measures = ", ".join(f"{name} ({what})" for name, what in aggregate.measures.items())
-    by = ", ".join(aggregate.group_by) or "nothing else"
+    shown = descriptions.aggregate(settings(), aggregate)
 
     @dg.multi_asset(
         name=f"count_{aggregate.name}",
-        group_name=GROUP,
         # An output of a name of its own: `type` or `config` is a good name for an aggregate, and for an output none.
-        outs={
-            "hours": dg.AssetOut(
-                key=aggregate.name,
-                is_required=False,
-                kinds={"parquet", "sqlite"},
-                description=f"Per {aggregate.window}, by {by}: {measures}. To materialize an hour counts it anew.",
-            )
-        },
+        outs={"hours": dg.AssetOut(key=aggregate.name, is_required=False, **shown)},
         deps=[MESSAGES],
         partitions_def=partitions,
         can_subset=True,
@@ -86,16 +83,7 @@ def _aggregate(aggregate: Aggregate, partitions: dg.HourlyPartitionsDefinition) 
 def _store(name: str) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"follow_{name}",
-        group_name=GROUP,
-        specs=[
-            dg.AssetSpec(
-                name,
-                deps=[MESSAGES],
-                skippable=True,
-                kinds=_KINDS.get(name, set()),
-                description="Every message of the archive. Each materialization brings it up to the archive.",
-            )
-        ],
+        specs=[dg.AssetSpec(name, deps=[MESSAGES], skippable=True, **descriptions.store(settings(), name))],
         can_subset=True,
     )
     def take(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
@@ -133,7 +121,8 @@ def follow(context: Context, follower: Follower, on_step: OnStep) -> Sequence[st
     if isinstance(follower, Aggregator):
         return _tell_hours(context, follower, _numbers(done))
     if done.steps:
-        context.log_event(dg.AssetMaterialization(follower.name, metadata=_numbers(done)))
+        text = f"{done.messages:,} messages taken in {done.seconds:.1f} s, {done.lag:,} left"
+        context.log_event(dg.AssetMaterialization(follower.name, description=text, metadata=_numbers(done)))
     return ()
 
 

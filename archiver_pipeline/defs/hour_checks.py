@@ -1,14 +1,15 @@
-"""The check on `sealed_hours`: whether the fields of an hour are those of the hour that was sealed before it."""
+"""The checks on `sealed_hours`: is every hour whole, and are its fields those of the hour that was sealed before it?"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from archiver_pipeline import envelope, hour_fields
 from archiver_pipeline.archive import Archive
@@ -16,11 +17,22 @@ from archiver_pipeline.defs.hour_metadata import MAX_ROWS, SEALED_HOURS
 from archiver_pipeline.hour_fields import Change, HourFields
 from archiver_pipeline.hours import Hour
 
-SPEC = dg.AssetCheckSpec(
+FIELDS = dg.AssetCheckSpec(
     "fields_are_stable",
     asset=SEALED_HOURS,
     description="No JSON field of a type has appeared, disappeared or changed its type since the hour sealed before.",
 )
+WHOLE = dg.AssetCheckSpec(
+    "every_hour_is_whole",
+    asset=SEALED_HOURS,
+    description="No hour failed when it was last sealed or read again. One that did is named until it is mended.",
+)
+SPECS = (WHOLE, FIELDS)
+
+_FAILED = "failed hours"
+_HOURS = dg.TableSchema([dg.TableColumn("hour", "string"), dg.TableColumn("why", "string")])
+_MOST = 20
+_ANSWERED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 
 
 @dataclass(frozen=True)
@@ -59,12 +71,51 @@ def fields_are_stable(looked: Sequence[TypeHour]) -> dg.AssetCheckEvaluation:
     told = f"{compared:,} types and hours have the fields of the hour before"
     return dg.AssetCheckEvaluation(
         asset_key=SEALED_HOURS,
-        check_name=SPEC.name,
+        check_name=FIELDS.name,
         passed=not lines,
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(lines[:20]) + (f"; and {len(lines) - 20:,} more" if len(lines) > 20 else "") or told,
         metadata={"changes": len(lines), "compared": compared, "sentences": "\n".join(lines[:MAX_ROWS])},
     )
+
+
+def every_hour_is_whole(
+    before: Mapping[str, str], done: Collection[Hour], failed: Mapping[str, str]
+) -> dg.AssetCheckEvaluation:
+    """The answer for all hours, by the one before it and what a run has done.
+
+    Args:
+        before: hours that had failed before, and why.
+        done: those that were done by this run.
+        failed: those that it left as they are, and why.
+    """
+    well = {hour.name for hour in done}
+    now = {**{name: why for name, why in before.items() if name not in well}, **failed}
+    kept = dict(sorted(now.items())[:MAX_ROWS])
+    rows = [dg.TableRecord({"hour": name, "why": why}) for name, why in kept.items()]
+    said = "; ".join(f"{name}: {why}" for name, why in list(kept.items())[:_MOST])
+    more = f"; and {len(now) - _MOST:,} more" if len(now) > _MOST else ""
+    hours = "1 hour is" if len(now) == 1 else f"{len(now):,} hours are"
+    advice = "Put right what each needs, then materialize these partitions of sealed_hours again."
+    return dg.AssetCheckEvaluation(
+        asset_key=SEALED_HOURS,
+        check_name=WHOLE.name,
+        passed=not now,
+        description=f"{hours} not whole: {said}{more}. {advice}"
+        if now
+        else "No hour that was looked at lacks anything.",
+        metadata={"hours": len(now), _FAILED: dg.MetadataValue.table(rows, schema=_HOURS)},
+    )
+
+
+def failed_before(instance: dg.DagsterInstance) -> Mapping[str, str]:
+    """The hours that the newest answer of the check names as failed, and why; none where there is no answer."""
+    records = instance.event_log_storage.get_asset_check_execution_history(WHOLE.key, limit=1, status=_ANSWERED)
+    answer = records[0].evaluation if records else None
+    kept = answer.metadata.get(_FAILED) if answer else None
+    if not isinstance(kept, dg.TableMetadataValue):
+        return {}
+    return {str(row.data["hour"]): str(row.data["why"]) for row in kept.records}
 
 
 def _sealed_files(archive: Archive) -> Mapping[str, Mapping[Hour, list[str]]]:

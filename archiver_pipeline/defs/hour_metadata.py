@@ -66,6 +66,7 @@ def sealed(what: Sealed) -> Done:
         {
             **_counts(messages=what.messages, files_before=what.files_before, files_after=what.files_after),
             **_counts(bytes_before=what.bytes_before, bytes_after=what.bytes_after),
+            "dagster/partition_row_count": MetadataValue.int(what.messages),
             "seconds": MetadataValue.float(round(what.seconds, 3)),
             "table version": MetadataValue.int(what.version),
         },
@@ -86,6 +87,7 @@ def backfilled(what: Backfilled) -> Done:
     """What reading it again did."""
     numbers: dict[str, MetadataValue] = {
         **_counts(messages=what.messages, files_before=what.files_before, files_after=what.files_after),
+        "dagster/partition_row_count": MetadataValue.int(what.messages),
         **_counts(read=what.read, added=what.added, changed=what.changed, kept=what.kept, lost=what.lost),
         **_counts(retyped=what.retyped, mended_files=len(what.mended)),
         "seconds": MetadataValue.float(round(what.seconds, 3)),

@@ -29,7 +29,8 @@ _MOST_UNSEEN = 1000
 class HourReport:
     """Brings the DuckDB file up to date and logs a materialization for each hour, now and then and at the end.
 
-    At the end of the `with` statement it also says whether the fields of its hours are those of the hours before.
+    At the end of the `with` statement it also says whether every hour is whole, and whether the fields of its hours are
+    those of the hours before.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class HourReport:
         self._partitions = partitions
         self._waiting: list[Done] = []
         self._compared: list[TypeHour] = []
+        self._done: list[Hour] = []
         self._failed: dict[str, str] = {}
         self._last = time.monotonic()
 
@@ -53,6 +55,7 @@ class HourReport:
         """Note what was done to an hour."""
         self._log.info(done.sentence)
         self._waiting.append(done)
+        self._done.append(done.hour)
         if time.monotonic() - self._last >= _EVERY_SECONDS:
             self._tell()
 
@@ -85,6 +88,9 @@ class HourReport:
             self._tell()
             if self._compared:
                 self._log_event(hour_checks.fields_are_stable(self._compared))
+            if self._done or self._failed:
+                before = hour_checks.failed_before(self._instance)
+                self._log_event(hour_checks.every_hour_is_whole(before, self._done, self._failed))
 
     def raise_failure(self, what_to_do: str) -> None:
         """Raise dagster.Failure if hours failed; it names them and says what to do."""

@@ -5,8 +5,7 @@ from enum import Enum
 
 import dagster as dg
 
-from archiver_pipeline.defs import hour_checks, hour_metadata
-from archiver_pipeline.defs.assets import GROUP
+from archiver_pipeline.defs import descriptions, hour_checks, hour_metadata, run_tags
 from archiver_pipeline.defs.failing import failure
 from archiver_pipeline.defs.hour_metadata import SEALED_HOURS
 from archiver_pipeline.defs.hour_report import HourReport
@@ -48,19 +47,16 @@ def sealed_hours(partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefiniti
 
     @dg.multi_asset(
         name=BACKFILL_OP,
-        group_name=GROUP,
         specs=[
             dg.AssetSpec(
                 SEALED_HOURS,
                 deps=[MESSAGES],
                 partitions_def=partitions,
                 skippable=True,
-                kinds={"polars", "parquet", "deltalake"},
-                description="The hours, each one sorted file per type once it is closed. To materialize an hour reads "
-                "it from Kafka again and mends what differs.",
+                **descriptions.hours(settings()),
             )
         ],
-        check_specs=[hour_checks.SPEC],
+        check_specs=hour_checks.SPECS,
         # Makes every output optional: each hour is reported by itself, as it is done.
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=HOURS_PER_RUN),
@@ -89,8 +85,10 @@ def _backfill(
         accept_loss=config.accept_loss,
         from_kafka=config.source is Source.kafka,
     )
+    hours = [hour_of_key(key) for key in context.partition_keys]
+    context.instance.add_run_tags(context.run.run_id, {run_tags.HOURS: run_tags.hours_tag(hours)})
     with HourReport(context, backfiller.archive, partitions) as report:
-        for what in backfiller.run([hour_of_key(key) for key in context.partition_keys]):
+        for what in backfiller.run(hours):
             if what.fault is None:
                 report.add(hour_metadata.backfilled(what))
             else:

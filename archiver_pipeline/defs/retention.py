@@ -32,7 +32,7 @@ KEPT_NEWEST = 20
 AROUND_SECONDS = DAY_SECONDS
 """So often the runs that had to stay are looked at again: an hour may have been sealed anew since."""
 
-CHECKS = (*checks.SPECS, hour_checks.SPEC)
+CHECKS = (*checks.SPECS, *hour_checks.SPECS)
 
 _FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 _PAGE = 100

@@ -1,7 +1,8 @@
-"""The logs of runs and sensors as lines of JSON, where ARCHIVER_LOG_FORMAT says so."""
+"""The logs of runs and sensors: as lines of JSON where ARCHIVER_LOG_FORMAT says so, and brief where a run was ended."""
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import dagster as dg
@@ -16,6 +17,8 @@ def use_log_format() -> None:
     run would have to know of: so the function that makes it is replaced.
     """
     if wanted_format() != JSON:
+        if dg.colored_console_logger._logger_fn is _dagsters:
+            dg.colored_console_logger._logger_fn = _brief_console
         return
     dg.colored_console_logger._logger_fn = _console
     root = logging.getLogger()
@@ -23,6 +26,37 @@ def use_log_format() -> None:
         plain = handler()
         plain.addFilter(_is_of_no_run)
         root.addHandler(plain)
+
+
+_dagsters = dg.colored_console_logger._logger_fn
+_INTERRUPTED = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+
+
+class BriefFormatter(logging.Formatter):
+    """Writes that a run was asked to end in a line, without the trace of where it was; all else as another does."""
+
+    def __init__(self, other: logging.Formatter | None) -> None:
+        super().__init__()
+        self._other = other or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record."""
+        meta = getattr(record, OF_DAGSTER, None) or {}
+        event = meta.get("dagster_event")
+        error = getattr(event and event.event_specific_data, "error", None)
+        if event is None or error is None or error.cls_name not in _INTERRUPTED:
+            return self._other.format(record)
+        brief = copy.copy(record)
+        run = str(meta.get("run_id"))[:8]
+        brief.msg, brief.args = f"{event.job_name} - {run} - {event.event_type_value}: it was asked to end", ()
+        return self._other.format(brief)
+
+
+def _brief_console(context: dg.InitLoggerContext) -> logging.Logger:
+    made = _dagsters(context)
+    for each in made.handlers:
+        each.setFormatter(BriefFormatter(each.formatter))
+    return made
 
 
 def _console(context: dg.InitLoggerContext) -> logging.Logger:

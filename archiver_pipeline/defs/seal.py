@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from archiver_pipeline.amounts import counted
-from archiver_pipeline.defs import hour_metadata
+from archiver_pipeline.defs import hour_metadata, run_tags
 from archiver_pipeline.defs.failing import failure
 from archiver_pipeline.defs.hour_report import HourReport
 from archiver_pipeline.defs.resources import settings
@@ -74,6 +74,8 @@ def seal_job(partitions: dg.HourlyPartitionsDefinition) -> dg.JobDefinition:
 def _seal(context: dg.OpExecutionContext, config: SealConfig, sealer: "Sealer", report: HourReport) -> None:
     """Seal hour after hour, the oldest first; one that fails keeps none of the others."""
     hours = _wanted(config, sealer)
+    if hours:
+        context.instance.add_run_tags(context.run.run_id, {run_tags.HOURS: run_tags.hours_tag(hours)})
     began = time.monotonic()
     for number, hour in enumerate(hours):
         if config.limit_seconds and time.monotonic() - began > config.limit_seconds:

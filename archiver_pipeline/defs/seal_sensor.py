@@ -14,6 +14,7 @@ import dagster as dg
 from archiver_pipeline.amounts import counted
 from archiver_pipeline.defs.partitions import hour_partitions
 from archiver_pipeline.defs.resources import archive, cluster, settings
+from archiver_pipeline.defs.run_tags import HOURS, hours_tag
 from archiver_pipeline.defs.runs import bury, record_of, under_way
 from archiver_pipeline.defs.seal import SEAL_OP
 from archiver_pipeline.defs.sensors import LaneState, lane_states, or_reason, positions
@@ -174,7 +175,7 @@ def _request(chosen: Sequence[DueHour]) -> dg.RunRequest:
     return dg.RunRequest(
         run_config=run_config(chosen),
         tags={
-            "archiver/hours": str(len(chosen)),
+            HOURS: hours_tag(item.hour for item in chosen),
             "archiver/files": str(sum(item.files for item in chosen)),
             "dagster/max_runtime": str(round(LIMIT_SECONDS + _RUN_LIMIT_SECONDS)),
             # The next tick asks anew for what a killed run left; Dagster's own retry would do the same beside it.

@@ -14,6 +14,7 @@ from archiver_pipeline import view
 from archiver_pipeline.amounts import counted
 from archiver_pipeline.collector import uncollected
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
+from archiver_pipeline.defs.metadata import view_is_current
 from archiver_pipeline.defs.resources import archive, cluster, settings
 from archiver_pipeline.defs.runs import record_of, under_way
 from archiver_pipeline.errors import ArchiverError
@@ -27,6 +28,10 @@ LANE_TAG = "archiver/lane"
 _RUN_LIMIT_SECONDS = 1800
 _DAEMON_SECONDS = 5
 """How often Dagster's daemon looks whose turn it is (`MIN_INTERVAL_LOOP_TIME` of its sensors)."""
+_TOLD = "told"
+"""Where the cursor has, beside the lanes, when the DuckDB file was last said to be up to date."""
+_TELL_SECONDS = 1800.0
+"""That is said so often with nothing to archive: a row each time, that nothing removes."""
 _VIEW_SECONDS = 30
 """A view that lacks a commit for so long is not about to be brought up to date: the run that made it was killed."""
 
@@ -145,11 +150,18 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if idle and path is not None and view.behind(path, archive(), log, _VIEW_SECONDS):
         # Once for each version: a run that finds the view up to date would change nothing.
         requests.append(_request(states[0], current, f"view of version {ledger.version}", current.tags_of("view")))
+    told = _told_at(context.cursor, now)
+    lag = sum(state.lag for state in states)
+    shown = []
+    # Its messages are there; that nothing is to be done is worth a word now and then, or it would look stale.
+    if lag == 0 and not requests and path is not None and path.exists() and now - told >= _TELL_SECONDS:
+        told, shown = now, [view_is_current(lag)]
     seen = f"{counted(len(found), 'partition')} of {counted(len(look.topics), 'topic')}"
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else f"{seen}; {'; '.join(reasons)}",
-        cursor=json.dumps(waiting),
+        asset_events=shown,
+        cursor=json.dumps({**waiting, **({_TOLD: told} if told else {})}),
     )
 
 
@@ -163,11 +175,20 @@ def _waiting_since(cursor: str | None) -> dict[int, float]:
     """Since when each lane has waited, in seconds since 1970; a cursor that somebody edited counts as none."""
     try:
         now = time.time()
-        stored = {int(lane): float(moment) for lane, moment in json.loads(cursor or "{}").items()}
+        given = json.loads(cursor or "{}").items()
+        stored = {int(lane): float(moment) for lane, moment in given if lane != _TOLD}
         # A moment in the future is that of a clock which was set back; NaN is none at all.
         return {lane: moment if moment <= now else now for lane, moment in stored.items()}
     except (ValueError, TypeError, AttributeError):
         return {}
+
+
+def _told_at(cursor: str | None, now: float) -> float:
+    """When the DuckDB file was last said to be up to date, in seconds since 1970; never, where no cursor says so."""
+    try:
+        return min(now, float(json.loads(cursor or "{}").get(_TOLD, 0.0)))
+    except (ValueError, TypeError, AttributeError):
+        return 0.0
 
 
 def _request(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,24 @@ RUN = "spawn_main"
 
 
 class RunningDagster:
-    """`dagster dev` of a deployment, which may be killed in parts or whole, and started again on the same folders."""
+    """`dagster dev` of a deployment, which may be killed in parts or whole, and started again on the same folders.
+
+    Attributes:
+        deployment: what it runs.
+        url: the address of its UI, once it is started.
+    """
 
     def __init__(self, deployment: Deployment, processes: Processes) -> None:
         self.deployment = deployment
         self._processes = processes
         self._log = deployment.base / "dagster.log"
         self._main: subprocess.Popen[bytes] | None = None
-        self._url = ""
+        self.url = ""
 
     def start(self) -> None:
         """Start it and wait for its UI. Raises TimeoutError."""
         port = free_port()
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         arguments = ["-m", "archiver_pipeline.dev", "--port", str(port)]
         self._main = self._processes.start(arguments, self.deployment.variables, self._log)
         wait_for(f"the UI; see {self._log}", lambda: is_ok(port, "/server_info"), START_LIMIT_SECONDS)
@@ -87,10 +93,10 @@ class RunningDagster:
         assert self._main is not None
         return self._main.wait(120)
 
-    def graphql(self, query: str) -> dict[str, Any]:
+    def graphql(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask the webserver."""
-        body = json.dumps({"query": query}).encode()
-        request = urllib.request.Request(f"{self._url}/graphql", body, {"Content-Type": "application/json"})
+        body = json.dumps({"query": query, "variables": variables or {}}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             content = json.load(answer)
         assert "errors" not in content, content

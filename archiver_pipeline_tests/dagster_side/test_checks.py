@@ -142,7 +142,12 @@ def test_nothing_was_lost(age: timedelta | None, passes: bool) -> None:
     assert answer.metadata["gaps_ever"].value == 1
     assert answer.metadata["offsets_lost"].value == (0 if passes else 20)
     if not passes:
-        assert answer.description == "20 offsets are gone: orders/0 [100, 120): retention"
+        loss, next_step = "20 offsets were gone before they could be archived: ", "Raise `retention.ms` of the topic"
+        assert str(answer.description).startswith(f"{loss}orders/0 [100, 120): retention. ")
+        assert next_step in str(answer.description)
+        which = answer.metadata["which"]
+        assert isinstance(which, dg.TableMetadataValue)
+        assert [row.data["offsets"] for row in which.records] == [20]
 
 
 def test_only_recent_gaps_count() -> None:
@@ -179,6 +184,20 @@ def test_lag_is_bounded(lag: int, passes: bool) -> None:
     assert answer.metadata["lag"].value == lag
 
 
+def test_every_answer_that_is_no_ends_with_what_to_do() -> None:
+    """Who finds a check red reads there what comes next, with the commands and settings that it takes."""
+    bad = replace(BATCH, committed_before=(90,), types={"_untyped": 100}, lag=MAX_LAG + 1)
+    answers = judged(bad, replace(LEDGER, gaps=(found(timedelta(0)),)))
+    assert not any(each.passed for each in answers.values())
+    for name, step in {
+        "offsets_are_contiguous": "`archiver verify --against-kafka`",
+        "nothing_was_lost": "`retention.ms`",
+        "types_are_known": "ARCHIVER_TYPE_PATH",
+        "lag_is_bounded": "ARCHIVER_LANES",
+    }.items():
+        assert step in str(answers[name].description)
+
+
 def test_a_loss_fails_the_check_and_not_the_run(deploy: MakeDeployment, load: Load, topic_name: str) -> None:
     """Offsets lost to retention: the run succeeds, archives the rest, and `nothing_was_lost` names what is gone."""
     deployment = deploy(topic_name)
@@ -195,7 +214,9 @@ def test_a_loss_fails_the_check_and_not_the_run(deploy: MakeDeployment, load: Lo
         assert result.success
         answers = {each.check_name: each for each in result.get_asset_check_evaluations()}
         assert {name for name, each in answers.items() if not each.passed} == {"nothing_was_lost"}
-        assert answers["nothing_was_lost"].description == f"5 offsets are gone: {topic_name}/0 [10, 15): retention"
+        assert f"5 offsets were gone before they could be archived: {topic_name}/0 [10, 15): retention" in str(
+            answers["nothing_was_lost"].description
+        )
         assert deployment.archived.next_offsets(topic_name) == {0: 20}
 
         assert job.execute_in_process(instance=instance).success

@@ -9,6 +9,7 @@ import pytest
 
 from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.schema import delta_schema
 from archiver_pipeline_tests.dagster_side.conftest import Load, MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
@@ -21,8 +22,9 @@ CHECKS = {
     ("messages", "types_are_known"),
     ("messages", "lag_is_bounded"),
     ("sealed_hours", "fields_are_stable"),
+    ("sealed_hours", "every_hour_is_whole"),
 }
-OWN = {"messages", "archive_view", "sealed_hours", "events_per_minute", "page_views"}
+OWN = {"messages", "archive_view", "sealed_hours", "events_per_minute", "page_views", "kafka/events_per_minute"}
 
 
 @pytest.fixture
@@ -67,6 +69,30 @@ def test_topics_are_external_and_lead_to_messages_and_on_to_the_view(unconnected
         assert graph.get(dg.AssetKey(name)).parent_keys == {dg.AssetKey("messages")}
 
 
+def test_the_groups_are_in_the_order_of_the_flow_and_every_asset_is_described(
+    unconnected: Deployment, load: Load
+) -> None:
+    """Topics, archive, followers, results: each asset is in a group, says what it is, where it lies and of what kind
+    it is, and no password of a URL is in any of it."""
+    unconnected.settings |= {
+        "ARCHIVER_MYSQL_URL": "mysql://me:hunter2@db:3306/archive",
+        "ARCHIVER_SEARCH_URL": "http://me:hunter2@search:9200",
+    }
+    graph = load(unconnected).resolve_asset_graph()
+    nodes = {node.key.to_user_string(): node for node in graph.asset_nodes}
+    flow = ["kafka/orders", "messages", "mysql_messages", "kafka/events_per_minute"]
+    groups = [nodes[name].group_name for name in flow]
+    assert groups == sorted(set(groups))
+    for name, node in nodes.items():
+        assert node.description, name
+        assert node.kinds, name
+        assert node.metadata["dagster/uri"], name
+        assert "hunter2" not in f"{node.description} {node.metadata}"
+    assert nodes["mysql_messages"].metadata["dagster/uri"] == "mysql://db:3306/archive"
+    columns = [column.name for column in nodes["messages"].metadata["dagster/column_schema"].columns]
+    assert columns == [field.name for field in delta_schema().fields]
+
+
 def test_topics_whose_names_differ_in_punctuation_only_are_assets_of_their_own(
     unconnected: Deployment, load: Load
 ) -> None:
@@ -93,7 +119,7 @@ def test_aggregates_may_have_any_name_that_is_no_other_assets(unconnected: Deplo
     definitions = load(unconnected)
     dg.Definitions.validate_loadable(definitions)
     found = {name for name in asset_names(definitions) if "/" not in name}
-    assert found == {*OWN, *names, "mysql_messages", "search_messages"}
+    assert found == {*(name for name in OWN if "/" not in name), *names, "mysql_messages", "search_messages"}
     for name in found - {*names, "events_per_minute", "page_views"}:
         with pytest.raises(ValueError, match="the name of another view or asset"):
             Aggregate(name=name, window="day", measures={"n": "count"})

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from types import SimpleNamespace
+
 import dagster as dg
 import pytest
 
 from archiver_pipeline import errors
 from archiver_pipeline.defs.failing import came_from, failure, may_retry, trying_again
+from archiver_pipeline.defs.run_logs import BriefFormatter
+from archiver_pipeline.logs import OF_DAGSTER
 
 
 @pytest.mark.parametrize(
@@ -31,6 +36,21 @@ from archiver_pipeline.defs.failing import came_from, failure, may_retry, trying
 def test_only_what_may_pass_is_tried_again(error: errors.ArchiverError, again: bool) -> None:
     """What stays until somebody does something, or was waited for in the run itself, is not tried again at once."""
     assert may_retry(error) is again
+
+
+def test_the_end_that_somebody_asked_for_is_a_line_without_a_trace() -> None:
+    """The console says of an interrupted step or run that it was asked to end; of any other error all there is."""
+
+    def said(name: str) -> str:
+        data = SimpleNamespace(error=SimpleNamespace(cls_name=name))
+        event = SimpleNamespace(job_name="archive", event_type_value="STEP_FAILURE", event_specific_data=data)
+        record = logging.LogRecord("dagster", logging.ERROR, "", 0, "failed\nStack Trace:\n…", None, None)
+        setattr(record, OF_DAGSTER, {"run_id": "0123456789", "dagster_event": event})
+        return BriefFormatter(logging.Formatter("%(levelname)s %(message)s")).format(record)
+
+    told = said("DagsterExecutionInterruptedError")
+    assert told == "ERROR archive - 01234567 - STEP_FAILURE: it was asked to end"
+    assert "Stack Trace" in said("ValueError")
 
 
 def test_a_failure_has_one_sentence_and_a_line_says_where() -> None:

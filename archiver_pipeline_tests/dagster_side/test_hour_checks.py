@@ -1,10 +1,10 @@
-"""Rules of the check on `sealed_hours`: what it passes and fails, and that it says which field of which type."""
+"""Rules of the checks on `sealed_hours`: what each passes and fails, and that it says which field, and which hour."""
 
 from __future__ import annotations
 
 import dagster as dg
 
-from archiver_pipeline.defs.hour_checks import TypeHour, fields_are_stable
+from archiver_pipeline.defs.hour_checks import WHOLE, TypeHour, every_hour_is_whole, failed_before, fields_are_stable
 from archiver_pipeline.hour_fields import FieldSeen, HourFields
 from archiver_pipeline.hours import parse_hour
 
@@ -44,3 +44,21 @@ def test_a_change_in_any_hour_of_a_run_fails_with_its_name() -> None:
     assert answer.metadata["changes"].value == 3
     for told in ("2019-08-01T03: a: field 'y' appeared", "b: field 'x' changed type", "c: field 'x' disappeared"):
         assert told in (answer.description or "")
+
+
+def test_an_hour_that_failed_is_named_until_it_is_done() -> None:
+    """Other hours that go well in a later run do not make it green; the hour itself does."""
+    bad, good = HOUR, parse_hour("2019-08-01T04")
+    first = every_hour_is_whole({}, [good], {bad.name: "its file is damaged"})
+    assert not first.passed
+    assert "1 hour is not whole: 2019-08-01T03: its file is damaged. Put right" in str(first.description)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(first)
+        before = failed_before(instance)
+        assert before == {bad.name: "its file is damaged"}
+        assert not every_hour_is_whole(before, [good], {}).passed
+        mended = every_hour_is_whole(before, [bad], {})
+        assert mended.passed
+        instance.report_runless_asset_event(mended)
+        assert failed_before(instance) == {}
+    assert WHOLE.name == first.check_name

@@ -105,17 +105,28 @@ def test_a_materialization_says_what_its_batch_did(deploy: MakeDeployment, load:
     create_topic(deployment.bootstrap_servers, topic_name, partitions=2)
     produce(deployment.bootstrap_servers, topic_name, numbered(range(100), 2))
     with dg.DagsterInstance.ephemeral() as instance:
-        first, second = materializations(run(load(deployment), instance))
+        result = run(load(deployment), instance)
+        first, second = materializations(result)
+        tags = instance.get_runs()[0].tags
         (observed,) = instance.fetch_observations(dg.AssetKey(["kafka", topic_name]), limit=1).records
     assert first["offsets"] == [
-        {"topic": topic_name, "partition": number, "start": 0, "end": 30, "messages": 30} for number in (0, 1)
+        {"topic": topic_name, "partition": number, "start": 0, "end": 30, "messages": 30, "lag": 20}
+        for number in (0, 1)
     ]
+    assert first["types"] == [{"type": "object.one", "messages": 60}]
+    assert f"FROM messages WHERE topic = '{topic_name}'" in first["summary"]
+    assert first["where"].startswith("type=object.one/dt=")
+    assert 0 < first["freshness seconds"] == first["lag seconds"] < 600
+    assert (second["lag seconds"], second["dagster/row_count"]) == (0, 100)
     for label in ("messages", "bytes", "files", "lag", "messages per second", "table version"):
         assert isinstance(first[label], int | float), label
     assert [(each["messages"], each["lag"]) for each in (first, second)] == [(60, 40), (40, 0)]
     assert second["table version"] == deployment.archived.version()
     payload = sum(len(message.value or b"") for message in numbered(range(60)))
     assert payload <= first["bytes"] <= payload + 2 * 60
+    assert tags["archiver/topics"] == topic_name
+    assert tags["archiver/ranges"] == f"{topic_name}/0 [0, 50), {topic_name}/1 [0, 50)"
+    assert tags["archiver/messages"] == "100"
     topic = plain(observed.asset_observation)
     assert (topic["end offset"], topic["lag"], topic["partitions"]) == (100, 0, 2)
 

@@ -154,7 +154,7 @@ def test_closed_hours_get_one_run(deploy: MakeDeployment, ticks: MakeTicks, topi
         "patient": True,
     }
     assert {label: request.tags[label] for label in ("archiver/hours", "archiver/files", "dagster/max_retries")} == {
-        "archiver/hours": "3",
+        "archiver/hours": "3 from 2019-08-01T03",
         "archiver/files": "6",
         "dagster/max_retries": "0",
     }

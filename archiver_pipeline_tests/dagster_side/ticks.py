@@ -24,6 +24,7 @@ class Ticks:
         self.instance = instance
         self._job = job
         self.cursor: str | None = None
+        self.events: list[dg.AssetMaterialization] = []
         self.seconds = self.cpu_seconds = 0.0
 
     def tick(self) -> tuple[list[dg.RunRequest], str]:
@@ -35,6 +36,7 @@ class Ticks:
         self.seconds, self.cpu_seconds = time.monotonic() - began, time.process_time() - used
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
+        self.events += [each for each in result.asset_events if isinstance(each, dg.AssetMaterialization)]
         reason = result.skip_reason
         return list(result.run_requests or []), str(
             reason.skip_message if isinstance(reason, dg.SkipReason) else reason
