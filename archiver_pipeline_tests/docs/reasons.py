@@ -43,11 +43,13 @@ COMMANDS: Mapping[str, str] = {
 
 PAGES: Mapping[str, str] = {
     "AGENTS.md": "make and the benches",
+    "docs/comparison.md": "the benches of the peers",
     "docs/deployment.md": "Docker, Celery and Kubernetes; what of it can be run is, in fleet/",
     "docs/formats.md": "it needs a Schema Registry: registry/ runs one",
     "docs/object-storage.md": "it needs a bucket: objects/ has one",
     "docs/secured-kafka.md": "it needs a secured broker: test_access and test_acls have one",
     "docs/security.md": "a server before the UI, and grants of other databases",
+    "docs/sql.md": "its snippets run on an archive of their own, in the tests of the SQL guide",
     "docs/speed.md": "the benches",
 }
 """Pages of which no shell, Python or SQL is run, for all of it needs what the page is about."""
