@@ -30,7 +30,7 @@ TOPICS = story.Topics()
 SENSOR = "/locations/archiver_pipeline.definitions/sensors/archive_sensor"
 GROUPS = "%2C".join(f"global%40global%3A{name}" for name in ("1_topics", "2_archive", "3_followers", "4_results"))
 _COUNTS = (5000, 400, 900, 1500, 300, 2500, 700, 1200, 100, 800)
-_COLORS = 64
+_COLORS = 256
 _NAVIGATION, _ASIDE = 240, 290
 """CSS pixels of what the UI has at the left of each page, and at the right of an asset's."""
 
@@ -56,7 +56,7 @@ class Camera:
         self.pages.open(path, *words)
 
     def take(self, name: str, *, whole: bool = False) -> None:
-        """Take a picture of the page that is open, in few colors and without the navigation at its left.
+        """Take a picture of the page that is open, in 256 colors and without the navigation at its left.
 
         Args:
             name: of the picture.
