@@ -233,7 +233,7 @@ def _producer(bootstrap_servers: str, more: Mapping[str, Any] | None = None) -> 
         "max.in.flight.requests.per.connection": 1,
         "linger.ms": 5,
         "message.max.bytes": 20 * 1024 * 1024,
-        "message.timeout.ms": int(LIMIT_SECONDS * 1000),
+        "message.timeout.ms": 60_000,  # at most the time-out of a transaction
         "log_level": 0,
     }
     return Producer({**config, **(more or {})})
