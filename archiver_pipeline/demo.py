@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from archiver_pipeline.amounts import counted
-from archiver_pipeline.batch import Archiver
+from archiver_pipeline.batch.batch import Archiver
 from archiver_pipeline.dev import DagsterDev
 from archiver_pipeline.errors import ArchiverError, SettingsError
 from archiver_pipeline.generator import Generator, Summary, generate
-from archiver_pipeline.settings import Settings, load
+from archiver_pipeline.settings.settings import Settings, load
 
 TOPICS = ("archiver-demo.orders", "archiver-demo.clicks")
 RATE = 200.0
@@ -261,7 +261,7 @@ def _archived(settings: Settings) -> int:
 
 def _compare(settings: Settings, summary: Summary) -> None:
     """Compare count and content of what Kafka has with the archive."""
-    from archiver_pipeline.verify import verify
+    from archiver_pipeline.stored.verify import verify
 
     report = verify(settings, against_kafka=True)
     for fault in report.faults:

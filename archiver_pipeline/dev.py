@@ -19,7 +19,7 @@ from typing import Self
 
 from archiver_pipeline.errors import ArchiverError, SettingsError
 from archiver_pipeline.logs import JSON, JsonFormatter, wanted_format
-from archiver_pipeline.settings import Settings, load
+from archiver_pipeline.settings.settings import Settings, load
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _STOP_LIMIT_SECONDS = 20.0

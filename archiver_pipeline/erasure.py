@@ -10,21 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archiver_pipeline import envelope, erasure_plan, view
-from archiver_pipeline.archive import archive_of
-from archiver_pipeline.cleaner import clean_all, replaced, rewrites
-from archiver_pipeline.eraser import ErasedHour, Eraser
-from archiver_pipeline.erasure_plan import ErasurePlan
+from archiver_pipeline import envelope
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError, ArchiverError, KafkaError, SettingsError
-from archiver_pipeline.files import Fault, OnProgress, check_files, listed_files, quietly
 from archiver_pipeline.followers.erased import Reached, reach
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.look import Look
-from archiver_pipeline.predicate import Matches, Predicate
-from archiver_pipeline.settings import Settings
-from archiver_pipeline.staging import storage_error
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.kafka.look import Look
+from archiver_pipeline.rewrites.eraser import ErasedHour, Eraser
+from archiver_pipeline.rewrites.predicate import Matches, Predicate
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.steps import OnStep
-from archiver_pipeline.verify import NO_ARCHIVE, unlisted
+from archiver_pipeline.storage.staging import storage_error
+from archiver_pipeline.stored import erasure_plan
+from archiver_pipeline.stored.erasure_plan import ErasurePlan
+from archiver_pipeline.stored.files import Fault, OnProgress, check_files, listed_files, quietly
+from archiver_pipeline.stored.verify import NO_ARCHIVE, unlisted
+from archiver_pipeline.table.archive import archive_of
+from archiver_pipeline.table.cleaner import clean_all, replaced, rewrites
+from archiver_pipeline.view import view
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,11 +14,11 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from archiver_pipeline.broker import acls_on
-from archiver_pipeline.client import Complaints, Refused, answer, client_properties, persist
 from archiver_pipeline.errors import BrokerUnavailable, SettingsError, WrongUsage
 from archiver_pipeline.events import Event, make_events
-from archiver_pipeline.refusals import is_forbidden
+from archiver_pipeline.kafka.broker import acls_on
+from archiver_pipeline.kafka.client import Complaints, Refused, answer, client_properties, persist
+from archiver_pipeline.kafka.refusals import is_forbidden
 
 PARTITIONS = 4
 """Partitions of a topic that the generator makes."""

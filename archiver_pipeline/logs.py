@@ -97,7 +97,7 @@ class _Masked:
             return self._mask(text) if self._mask is not None else text
 
     def _read(self) -> Callable[[str], str]:
-        from archiver_pipeline import settings
+        from archiver_pipeline.settings import settings
 
         # What it warns of it has said, or will say when the command reads the settings.
         settings.log.disabled, before = True, settings.log.disabled

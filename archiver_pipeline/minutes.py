@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from archiver_pipeline.errors import KafkaError, SettingsError
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.tail import echoes
 
 log = logging.getLogger(__name__)

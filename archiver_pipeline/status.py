@@ -7,19 +7,19 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from archiver_pipeline import erasure_plan
-from archiver_pipeline.archive import archive_of
 from archiver_pipeline.errors import KafkaError
 from archiver_pipeline.followers.lag import FollowerLag, lags
-from archiver_pipeline.format_version import version_of
 from archiver_pipeline.formats.waits import Wait, Waits
 from archiver_pipeline.hours import count_hours
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.ledger import Ledger, RecordedGap
+from archiver_pipeline.kafka.cluster import Cluster
 from archiver_pipeline.plan import Position, TopicPartition, positions_of
-from archiver_pipeline.settings import Settings
-from archiver_pipeline.storage import Storage
-from archiver_pipeline.view_tables import commit_info
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.storage.base import Storage
+from archiver_pipeline.stored import erasure_plan
+from archiver_pipeline.table.archive import archive_of
+from archiver_pipeline.table.format_version import version_of
+from archiver_pipeline.table.ledger import Ledger, RecordedGap
+from archiver_pipeline.view.tables import commit_info
 
 RATE_MINUTES = (1, 5, 15)
 """Over how many minutes the rates are taken."""

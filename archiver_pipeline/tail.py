@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from archiver_pipeline.broker import acls_on
-from archiver_pipeline.client import Complaints, Refused, client_properties
 from archiver_pipeline.envelope import FIRST_MS, LAST_MS
 from archiver_pipeline.errors import KafkaError
 from archiver_pipeline.frames import Headers, headers_of
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.refusals import NO_GROUP
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.kafka.broker import acls_on
+from archiver_pipeline.kafka.client import Complaints, Refused, client_properties
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.kafka.refusals import NO_GROUP
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.tail_text import PayloadTexts
 
 log = logging.getLogger(__name__)

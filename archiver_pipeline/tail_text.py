@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from archiver_pipeline.errors import RegistryError
 from archiver_pipeline.frames import Headers
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl

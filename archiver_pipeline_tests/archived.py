@@ -19,15 +19,15 @@ from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import SecretStr
 
-from archiver_pipeline import view
-from archiver_pipeline.archive import archive_of
-from archiver_pipeline.batch import Archiver, Batch
-from archiver_pipeline.broker import TIMEOUT_SECONDS
-from archiver_pipeline.follow import drain
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.planner import Targets
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.batch.batch import Archiver, Batch
+from archiver_pipeline.batch.follow import drain
+from archiver_pipeline.batch.planner import Targets
+from archiver_pipeline.kafka.broker import TIMEOUT_SECONDS
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.steps import OnStep
+from archiver_pipeline.table.archive import archive_of
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.against_kafka import NO_TIME, Comparison, compare, kafka_messages
 from archiver_pipeline_tests.kafka.produce import Message
 from archiver_pipeline_tests.kafka.topics import end_offsets, start_offsets

@@ -7,10 +7,10 @@ import random
 from datetime import UTC, datetime
 from pathlib import Path
 
-from archiver_pipeline import view
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.plan import RETENTION, Gap, TopicPartition
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.batches import HOUR_MS, archive, commit
 
 SHOP = TopicPartition("shop", "A", 0)

@@ -9,14 +9,14 @@ from pathlib import Path
 import deltalake
 import polars as pl
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import Attempt, batch_of
-from archiver_pipeline.batch_info import BatchInfo
-from archiver_pipeline.classifier import Classifier
+from archiver_pipeline.batch.classifier import Classifier
+from archiver_pipeline.batch.writer import BatchWriter
 from archiver_pipeline.envelope import parse_type_rule
-from archiver_pipeline.ledger import gap_transaction, offset_transactions
 from archiver_pipeline.plan import Committed, Gap, OffsetRange, TopicPartition
-from archiver_pipeline.writer import BatchWriter
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import Attempt, batch_of
+from archiver_pipeline.table.batch_info import BatchInfo
+from archiver_pipeline.table.ledger import gap_transaction, offset_transactions
 
 ORDERS = TopicPartition("orders", "A", 0)
 HOUR_MS = 3_600_000

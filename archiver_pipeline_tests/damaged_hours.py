@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from archiver_pipeline.backfill import Backfiller
-from archiver_pipeline.backfilled import Backfilled
 from archiver_pipeline.hours import Hour, hour_at
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.verify import verify
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.rewrites.backfilled import Backfilled
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.stored.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce
 

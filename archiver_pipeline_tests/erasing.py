@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from archiver_pipeline.erasure import Erased, begun
-from archiver_pipeline.predicate import Predicate
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.rewrites.predicate import Predicate
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.steps import OnStep
-from archiver_pipeline.verify import verify
+from archiver_pipeline.stored.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.damaged_hours import FIRST_HOUR, HOUR_MS
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce

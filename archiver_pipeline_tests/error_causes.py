@@ -16,21 +16,21 @@ from confluent_kafka import KafkaError as ClientError
 from confluent_kafka import KafkaException
 from typer.testing import CliRunner
 
-from archiver_pipeline import delta_log, format_version
-from archiver_pipeline.archive import Archive, archive_of
-from archiver_pipeline.bucket_errors import refused
 from archiver_pipeline.cli.main import app
-from archiver_pipeline.client import Complaints, Refused
 from archiver_pipeline.doctor.deployment import home
 from archiver_pipeline.doctor.patient import Patient
 from archiver_pipeline.erasure import begun
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.mysql_server import make_engine, parse_address, translated
 from archiver_pipeline.formats.registry import SchemaRegistry
+from archiver_pipeline.kafka.client import Complaints, Refused
 from archiver_pipeline.metrics.server import Application, serve
 from archiver_pipeline.plan import OffsetRange, Position, TopicPartition, check_follows_on
-from archiver_pipeline.settings import load
-from archiver_pipeline.staging import storage_error
+from archiver_pipeline.settings.settings import load
+from archiver_pipeline.storage.bucket_errors import refused
+from archiver_pipeline.storage.staging import storage_error
+from archiver_pipeline.table import delta_log, format_version
+from archiver_pipeline.table.archive import Archive, archive_of
 from archiver_pipeline_tests.batches import archive, event
 from archiver_pipeline_tests.processes import free_port
 
@@ -207,7 +207,7 @@ def _broker_says(
 
 
 def _no_broker(ground: Ground) -> str:
-    from archiver_pipeline.kafka import Cluster
+    from archiver_pipeline.kafka.cluster import Cluster
 
     variables = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}", "ARCHIVER_TOPICS": "orders"}
     return ground.raised(lambda: Cluster(load(), 1.5).look(), **variables)

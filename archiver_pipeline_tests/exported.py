@@ -19,12 +19,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.orc
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.classifier import Classifier
+from archiver_pipeline.batch.classifier import Classifier
+from archiver_pipeline.batch.writer import BatchWriter
 from archiver_pipeline.envelope import parse_type_rule
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.writer import BatchWriter
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
 from archiver_pipeline_tests.batches import HEADERS, ORDERS, commit
 from archiver_pipeline_tests.ugly_messages import PAYLOADS, TIMES
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from archiver_pipeline.secrets import forms_of
+from archiver_pipeline.settings.secrets import forms_of
 
 if TYPE_CHECKING:
     from archiver_pipeline_tests.dagster_side.running import RunningDagster

@@ -79,10 +79,10 @@ class RemoteRun:
 
 def main(folder: str, lane: str, lanes: str, partition: str) -> None:
     """Take the steps that come in line by line."""
-    from archiver_pipeline.archive import Archive
-    from archiver_pipeline.attempt import Attempt, batch_of
     from archiver_pipeline.errors import ArchiverError, Superseded
     from archiver_pipeline.plan import TopicPartition
+    from archiver_pipeline.table.archive import Archive
+    from archiver_pipeline.table.attempt import Attempt, batch_of
     from archiver_pipeline_tests import batches
 
     target, at = Archive(folder, int(lanes)), TopicPartition("orders", "A", int(partition))

@@ -7,7 +7,7 @@ from typing import Any
 from archiver_pipeline.replay.check import Checked, check
 from archiver_pipeline.replay.replayer import Replayer, Summary
 from archiver_pipeline.replay.wanted import Wanted
-from archiver_pipeline.selection import Selection
+from archiver_pipeline.stored.selection import Selection
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import Message, read_all
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 
-from archiver_pipeline.batch import Batch
+from archiver_pipeline.batch.batch import Batch
 from archiver_pipeline_tests.kafka.produce import Sent
 
 FIRST_MS = 1_564_628_400_000  # 2019-08-01T03:00:00Z

@@ -11,11 +11,11 @@ import deltalake
 import duckdb
 import polars as pl
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import Hour, hour_at, parse_hour
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.stored.files import COLUMNS
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.batches import (
     AUGUST_FIRST_AT_THREE,
     HOUR_MS,

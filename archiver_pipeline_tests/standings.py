@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from archiver_pipeline.dagster_home import SensorHealth
 from archiver_pipeline.followers.lag import FollowerLag
 from archiver_pipeline.hours import DueHour, HourTotal, hour_at
-from archiver_pipeline.ledger import Ledger, RecordedGap
 from archiver_pipeline.page.lag_history import LagHistory
 from archiver_pipeline.page.standing import (
     ArchiveState,
@@ -23,6 +22,7 @@ from archiver_pipeline.page.standing import (
 from archiver_pipeline.plan import RETENTION, Committed, Gap, TopicPartition
 from archiver_pipeline.run_history import Daemon, FailedRun, History
 from archiver_pipeline.status import BatchStatus
+from archiver_pipeline.table.ledger import Ledger, RecordedGap
 
 NOW = datetime(2026, 11, 20, 2, 14, 9, tzinfo=UTC).timestamp()
 """A night: 2026-11-20 02:14:09 UTC."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline import settings
 from archiver_pipeline.errors import AccessDenied, SettingsError
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.verify import verify
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.settings import settings
+from archiver_pipeline.stored.verify import verify
 from archiver_pipeline_tests.access import Access, Properties, Refusal, access_to
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.conftest import PLAIN_PASSWORD

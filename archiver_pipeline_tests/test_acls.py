@@ -14,12 +14,12 @@ import pytest
 from archiver_pipeline import tail
 from archiver_pipeline.errors import AccessDenied, KafkaError
 from archiver_pipeline.generator import Generator, generate
-from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.kafka.cluster import Cluster
 from archiver_pipeline.replay.replayer import Replayer
 from archiver_pipeline.replay.wanted import Wanted
-from archiver_pipeline.selection import Selection
 from archiver_pipeline.status import status
-from archiver_pipeline.verify import verify
+from archiver_pipeline.stored.selection import Selection
+from archiver_pipeline.stored.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.followers.minutes import follow, sent, versions
 from archiver_pipeline_tests.kafka.produce import create_topic, produce, read_all

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.errors import ArchiveDamaged
-from archiver_pipeline.folder import Folder
-from archiver_pipeline.ledger import read
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.verify import verify
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.storage.folder import Folder
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.table.ledger import read
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.damaged_hours import FIRST_HOUR, HOUR_MS, HOURS, flip
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,20 @@ def test_imports_only_go_up_the_map(path: Path) -> None:
     order = ["__init__.py", *layers()]
     above = set(order[: order.index(name_of(path))])
     assert own_imports(path) - above == set()
+
+
+def test_no_module_needs_itself() -> None:
+    """Within a folder of the map there is no circle either."""
+    names = {
+        ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES
+    }
+    needs = {}
+    for name, path in names.items():
+        found = {
+            each if each in names else each.rpartition(".")[0] for each in imports(ast.parse(path.read_text("utf-8")))
+        }
+        needs[name] = found & names.keys() - {name}
+    assert set(TopologicalSorter(needs).static_order()) == names.keys()
 
 
 @pytest.mark.parametrize("name", ["fair_share.py", "plan.py", "envelope.py", "hours.py"])

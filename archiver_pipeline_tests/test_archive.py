@@ -12,12 +12,12 @@ import duckdb
 import polars as pl
 import pytest
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.errors import ArchiveDamaged, Superseded
 from archiver_pipeline.events import ODD_TYPES
-from archiver_pipeline.folder_staging import leftovers
 from archiver_pipeline.plan import RETENTION, Committed, Gap, TopicPartition
+from archiver_pipeline.storage.folder_staging import leftovers
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
 from archiver_pipeline_tests.batches import ORDERS, archive, commit, event, files_in, offsets_in, place
 from archiver_pipeline_tests.remote_run import RemoteRun
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import deltalake
 import pytest
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.errors import RangeRefused
 from archiver_pipeline.hours import Hour, hour_at
-from archiver_pipeline.verify import verify
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.damaged_hours import (
     FIRST_HOUR,

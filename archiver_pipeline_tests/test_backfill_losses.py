@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.errors import KafkaError
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.look import Look
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.kafka.look import Look
 from archiver_pipeline.plan import TopicState
+from archiver_pipeline.rewrites.backfill import Backfiller
 from archiver_pipeline.status import status
-from archiver_pipeline.verify import verify
+from archiver_pipeline.stored.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.damaged_hours import (
     HOURS,

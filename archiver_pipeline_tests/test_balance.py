@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver_pipeline.balance import Balance, balance
-from archiver_pipeline.hour_rows import Tally
 from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.rewrites.balance import Balance, balance
+from archiver_pipeline.rewrites.hour_rows import Tally
 
 PLACES = [TopicPartition(topic, "A", number) for topic in ("clicks", "orders") for number in range(2)]
 START = 100

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from archiver_pipeline.errors import BrokerUnavailable
-from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.kafka.reader import RangeReader
 from archiver_pipeline.plan import OffsetRange, TopicPartition
-from archiver_pipeline.reader import RangeReader
 from archiver_pipeline_tests.archived import Archived, topic_id_of, wait_until_stable
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import create_topic, produce, produce_transactions

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from archiver_pipeline.cli.main import app
-from archiver_pipeline.verify import verify
+from archiver_pipeline.stored.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.commands import COMMAND, run_command, variables_of
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce

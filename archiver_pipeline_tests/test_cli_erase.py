@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from archiver_pipeline.cli.main import app
 from archiver_pipeline.erasure import begun
-from archiver_pipeline.predicate import Predicate
-from archiver_pipeline.verify import verify
+from archiver_pipeline.rewrites.predicate import Predicate
+from archiver_pipeline.stored.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.commands import COMMAND, run_command, variables_of
 from archiver_pipeline_tests.damaged_hours import HOURS, files_of, flip

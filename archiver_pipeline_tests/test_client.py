@@ -9,9 +9,9 @@ import pytest
 from confluent_kafka import KafkaError as Codes
 from confluent_kafka import KafkaException
 
-from archiver_pipeline.client import HANGUP_SECONDS, REFUSED_SECONDS, Complaints, Refused
 from archiver_pipeline.errors import AccessDenied, BrokerUnavailable
-from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.kafka.client import HANGUP_SECONDS, REFUSED_SECONDS, Complaints, Refused
+from archiver_pipeline.kafka.cluster import Cluster
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.waiting import wait_for
 

@@ -14,7 +14,7 @@ import pytest
 from dagster._core.definitions.run_request import InstigatorType
 
 from archiver_pipeline.dev import dagster_home, quiet
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline_tests.processes import CHECKOUT, Processes, environment, free_port
 from archiver_pipeline_tests.server import is_ok
 from archiver_pipeline_tests.waiting import wait_for

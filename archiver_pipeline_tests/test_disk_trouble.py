@@ -8,10 +8,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from archiver_pipeline import view
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.errors import StorageError
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.batches import archive, commit, event, files_in, offsets_in, place
 from archiver_pipeline_tests.disk import Disk, mounted
 

@@ -8,14 +8,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from archiver_pipeline import view
-from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.erasure import begun
 from archiver_pipeline.errors import ArchiveDamaged, ArchiveError
 from archiver_pipeline.hours import hour_at
-from archiver_pipeline.predicate import Predicate
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.verify import verify
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.rewrites.predicate import Predicate
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.damaged_hours import HOURS, files_of, flip
 from archiver_pipeline_tests.erasing import (

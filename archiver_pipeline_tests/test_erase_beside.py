@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.erasure import begun
 from archiver_pipeline.errors import StorageError
-from archiver_pipeline.folder_staging import FolderStaging
-from archiver_pipeline.predicate import Predicate
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.verify import verify
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.rewrites.predicate import Predicate
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.storage.folder_staging import FolderStaging
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.batches import place
 from archiver_pipeline_tests.damaged_hours import HOURS

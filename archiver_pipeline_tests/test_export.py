@@ -20,19 +20,19 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.backfill import Backfiller
-from archiver_pipeline.batch_info import BatchInfo
 from archiver_pipeline.cli.main import app
 from archiver_pipeline.errors import ArchiveDamaged, ExportError
 from archiver_pipeline.export.exporter import Exported, Exporter
 from archiver_pipeline.export.target import Target, target
-from archiver_pipeline.files import OnProgress, quietly
 from archiver_pipeline.hours import parse_hour
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.selected import Selected
-from archiver_pipeline.selection import Selection
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.stored.files import OnProgress, quietly
+from archiver_pipeline.stored.selected import Selected
+from archiver_pipeline.stored.selection import Selection
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.table.batch_info import BatchInfo
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive, event
 from archiver_pipeline_tests.disk import mounted
 from archiver_pipeline_tests.exported import archived_messages, by_json, text_of

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.export import payloads
 from archiver_pipeline.export.columns import TEXT_COLUMNS, empty
 from archiver_pipeline.export.exporter import Exported, Exporter
 from archiver_pipeline.export.formats import Format, table_writer, text_writer
 from archiver_pipeline.export.target import target
-from archiver_pipeline.files import quietly
-from archiver_pipeline.parquet import frame_schema
-from archiver_pipeline.selected import Selected
-from archiver_pipeline.selection import Selection
+from archiver_pipeline.stored.files import quietly
+from archiver_pipeline.stored.parquet import frame_schema
+from archiver_pipeline.stored.selected import Selected
+from archiver_pipeline.stored.selection import Selection
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.exported import (
     Message,
     archive_ugly,

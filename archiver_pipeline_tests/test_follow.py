@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline.batch import Archiver, Batch
+from archiver_pipeline.batch.batch import Archiver, Batch
+from archiver_pipeline.batch.follow import drain, stay
 from archiver_pipeline.errors import BrokerUnavailable
-from archiver_pipeline.follow import drain, stay
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce

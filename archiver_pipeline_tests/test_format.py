@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from archiver_pipeline import delta_log, format_version, upgrade
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.errors import ArchiveDamaged, FormatTooNew, Superseded
-from archiver_pipeline.upgrade import Step
+from archiver_pipeline.table import delta_log, format_version, upgrade
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.table.upgrade import Step
 from archiver_pipeline_tests.batches import archive, commit, event, files_in, offsets_in, place
 from archiver_pipeline_tests.processes import Ended, Processes, environment
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from archiver_pipeline.view_macros import NAMES
+from archiver_pipeline.view.macros import NAMES
 from archiver_pipeline_tests.asked import asked
 from archiver_pipeline_tests.processes import CHECKOUT
 from archiver_pipeline_tests.server import running

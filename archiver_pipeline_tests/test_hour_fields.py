@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver_pipeline import field_sample, hour_fields
 from archiver_pipeline.fields import MAX_FIELDS
-from archiver_pipeline.hour_fields import Change, FieldSeen, HourFields, changes, parse, read, report, together
+from archiver_pipeline.view import field_sample, hour_fields
+from archiver_pipeline.view.hour_fields import Change, FieldSeen, HourFields, changes, parse, read, report, together
 
 THREE = datetime(2019, 8, 1, 3, tzinfo=UTC)
 THREE_US = 1_564_628_400_000_000

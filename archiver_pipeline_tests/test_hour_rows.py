@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver_pipeline import envelope
-from archiver_pipeline.hour_rows import Tally, compare, judge
-from archiver_pipeline.parquet import frame_schema
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.runs import BUFFER_BYTES, Runs, merged
+from archiver_pipeline.rewrites.hour_rows import Tally, compare, judge
+from archiver_pipeline.stored.parquet import frame_schema
+from archiver_pipeline.stored.runs import BUFFER_BYTES, Runs, merged
 
 Headers = tuple[tuple[str, bytes | None], ...] | None
 Content = tuple[int | None, bytes | None, str | None, bytes | None, Headers]

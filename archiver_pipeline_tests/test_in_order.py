@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver_pipeline.in_order import OutOfOrder, in_blocks, sorted_before
-from archiver_pipeline.parquet import table_of
-from archiver_pipeline.runs import ORDER, PLACE
+from archiver_pipeline.stored.in_order import OutOfOrder, in_blocks, sorted_before
+from archiver_pipeline.stored.parquet import table_of
+from archiver_pipeline.stored.runs import ORDER, PLACE
 from archiver_pipeline_tests.test_sealed_files import frame_of
 
 Row = tuple[str, str, int, int]

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver_pipeline import ledger
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import ArchiveDamaged
-from archiver_pipeline.folder import Folder
-from archiver_pipeline.ledger import RecordedGap, Transaction
 from archiver_pipeline.plan import MADE_AGAIN, RETENTION, Committed, Gap, TopicPartition
+from archiver_pipeline.storage.folder import Folder
+from archiver_pipeline.table import ledger
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.ledger import RecordedGap, Transaction
 from archiver_pipeline_tests.batches import ORDERS, archive, event
 
 LAST = 2**63 - 1

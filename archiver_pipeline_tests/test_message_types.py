@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from archiver_pipeline.batch.message_types import classify, type_of
 from archiver_pipeline.envelope import MALFORMED, TOMBSTONE, UNTYPED, parse_type_rule
-from archiver_pipeline.message_types import classify, type_of
 
 HEADERS = pl.List(pl.Struct({"key": pl.String, "value": pl.Binary}))
 PATHS = ("$.type", "$.a.b[1]", "$['event type']", "$", "$[0]")

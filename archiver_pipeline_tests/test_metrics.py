@@ -13,12 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from archiver_pipeline import delta_log
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.batch_info import BatchInfo
 from archiver_pipeline.dagster_home import DagsterFault, opened
-from archiver_pipeline.ledger import Transaction
 from archiver_pipeline.metrics.arrivals import MOST_SAMPLES, Arrivals
 from archiver_pipeline.metrics.catalogue import BY_NAME, DEFINITIONS, Families
 from archiver_pipeline.metrics.commits import CommitTotals, told_by
@@ -28,6 +23,11 @@ from archiver_pipeline.metrics.server import metrics_route
 from archiver_pipeline.metrics.source import Health, Source
 from archiver_pipeline.plan import OffsetRange
 from archiver_pipeline.run_history import RunHistory
+from archiver_pipeline.table import delta_log
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.table.batch_info import BatchInfo
+from archiver_pipeline.table.ledger import Transaction
 from archiver_pipeline_tests import batches
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, ORDERS, event
 

@@ -17,7 +17,6 @@ from archiver_pipeline.amounts import duration, short
 from archiver_pipeline.followers.lag import FollowerLag
 from archiver_pipeline.formats.waits import Wait
 from archiver_pipeline.hours import DueHour, HourTotal, hour_at
-from archiver_pipeline.ledger import Ledger, RecordedGap
 from archiver_pipeline.page.calendar import DAYS, LEVELS, calendar, level_of
 from archiver_pipeline.page.charts import bars_of, round_up
 from archiver_pipeline.page.document import HEADER_POLICY, POLICY, Links, document
@@ -28,6 +27,7 @@ from archiver_pipeline.page.verdict import DUE_SECONDS, OFF_SECONDS, RECENT_SECO
 from archiver_pipeline.plan import MADE_AGAIN, RETENTION, Gap, TopicPartition
 from archiver_pipeline.run_history import Daemon, FailedRun
 from archiver_pipeline.status import BatchStatus
+from archiver_pipeline.table.ledger import Ledger, RecordedGap
 from archiver_pipeline_tests.standings import HOUR, NOW, at_night, empty, standing
 
 PRESENT = int(NOW // HOUR)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiver_pipeline.parquet import frame_schema, frames_of, offsets_in, table_of, tables_of_all
 from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.stored.parquet import frame_schema, frames_of, offsets_in, table_of, tables_of_all
 
 MiB = 1024**2
 OFFSETS = st.integers(0, 50)

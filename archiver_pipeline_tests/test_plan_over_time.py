@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiver_pipeline import ledger
-from archiver_pipeline.ledger import Transaction
 from archiver_pipeline.plan import (
     MADE_AGAIN,
     NO_TOPIC_ID,
@@ -29,6 +27,8 @@ from archiver_pipeline.plan import (
     plan_batch,
     positions_of,
 )
+from archiver_pipeline.table import ledger
+from archiver_pipeline.table.ledger import Transaction
 
 
 @dataclass

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from archiver_pipeline.errors import PredicateRefused
-from archiver_pipeline.folder import Folder
-from archiver_pipeline.predicate import IDENTITY, Matches, Predicate
+from archiver_pipeline.rewrites.predicate import IDENTITY, Matches, Predicate
+from archiver_pipeline.storage.folder import Folder
 from archiver_pipeline_tests.batches import event
 from archiver_pipeline_tests.sealable import Sealable
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver_pipeline import properties, secrets
 from archiver_pipeline.errors import SettingsError
+from archiver_pipeline.settings import properties, secrets
 
 NAMES = ["sasl.password", "bootstrap.servers", "ssl.key.pem", "fetch.wait.max.ms", "x"]
 

@@ -13,11 +13,11 @@ import duckdb
 import polars as pl
 import pytest
 
-from archiver_pipeline import view
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.hours import parse_hour
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.batches import archive, event, files_in
 
 HOUR = parse_hour("2019-08-01T03")

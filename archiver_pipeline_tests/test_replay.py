@@ -12,12 +12,12 @@ import pytest
 from confluent_kafka import Producer
 from pydantic import SecretStr
 
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import KafkaError, RangeRefused
 from archiver_pipeline.replay.replayer import Replayer
 from archiver_pipeline.replay.wanted import Wanted
-from archiver_pipeline.selection import Selection
-from archiver_pipeline.verify import verify
+from archiver_pipeline.stored.selection import Selection
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.archived import Archived, wait_until_stable
 from archiver_pipeline_tests.erasing import erase
 from archiver_pipeline_tests.kafka.broker import SHORT_LIVED, KafkaBroker

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import duckdb
 
-from archiver_pipeline.follow import drain
-from archiver_pipeline.run_view import RunView
+from archiver_pipeline.batch.follow import drain
+from archiver_pipeline.view.run_view import RunView
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
 from archiver_pipeline_tests.samples import numbered

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver_pipeline.runs import BUFFER_BYTES, ORDER, Runs, merged
+from archiver_pipeline.stored.runs import BUFFER_BYTES, ORDER, Runs, merged
 
 Row = tuple[str, str, int, int, bytes]
 """Topic, its life, partition, offset, and what tells a message from its doubles."""

@@ -6,8 +6,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from archiver_pipeline.parquet import size_of, table_of
-from archiver_pipeline.sample import Sample
+from archiver_pipeline.rewrites.sample import Sample
+from archiver_pipeline.stored.parquet import size_of, table_of
 from archiver_pipeline_tests.test_sealed_files import frame_of
 
 MiB = 1024**2

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from archiver_pipeline.scratch import LocalCopies, Scratch
+from archiver_pipeline.storage.scratch import LocalCopies, Scratch
 from archiver_pipeline_tests.processes import CHECKOUT
 
 _PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from archiver_pipeline.scratch import Scratch
+from archiver_pipeline.storage.scratch import Scratch
 (Scratch(Path(sys.argv[1])).path / "file").write_text("left")
 if sys.argv[2] == "kill":
     os.kill(os.getpid(), signal.SIGKILL)

@@ -12,15 +12,15 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from archiver_pipeline import hour_fields
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.classifier import Classifier
+from archiver_pipeline.batch.classifier import Classifier
+from archiver_pipeline.batch.writer import BatchWriter
 from archiver_pipeline.envelope import is_sealed, parse_type_rule, type_name
 from archiver_pipeline.errors import ArchiveDamaged
 from archiver_pipeline.hours import parse_hour
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.schema import delta_schema
-from archiver_pipeline.writer import BatchWriter
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.table.schema import delta_schema
+from archiver_pipeline.view import hour_fields
 from archiver_pipeline_tests.batches import (
     ORDERS,
     archive,

@@ -15,10 +15,10 @@ import deltalake
 import polars as pl
 import pytest
 
-from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.errors import StorageError
-from archiver_pipeline.folder_staging import leftovers
 from archiver_pipeline.hours import Hour
+from archiver_pipeline.storage.folder_staging import leftovers
+from archiver_pipeline.table.attempt import batch_of
 from archiver_pipeline_tests.batches import (
     commit,
     event,
@@ -109,8 +109,8 @@ _SEAL = """
 import sys
 from pathlib import Path
 from archiver_pipeline.hours import parse_hour
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.settings.settings import Settings
 
 def on_step(name):
     if name == sys.argv[3]:

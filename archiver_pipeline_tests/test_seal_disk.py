@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline import view
-from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.errors import StorageError
 from archiver_pipeline.hours import parse_hour
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.verify import verify
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.disk import Disk, mounted
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.plan import lane_of
-from archiver_pipeline.seal import Sealer
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.batches import (
     AUGUST_FIRST_AT_THREE,

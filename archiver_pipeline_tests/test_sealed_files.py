@@ -16,16 +16,17 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from archiver_pipeline import envelope, hour_fields
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import Attempt, rewrite_of
-from archiver_pipeline.files import COLUMNS
+from archiver_pipeline import envelope
 from archiver_pipeline.hours import TARGET_BYTES, hour_at, parse_hour
-from archiver_pipeline.in_order import in_blocks
-from archiver_pipeline.parquet import frame_schema, frames_of, size_of, table_of
-from archiver_pipeline.runs import ORDER
-from archiver_pipeline.sealed_files import Expected, SealedWriter
-from archiver_pipeline.sorted_file import SortedFile
+from archiver_pipeline.rewrites.sealed_files import Expected, SealedWriter
+from archiver_pipeline.rewrites.sorted_file import SortedFile
+from archiver_pipeline.stored.files import COLUMNS
+from archiver_pipeline.stored.in_order import in_blocks
+from archiver_pipeline.stored.parquet import frame_schema, frames_of, size_of, table_of
+from archiver_pipeline.stored.runs import ORDER
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import Attempt, rewrite_of
+from archiver_pipeline.view import hour_fields
 from archiver_pipeline_tests.disk import mounted
 
 HOUR = parse_hour("2019-08-01T03")

@@ -8,13 +8,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from archiver_pipeline import survey as surveys
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import ArchiveDamaged
-from archiver_pipeline.files import quietly
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.selected import Selected, Stretch
-from archiver_pipeline.selection import Selection
+from archiver_pipeline.stored import survey as surveys
+from archiver_pipeline.stored.files import quietly
+from archiver_pipeline.stored.selected import Selected, Stretch
+from archiver_pipeline.stored.selection import Selection
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive, event
 from archiver_pipeline_tests.sealable import THREE, Sealable
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.envelope import TypeRule
 from archiver_pipeline.errors import SettingsError
-from archiver_pipeline.settings import Settings, load
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.settings.settings import Settings, load
 from archiver_pipeline_tests.processes import CHECKOUT, is_taken
 
 Write = Callable[[str], Path]

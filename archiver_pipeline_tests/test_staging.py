@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from archiver_pipeline.errors import StorageError, Superseded
-from archiver_pipeline.folder_staging import FolderStaging, in_flight, leftovers, manifest, remove
-from archiver_pipeline.staging import Leftover
+from archiver_pipeline.storage.folder_staging import FolderStaging, in_flight, leftovers, manifest, remove
+from archiver_pipeline.storage.staging import Leftover
 from archiver_pipeline_tests.batches import files_in
 from archiver_pipeline_tests.remote_run import ROOT, RemoteRun
 
@@ -101,7 +101,7 @@ def test_a_frozen_run_is_not_taken_for_dead(tmp_path: Path) -> None:
 
 _WATCHED = """
 import pathlib, sys
-from archiver_pipeline.folder_staging import FolderStaging, leftovers
+from archiver_pipeline.storage.folder_staging import FolderStaging, leftovers
 root = pathlib.Path(sys.argv[1])
 
 def watch(event, arguments):

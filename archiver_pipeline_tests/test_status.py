@@ -11,7 +11,7 @@ import pytest
 from archiver_pipeline.errors import SettingsError
 from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.plan import MADE_AGAIN, RETENTION, TopicPartition
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.status import RATE_MINUTES, status
 from archiver_pipeline_tests.archived import Archived, topic_id_of
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, delete_topic, produce

@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver_pipeline import envelope
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.digest import Sums, hashes
 from archiver_pipeline.errors import ArchiveError, SettingsError
-from archiver_pipeline.files import SoundFile
-from archiver_pipeline.ledger import offset_transactions
 from archiver_pipeline.plan import Committed, TopicPartition
-from archiver_pipeline.rows import windows
-from archiver_pipeline.schema import delta_schema
-from archiver_pipeline.verify import Report, verify
+from archiver_pipeline.stored.digest import Sums, hashes
+from archiver_pipeline.stored.files import SoundFile
+from archiver_pipeline.stored.rows import windows
+from archiver_pipeline.stored.verify import Report, verify
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.table.ledger import offset_transactions
+from archiver_pipeline.table.schema import delta_schema
 from archiver_pipeline_tests.archived import Archived, topic_id_of, wait_until_stable
 from archiver_pipeline_tests.kafka.produce import (
     Sent,

@@ -20,14 +20,15 @@ import duckdb
 import pytest
 from deltalake.transaction import AddAction
 
-from archiver_pipeline import fields, view
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import Replaced, batch_of, rewrite_of
-from archiver_pipeline.delta_log import LogState
+from archiver_pipeline import fields
 from archiver_pipeline.errors import StorageError
-from archiver_pipeline.ledger import Ledger, offset_transactions
-from archiver_pipeline.look import Look
+from archiver_pipeline.kafka.look import Look
 from archiver_pipeline.plan import RETENTION, Committed, Gap, TopicPartition, TopicState, Watermarks
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import Replaced, batch_of, rewrite_of
+from archiver_pipeline.table.delta_log import LogState
+from archiver_pipeline.table.ledger import Ledger, offset_transactions
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, ORDERS, archive, commit, event, place
 from archiver_pipeline_tests.processes import CHECKOUT
 from archiver_pipeline_tests.waiting import LIMIT_SECONDS
@@ -498,8 +499,8 @@ def test_the_folder_may_have_any_name(tmp_path: Path, folder: str) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from archiver_pipeline import view
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.view import view
+from archiver_pipeline.table.archive import Archive
 
 def die(event, arguments, left=[int(sys.argv[3])]):
     if event in ("open", "os.rename", "shutil.copyfile", "os.remove") and "archive.duckdb" in str(arguments):

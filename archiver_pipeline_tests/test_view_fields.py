@@ -10,12 +10,13 @@ from typing import Any
 import duckdb
 import pytest
 
-from archiver_pipeline import envelope, hour_fields, view
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import Replaced, rewrite_of
+from archiver_pipeline import envelope
 from archiver_pipeline.fields import literal
 from archiver_pipeline.hours import parse_hour
-from archiver_pipeline.view_tables import LAYOUT
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import Replaced, rewrite_of
+from archiver_pipeline.view import hour_fields, view
+from archiver_pipeline.view.tables import LAYOUT
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive, event
 
 THIRD = "2019-08-01T03"

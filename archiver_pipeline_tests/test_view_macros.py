@@ -9,8 +9,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from archiver_pipeline import view
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.asked import END_OF_TIME_MS, HOURS, PER_HOUR, asked
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive, event
 from archiver_pipeline_tests.ugly_messages import UGLY_TYPES

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archiver_pipeline import envelope
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.classifier import Classifier
+from archiver_pipeline.batch.classifier import Classifier
+from archiver_pipeline.batch.writer import BatchWriter
 from archiver_pipeline.envelope import FIRST_MS, LAST_MS, MAX_TIMESTAMP_MS, TypeRule, parse_type_rule
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.writer import BatchWriter
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, ORDERS, event, raw_frame
 
 CLICKS = TopicPartition("clicks", "B", 3)

@@ -19,9 +19,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from archiver_pipeline.errors import KafkaError
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.secrets import forms_of
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.settings.secrets import forms_of
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline_tests import leaks
 from archiver_pipeline_tests.access import Access, Properties, access_to
 from archiver_pipeline_tests.archived import Archived

@@ -6,10 +6,10 @@ import json
 import os
 import time
 
-from archiver_pipeline.batch import Archiver
-from archiver_pipeline.follow import drain
-from archiver_pipeline.run_view import RunView
-from archiver_pipeline.settings import load
+from archiver_pipeline.batch.batch import Archiver
+from archiver_pipeline.batch.follow import drain
+from archiver_pipeline.settings.settings import load
+from archiver_pipeline.view.run_view import RunView
 
 
 def main() -> None:

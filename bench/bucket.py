@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.objects.gateway import Gateway
 from archiver_pipeline_tests.objects.proxy import PASS, proxy

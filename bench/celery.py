@@ -97,8 +97,8 @@ def _request(lane: int, **config: object) -> dg.RunRequest:
 
 def _check(variables_: Mapping[str, str], messages: int) -> None:
     """Raise RuntimeError unless the archive has so many messages."""
-    from archiver_pipeline.archive import archive_of
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
+    from archiver_pipeline.table.archive import archive_of
 
     os.environ.update(variables_)
     found = sum(item.messages for item in archive_of(load()).ledger().committed.values())

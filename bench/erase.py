@@ -83,7 +83,7 @@ def _seal(environment: Mapping[str, str]) -> None:
     """Seal all hours."""
     code = (
         "from archiver_pipeline import view; from archiver_pipeline.hours import Hour; "
-        "from archiver_pipeline.seal import Sealer; from archiver_pipeline.settings import load; "
+        "from archiver_pipeline.rewrites.seal import Sealer; from archiver_pipeline.settings.settings import load; "
         "s = load(); sealer = Sealer(s); "
         "[sealer.seal(Hour(*row)) for row in sealer.archive.files().select('dt', 'hr').unique().iter_rows()]; "
         "view.refresh(s.view_path, sealer.archive)"

@@ -9,13 +9,13 @@ import sys
 import time
 from typing import Any
 
-from archiver_pipeline import view
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.batch import Archiver
-from archiver_pipeline.follow import stay
+from archiver_pipeline.batch.batch import Archiver
+from archiver_pipeline.batch.follow import stay
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.settings import load
+from archiver_pipeline.settings.settings import load
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, commit, event, write
 from bench.load import TYPES
 

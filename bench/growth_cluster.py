@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from archiver_pipeline import delta_log
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.ledger import offset_transactions
+from archiver_pipeline.kafka.cluster import Cluster
 from archiver_pipeline.plan import Committed, TopicPartition
-from archiver_pipeline.settings import load
+from archiver_pipeline.settings.settings import load
+from archiver_pipeline.table import delta_log
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.table.ledger import offset_transactions
 
 PER_TOPIC = 100
 LIMIT_SECONDS = 120

@@ -22,7 +22,7 @@ from bench.results import record, recorded
 if TYPE_CHECKING:
     import polars as pl
 
-    from archiver_pipeline.settings import Settings
+    from archiver_pipeline.settings.settings import Settings
 
 FIRST_MS = 1_564_628_400_000
 HOUR = "2019-08-01T03"
@@ -95,13 +95,13 @@ def _content(looked: dict[str, Any]) -> dict[str, Any]:
 
 def write(settings: Settings, rows: int, size: int, batch: int, partitions: int, text: int) -> dict[str, Any]:
     """Archive the hour, batch after batch."""
-    from archiver_pipeline.archive import Archive
-    from archiver_pipeline.attempt import batch_of
-    from archiver_pipeline.batch_info import BatchInfo
-    from archiver_pipeline.classifier import Classifier
-    from archiver_pipeline.ledger import caught_up_transaction, offset_transactions
+    from archiver_pipeline.batch.classifier import Classifier
+    from archiver_pipeline.batch.writer import BatchWriter
     from archiver_pipeline.plan import Committed, OffsetRange, TopicPartition
-    from archiver_pipeline.writer import BatchWriter
+    from archiver_pipeline.table.archive import Archive
+    from archiver_pipeline.table.attempt import batch_of
+    from archiver_pipeline.table.batch_info import BatchInfo
+    from archiver_pipeline.table.ledger import caught_up_transaction, offset_transactions
 
     archive = Archive(settings.archive_uri)
     places = [TopicPartition("bench", "A", number) for number in range(partitions)]
@@ -181,7 +181,7 @@ def look(settings: Settings) -> dict[str, Any]:
     """What the table holds, read by DuckDB: numbers that any lost, doubled or changed message would change."""
     import duckdb
 
-    from archiver_pipeline.archive import Archive
+    from archiver_pipeline.table.archive import Archive
 
     files = Archive(settings.archive_uri).files()
     paths = [f"{settings.archive_uri}/{path}" for path in files["path"]]
@@ -201,7 +201,7 @@ def look(settings: Settings) -> dict[str, Any]:
 def seal(settings: Settings) -> dict[str, Any]:
     """Seal the hour."""
     from archiver_pipeline.hours import parse_hour
-    from archiver_pipeline.seal import Sealer
+    from archiver_pipeline.rewrites.seal import Sealer
 
     done = Sealer(settings).seal(parse_hour(HOUR))
     assert done is not None
@@ -216,8 +216,8 @@ def seal(settings: Settings) -> dict[str, Any]:
 
 def backfill(settings: Settings) -> dict[str, Any]:
     """Give the messages of the hour the types of the present rule."""
-    from archiver_pipeline.backfill import Backfiller
     from archiver_pipeline.hours import parse_hour
+    from archiver_pipeline.rewrites.backfill import Backfiller
 
     (done,) = Backfiller(settings, from_kafka=False).run([parse_hour(HOUR)])
     return {
@@ -234,10 +234,10 @@ def many(settings: Settings, hours: int) -> dict[str, Any]:
     from deltalake.transaction import AddAction
 
     from archiver_pipeline import envelope
-    from archiver_pipeline.archive import Archive
     from archiver_pipeline.hours import hour_at
-    from archiver_pipeline.ledger import caught_up_transaction
-    from archiver_pipeline.schema import delta_schema
+    from archiver_pipeline.table.archive import Archive
+    from archiver_pipeline.table.ledger import caught_up_transaction
+    from archiver_pipeline.table.schema import delta_schema
 
     archive = Archive(settings.archive_uri)
     now = int(time.time() * 1000)
@@ -277,7 +277,7 @@ def many(settings: Settings, hours: int) -> dict[str, Any]:
 def plan(settings: Settings) -> dict[str, Any]:
     """Find what is due, as the sensor and every seal do."""
     from archiver_pipeline import hours
-    from archiver_pipeline.archive import Archive
+    from archiver_pipeline.table.archive import Archive
 
     archive = Archive(settings.archive_uri)
     archive.files(archive.snapshot()[0])  # A first time, for the imports.
@@ -297,7 +297,7 @@ def plan(settings: Settings) -> dict[str, Any]:
 
 
 def _child(name: str, *arguments: str) -> None:
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
 
     steps = {"write": write, "look": look, "seal": seal, "backfill": backfill, "many": many, "plan": plan}
     settings = load()

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from archiver_pipeline.followers.catch_up import catch_up
 from archiver_pipeline.followers.registry import followers
-from archiver_pipeline.settings import load
+from archiver_pipeline.settings.settings import load
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ import sys
 import time
 from contextlib import closing
 
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.followers.catch_up import catch_up
 from archiver_pipeline.followers.registry import followers
-from archiver_pipeline.settings import Settings, load
+from archiver_pipeline.settings.settings import Settings, load
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive, event
 from archiver_pipeline_tests.followers.workload import catch_up_now
 

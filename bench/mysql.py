@@ -17,11 +17,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.followers.catch_up import catch_up
 from archiver_pipeline.followers.mysql import MySqlFollower
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive
 from archiver_pipeline_tests.mysql.server import MariaDbServer
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 
 DAY, HOUR = "2019-08-02", "07"
 QUERIES = ("count(*)", "an hour: count(*), sum(offset)", "a day of a type: avg(amount)", "a day of a type: users")

@@ -23,14 +23,15 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from archiver_pipeline import envelope, view
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import rewrite_of
-from archiver_pipeline.files import COLUMNS
+from archiver_pipeline import envelope
 from archiver_pipeline.hours import hour_at
-from archiver_pipeline.in_order import in_blocks
-from archiver_pipeline.parquet import table_of
-from archiver_pipeline.sealed_files import Expected, SealedWriter
+from archiver_pipeline.rewrites.sealed_files import Expected, SealedWriter
+from archiver_pipeline.stored.files import COLUMNS
+from archiver_pipeline.stored.in_order import in_blocks
+from archiver_pipeline.stored.parquet import table_of
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import rewrite_of
+from archiver_pipeline.view import view
 from bench.results import record
 
 TYPES = ("object.one", "object.two", "object.three", "page.view", "page.click")

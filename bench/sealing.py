@@ -22,19 +22,19 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from archiver_pipeline import view
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.classifier import Classifier
-from archiver_pipeline.digest import Sums
+from archiver_pipeline.batch.classifier import Classifier
+from archiver_pipeline.batch.writer import BatchWriter
 from archiver_pipeline.envelope import parse_type_rule
-from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.settings import Settings, load
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.settings.settings import Settings, load
 from archiver_pipeline.steps import Clock
-from archiver_pipeline.writer import BatchWriter
+from archiver_pipeline.stored.digest import Sums
+from archiver_pipeline.stored.files import COLUMNS
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HEADERS, HOUR_MS, commit
 from bench.process import Measured, measure
 from bench.queries import QUERIES, by_duckdb, by_parquet, by_polars

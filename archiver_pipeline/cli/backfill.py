@@ -13,8 +13,8 @@ from archiver_pipeline.cli.output import say
 from archiver_pipeline.errors import WrongUsage
 
 if TYPE_CHECKING:
-    from archiver_pipeline.backfilled import Backfilled
     from archiver_pipeline.hours import Hour
+    from archiver_pipeline.rewrites.backfilled import Backfilled
 
 _STEPS = {"hours": "hours done", "Kafka": "offsets read from Kafka"}
 _GOING_ON = "an hour is mended whole or not at all: run the same command again for the others"
@@ -52,12 +52,12 @@ def command(
         archiver backfill --from 2019-08-01 --to 2019-08-02 --json | jq '.hours[] | select(.added > 0)'
         archiver verify || archiver backfill --from 2019-08-01T03:00Z --to 2019-08-01T05:00Z
     """
-    from archiver_pipeline import view
-    from archiver_pipeline.backfill import Backfiller
     from archiver_pipeline.cli.output import print_json
     from archiver_pipeline.cli.progress import progress
-    from archiver_pipeline.seal import Sealer
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.rewrites.backfill import Backfiller
+    from archiver_pipeline.rewrites.seal import Sealer
+    from archiver_pipeline.settings.settings import load
+    from archiver_pipeline.view import view
 
     if accept_loss and from_archive:
         raise WrongUsage("--accept-loss is given with --from-archive: without asking Kafka nobody knows what is lost")
@@ -91,7 +91,7 @@ def command(
 
 def _hours(start: str, end: str, *, unknown: bool) -> list[Hour]:
     from archiver_pipeline.hours import hour_at, hours_between
-    from archiver_pipeline.setting_types import parse_time
+    from archiver_pipeline.settings.types import parse_time
 
     if unknown and not start and not end:
         return [hour_at(None)]

@@ -14,9 +14,9 @@ from archiver_pipeline.errors import WrongUsage
 
 if TYPE_CHECKING:
     from archiver_pipeline.erasure import Erased, Erasure, Found
-    from archiver_pipeline.erasure_plan import ErasurePlan
-    from archiver_pipeline.predicate import Predicate
-    from archiver_pipeline.settings import Settings
+    from archiver_pipeline.rewrites.predicate import Predicate
+    from archiver_pipeline.settings.settings import Settings
+    from archiver_pipeline.stored.erasure_plan import ErasurePlan
 
 _STEPS = {
     "files": "files checked",
@@ -60,8 +60,8 @@ def command(
     """
     from archiver_pipeline.cli.output import print_json
     from archiver_pipeline.erasure import begun
-    from archiver_pipeline.predicate import Predicate
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.rewrites.predicate import Predicate
+    from archiver_pipeline.settings.settings import load
 
     if resume == bool(where.strip()) or (resume and dry_run):
         given = "--resume is given with another option" if resume else "--where is not given"

@@ -75,16 +75,16 @@ def command(
         archiver export --from 2019-08-01 --format csv --compression zst --out august/
         archiver export --from 2019-08-01 --to 2019-08-02 --format jsonl --payloads --out - | jq .uid
     """
-    from archiver_pipeline.archive import archive_of
     from archiver_pipeline.cli.output import print_json, times
     from archiver_pipeline.cli.progress import progress
     from archiver_pipeline.envelope import ERASED
     from archiver_pipeline.errors import WrongUsage
     from archiver_pipeline.export.exporter import Exporter
     from archiver_pipeline.export.target import names, target
-    from archiver_pipeline.selected import Selected
-    from archiver_pipeline.selection import Selection
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
+    from archiver_pipeline.stored.selected import Selected
+    from archiver_pipeline.stored.selection import Selection
+    from archiver_pipeline.table.archive import archive_of
 
     wanted = target(kind, out, compression=compression, payloads=payloads, leave_out=leave_out, overwrite=overwrite)
     if as_json and wanted.out is None:

@@ -17,7 +17,7 @@ from archiver_pipeline.cli.output import say
 
 if TYPE_CHECKING:
     from archiver_pipeline.generator import Generator, Summary
-    from archiver_pipeline.settings import Settings
+    from archiver_pipeline.settings.settings import Settings
 
 _TOPICS = ("orders", "clicks")
 _TYPES = "object.one,object.two,object.three"
@@ -63,7 +63,7 @@ def command(
     """
     from archiver_pipeline.cli.output import print_json
     from archiver_pipeline.cli.progress import progress
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
 
     settings = load()
     settings.require_broker()

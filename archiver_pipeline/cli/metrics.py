@@ -58,11 +58,11 @@ def command(
     from prometheus_client import CollectorRegistry
     from prometheus_client.process_collector import ProcessCollector
 
-    from archiver_pipeline.archive import archive_of
     from archiver_pipeline.metrics.exporter import Exporter
     from archiver_pipeline.metrics.source import Shared
     from archiver_pipeline.metrics.sources import sources_of
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
+    from archiver_pipeline.table.archive import archive_of
 
     settings = load()
     shared = Shared(settings, archive_of(settings))

@@ -14,7 +14,7 @@ from archiver_pipeline.errors import ArchiveError, FormatTooNew, WrongUsage
 from archiver_pipeline.visible import visible
 
 if TYPE_CHECKING:
-    from archiver_pipeline.archive import Archive
+    from archiver_pipeline.table.archive import Archive
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def times(start: str, end: str, *, every: bool) -> tuple[datetime | None, dateti
 
 
 def _time(option: str, text: str) -> datetime | None:
-    from archiver_pipeline.setting_types import parse_time
+    from archiver_pipeline.settings.types import parse_time
 
     if not text:
         return None

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 from archiver_pipeline.amounts import duration
 from archiver_pipeline.cli.output import say
-from archiver_pipeline.files import OnProgress
 from archiver_pipeline.logs import JSON, wanted_format
+from archiver_pipeline.stored.files import OnProgress
 
 log = logging.getLogger(__name__)
 

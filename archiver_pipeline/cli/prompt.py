@@ -14,7 +14,7 @@ from archiver_pipeline.cli.results import FORMS, Form
 from archiver_pipeline.cli.shell import SqlError, View
 from archiver_pipeline.cli.terminal import HISTORY, reader
 from archiver_pipeline.errors import ArchiveError
-from archiver_pipeline.view_macros import MACROS
+from archiver_pipeline.view.macros import MACROS
 
 _KEYS = """\
 A statement ends with ; and may take several lines. Tab completes, Ctrl-R searches what was typed before, Ctrl-C drops

@@ -81,7 +81,6 @@ def command(
         archiver replay --from 2019-08-01 --to 2019-08-02 --bootstrap-servers staging:9092 --rate 500
         archiver replay --from 2019-08-01 --to 2019-08-02 --types object.one --to-topic demo --original-pace
     """
-    from archiver_pipeline.archive import archive_of
     from archiver_pipeline.cli.output import print_json, times
     from archiver_pipeline.cli.progress import progress
     from archiver_pipeline.envelope import ERASED
@@ -90,10 +89,11 @@ def command(
     from archiver_pipeline.replay import check as checks
     from archiver_pipeline.replay.replayer import Replayer
     from archiver_pipeline.replay.wanted import Wanted
-    from archiver_pipeline.selected import Selected
-    from archiver_pipeline.selection import Selection
-    from archiver_pipeline.setting_types import is_topic
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
+    from archiver_pipeline.settings.types import is_topic
+    from archiver_pipeline.stored.selected import Selected
+    from archiver_pipeline.stored.selection import Selection
+    from archiver_pipeline.table.archive import archive_of
 
     if rate and original_pace:
         raise WrongUsage("--original-pace is given with --rate: allowed is one of --rate and --original-pace")

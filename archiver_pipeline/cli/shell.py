@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.bucket_errors import NoObject, Unreachable
 from archiver_pipeline.cli.results import Form, print_all
 from archiver_pipeline.errors import ArchiveError
-from archiver_pipeline.staging import storage_error
-from archiver_pipeline.storage import Attached
+from archiver_pipeline.storage.base import Attached
+from archiver_pipeline.storage.bucket_errors import NoObject, Unreachable
+from archiver_pipeline.storage.staging import storage_error
 
 if TYPE_CHECKING:
     import duckdb

@@ -47,16 +47,16 @@ def command(
         raise WrongUsage("--csv is given with --json: a result is one or the other")
     if file is not None and query is not None:
         raise WrongUsage("--file is given with a query: SQL comes from one or the other")
-    from archiver_pipeline.archive import archive_of
     from archiver_pipeline.cli.output import check_format
     from archiver_pipeline.cli.shell import View
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
+    from archiver_pipeline.table.archive import archive_of
 
     settings = load()
     archive = archive_of(settings)
     check_format(archive)
     if refresh and archive.exists():
-        from archiver_pipeline.view import refresh as bring_up
+        from archiver_pipeline.view.view import refresh as bring_up
 
         bring_up(settings.view_path, archive)
     view = View(settings.view_path, archive.storage.attach)

@@ -55,7 +55,7 @@ def command(
     """
     from archiver_pipeline.cli.output import print_json
     from archiver_pipeline.cli.progress import looking
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
     from archiver_pipeline.status import status
 
     if html and as_json:
@@ -79,7 +79,7 @@ def _write_page(file: str) -> NoReturn:
     """Write the page, which takes its place whole or not at all, and end with 1 where not all could be asked."""
     from archiver_pipeline.metrics.board import look_once
     from archiver_pipeline.page.document import document
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
 
     standing = look_once(load())
     content = document(standing).encode("utf-8", "replace")

@@ -15,7 +15,7 @@ import typer
 from archiver_pipeline.cli.output import say
 
 if TYPE_CHECKING:
-    from archiver_pipeline.settings import Settings
+    from archiver_pipeline.settings.settings import Settings
 
 _RATE_SECONDS = 5.0
 
@@ -52,7 +52,7 @@ def command(
         archiver tail --messages --from-beginning --count 10 --full
         archiver tail --messages --json | jq -r .value
     """
-    from archiver_pipeline.settings import load
+    from archiver_pipeline.settings.settings import load
 
     settings = load()
     width = None if full or as_json or not sys.stdout.isatty() else shutil.get_terminal_size().columns

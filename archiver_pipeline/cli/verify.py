@@ -11,7 +11,7 @@ from archiver_pipeline.amounts import counted
 from archiver_pipeline.cli.output import say
 
 if TYPE_CHECKING:
-    from archiver_pipeline.verify import Report
+    from archiver_pipeline.stored.verify import Report
 
 _STEPS = {
     "files": "files checked",
@@ -49,8 +49,8 @@ def command(
     """
     from archiver_pipeline.cli.output import print_json
     from archiver_pipeline.cli.progress import progress
-    from archiver_pipeline.settings import load
-    from archiver_pipeline.verify import verify
+    from archiver_pipeline.settings.settings import load
+    from archiver_pipeline.stored.verify import verify
 
     settings = load()
     with progress(_STEPS, "nothing is changed by it: run it again for the whole") as on_progress:

@@ -6,18 +6,18 @@ from datetime import timedelta
 
 import dagster as dg
 
-from archiver_pipeline import view
-from archiver_pipeline.batch import Archiver, Batch
+from archiver_pipeline.batch.batch import Archiver, Batch
+from archiver_pipeline.batch.follow import drain, stay
+from archiver_pipeline.batch.planner import Targets
 from archiver_pipeline.defs import checks, descriptions, metadata
 from archiver_pipeline.defs.failing import failure, trying_again
 from archiver_pipeline.defs.resources import ArchiverResource, archive, settings
 from archiver_pipeline.defs.run_tags import RunTags
 from archiver_pipeline.defs.runs import heartbeat
 from archiver_pipeline.errors import ArchiveError, ArchiverError
-from archiver_pipeline.follow import drain, stay
 from archiver_pipeline.plan import OffsetRange, TopicPartition
-from archiver_pipeline.planner import Targets
-from archiver_pipeline.run_view import RunView
+from archiver_pipeline.view import view
+from archiver_pipeline.view.run_view import RunView
 
 OP = "archive_batches"
 """The step's name, under which run config has its place; a job and a step cannot share one."""

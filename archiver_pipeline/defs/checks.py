@@ -11,11 +11,11 @@ import dagster as dg
 from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetCheckSpec
 
 from archiver_pipeline.amounts import counted
-from archiver_pipeline.batch import Batch
+from archiver_pipeline.batch.batch import Batch
 from archiver_pipeline.defs.metadata import GAPS, MESSAGES, gap_row
 from archiver_pipeline.envelope import MALFORMED, OTHER, UNTYPED
-from archiver_pipeline.ledger import Ledger, RecordedGap
 from archiver_pipeline.plan import MADE_AGAIN, OffsetRange
+from archiver_pipeline.table.ledger import Ledger, RecordedGap
 
 GAPS_SHOWN_FOR = timedelta(hours=24)
 """How long a gap keeps `nothing_was_lost` failing; the view `gaps` names it for ever."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dagster import TableColumn, TableSchema
 
-from archiver_pipeline.aggregates import WHOLE, Aggregate
+from archiver_pipeline.settings.aggregates import WHOLE, Aggregate
 
 _ARCHIVE = {
     "topic": ("string", ""),

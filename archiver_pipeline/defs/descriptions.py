@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.defs import columns
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.settings.settings import Settings
 
 TOPICS, ARCHIVE, FOLLOWERS, RESULTS = "1_topics", "2_archive", "3_followers", "4_results"
 """The groups. The UI sorts them by name, and they are to be read in the order in which messages flow."""

@@ -18,7 +18,7 @@ from archiver_pipeline.defs.sensors import or_reason
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.peek import has_waiting
 from archiver_pipeline.followers.registry import followers
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 
 FOLLOW_OP = "catch_up"
 FOLLOWERS_TAG = "archiver/followers"

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from archiver_pipeline import view
-from archiver_pipeline.aggregates import EVENTS_PER_MINUTE, Aggregate
 from archiver_pipeline.amounts import counted
 from archiver_pipeline.defs import descriptions
 from archiver_pipeline.defs.failing import failure
@@ -18,8 +16,10 @@ from archiver_pipeline.defs.runs import heartbeat
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.base import Follower
 from archiver_pipeline.followers.registry import followers
+from archiver_pipeline.settings.aggregates import EVENTS_PER_MINUTE, Aggregate
 from archiver_pipeline.steps import OnStep
-from archiver_pipeline.view_aggregates import has_new_columns
+from archiver_pipeline.view import view
+from archiver_pipeline.view.aggregates import has_new_columns
 
 if TYPE_CHECKING:
     from archiver_pipeline.followers.aggregator import Aggregator

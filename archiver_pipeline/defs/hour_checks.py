@@ -11,11 +11,12 @@ from itertools import pairwise
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from archiver_pipeline import envelope, hour_fields
-from archiver_pipeline.archive import Archive
+from archiver_pipeline import envelope
 from archiver_pipeline.defs.hour_metadata import MAX_ROWS, SEALED_HOURS
-from archiver_pipeline.hour_fields import Change, HourFields
 from archiver_pipeline.hours import Hour
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.view import hour_fields
+from archiver_pipeline.view.hour_fields import Change, HourFields
 
 FIELDS = dg.AssetCheckSpec(
     "fields_are_stable",

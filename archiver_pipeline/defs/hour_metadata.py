@@ -11,12 +11,12 @@ import dagster as dg
 from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 
 from archiver_pipeline.amounts import counted
-from archiver_pipeline.hour_fields import FieldSeen, HourFields, share
 from archiver_pipeline.hours import Hour
+from archiver_pipeline.view.hour_fields import FieldSeen, HourFields, share
 
 if TYPE_CHECKING:
-    from archiver_pipeline.backfilled import Backfilled
-    from archiver_pipeline.seal import Sealed
+    from archiver_pipeline.rewrites.backfilled import Backfilled
+    from archiver_pipeline.rewrites.seal import Sealed
 
 SEALED_HOURS = dg.AssetKey("sealed_hours")
 

@@ -10,9 +10,8 @@ from typing import Any, Self
 
 import dagster as dg
 
-from archiver_pipeline import envelope, view
+from archiver_pipeline import envelope
 from archiver_pipeline.amounts import counted
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.defs import hour_checks, hour_metadata, metadata
 from archiver_pipeline.defs.hour_checks import TypeHour
 from archiver_pipeline.defs.hour_metadata import Done
@@ -20,6 +19,8 @@ from archiver_pipeline.defs.partitions import key_of
 from archiver_pipeline.defs.resources import settings
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.hours import Hour
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.view import view
 
 _EVERY_SECONDS = 30.0
 _MOST_UNSEEN = 1000

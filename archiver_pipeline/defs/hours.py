@@ -76,7 +76,7 @@ def _backfill(
     context: dg.AssetExecutionContext, config: BackfillConfig, partitions: dg.HourlyPartitionsDefinition
 ) -> None:
     """Mend the hours of the run's partitions; one that cannot be mended keeps none of the others."""
-    from archiver_pipeline.backfill import Backfiller
+    from archiver_pipeline.rewrites.backfill import Backfiller
 
     backfiller = Backfiller(
         settings(),

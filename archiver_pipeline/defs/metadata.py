@@ -9,7 +9,7 @@ import dagster as dg
 from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 
 from archiver_pipeline.amounts import counted, duration
-from archiver_pipeline.batch import Batch
+from archiver_pipeline.batch.batch import Batch
 from archiver_pipeline.defs import summary
 from archiver_pipeline.plan import Gap
 

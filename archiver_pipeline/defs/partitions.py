@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from archiver_pipeline.bucket_errors import Unreachable
 from archiver_pipeline.defs.resources import archive
 from archiver_pipeline.hours import Hour, hour_of
-from archiver_pipeline.storage import Storage
+from archiver_pipeline.storage.base import Storage
+from archiver_pipeline.storage.bucket_errors import Unreachable
 
 MOST_HOURS = timedelta(hours=100_000)
 """So far back there are partitions. Stamps of 1970 are in archives: from there on they would be half a million."""

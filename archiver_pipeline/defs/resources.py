@@ -6,11 +6,11 @@ from functools import cache
 
 import dagster as dg
 
-from archiver_pipeline.archive import Archive, archive_of
-from archiver_pipeline.batch import Archiver
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.settings import Settings, load
+from archiver_pipeline.batch.batch import Archiver
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.settings.settings import Settings, load
 from archiver_pipeline.steps import OnStep
+from archiver_pipeline.table.archive import Archive, archive_of
 
 
 @cache

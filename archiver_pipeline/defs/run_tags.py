@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from archiver_pipeline.batch import Batch
+from archiver_pipeline.batch.batch import Batch
 from archiver_pipeline.defs import summary
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import OffsetRange, TopicPartition

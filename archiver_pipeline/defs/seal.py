@@ -16,7 +16,7 @@ from archiver_pipeline.errors import ArchiverError, KafkaError, StorageError
 from archiver_pipeline.hours import Hour, parse_hour
 
 if TYPE_CHECKING:
-    from archiver_pipeline.seal import Sealer
+    from archiver_pipeline.rewrites.seal import Sealer
 
 SEAL_OP = "seal_hours"
 """The step's name, under which run config has its place."""
@@ -43,7 +43,7 @@ def seal_job(partitions: dg.HourlyPartitionsDefinition) -> dg.JobDefinition:
 
     @dg.op(name=SEAL_OP, description="Makes each closed hour one sorted file per type.")
     def seal_hours(context: dg.OpExecutionContext, config: SealConfig) -> None:
-        from archiver_pipeline.seal import Sealer
+        from archiver_pipeline.rewrites.seal import Sealer
 
         step_aside()
         try:

@@ -116,7 +116,7 @@ def _tick(context: dg.SensorEvaluationContext, shown_from: datetime) -> dg.Senso
     behind = far_behind(lane_states(found, current.lanes), current.batch_messages)
     if behind:
         return _skip(f"{behind}: sealing waits", context.cursor)
-    from archiver_pipeline.seal import Sealer
+    from archiver_pipeline.rewrites.seal import Sealer
 
     sealer = Sealer(current)
     sealer.archive = archive()  # It has read the log already.

@@ -10,7 +10,6 @@ from typing import Any
 
 import dagster as dg
 
-from archiver_pipeline import view
 from archiver_pipeline.amounts import counted
 from archiver_pipeline.collector import uncollected
 from archiver_pipeline.defs.assets import OP, PASS_SECONDS
@@ -19,10 +18,11 @@ from archiver_pipeline.defs.resources import archive, cluster, settings
 from archiver_pipeline.defs.runs import record_of, under_way
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.formats.waits import Waits
-from archiver_pipeline.ledger import Ledger
-from archiver_pipeline.look import Look
+from archiver_pipeline.kafka.look import Look
 from archiver_pipeline.plan import Position, lane_of, positions_of
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.ledger import Ledger
+from archiver_pipeline.view import view
 
 LANE_TAG = "archiver/lane"
 _RUN_LIMIT_SECONDS = 1800

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from archiver_pipeline.amounts import counted, duration, size
-from archiver_pipeline.batch import Batch
+from archiver_pipeline.batch.batch import Batch
 from archiver_pipeline.plan import OffsetRange
 
 _MOST = 5

@@ -6,16 +6,17 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from archiver_pipeline import erasure_plan, view
 from archiver_pipeline.amounts import counted
 from archiver_pipeline.doctor import clock
 from archiver_pipeline.doctor.finding import Finding, fault, good, warning
 from archiver_pipeline.doctor.patient import Patient
-from archiver_pipeline.format_version import version_of
 from archiver_pipeline.formats.waits import Waits
+from archiver_pipeline.stored import erasure_plan
+from archiver_pipeline.table.format_version import version_of
+from archiver_pipeline.view import view
 
 if TYPE_CHECKING:
-    from archiver_pipeline.ledger import Ledger
+    from archiver_pipeline.table.ledger import Ledger
 
 VIEW_SECONDS = 60.0
 """A view that lacks a commit for so long is not about to be brought up to date."""

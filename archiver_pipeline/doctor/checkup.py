@@ -7,7 +7,7 @@ from archiver_pipeline.doctor.finding import fault, good, skipped
 from archiver_pipeline.doctor.patient import Patient
 from archiver_pipeline.doctor.round import Check, Report, make_round
 from archiver_pipeline.errors import SettingsError
-from archiver_pipeline.settings import Settings, load
+from archiver_pipeline.settings.settings import Settings, load
 
 _REMEDY = "Correct the setting; all else is looked at once it is right"
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from archiver_pipeline.delta_log import commit_name
 from archiver_pipeline.doctor.finding import Finding, fault, good, warning
 from archiver_pipeline.doctor.patient import Patient
-from archiver_pipeline.view_tables import commit_info
+from archiver_pipeline.table.delta_log import commit_name
+from archiver_pipeline.view.tables import commit_info
 
 OFF_SECONDS, WRONG_SECONDS = 5.0, 60.0
 """From when on a clock is worth a warning, and from when on it is a fault."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from archiver_pipeline import refusals
 from archiver_pipeline.amounts import counted
-from archiver_pipeline.broker import Broker
 from archiver_pipeline.doctor.finding import Finding, fault, good, of_error, warning
 from archiver_pipeline.doctor.patient import BROKER_SECONDS, Patient
 from archiver_pipeline.errors import AccessDenied, KafkaError
-from archiver_pipeline.look import EVERY
+from archiver_pipeline.kafka import refusals
+from archiver_pipeline.kafka.broker import Broker
+from archiver_pipeline.kafka.look import EVERY
 from archiver_pipeline.plan import positions_of
 
 SHORTEST_RETENTION_SECONDS = 3600.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from archiver_pipeline.archive import Archive, archive_of
-from archiver_pipeline.delta_log import LogState
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.ledger import Ledger
-from archiver_pipeline.look import Look
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.kafka.look import Look
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.archive import Archive, archive_of
+from archiver_pipeline.table.delta_log import LogState
+from archiver_pipeline.table.ledger import Ledger
 
 BROKER_SECONDS = 5.0
 """How long each question to the broker may take: shorter than for a batch, since somebody waits for the answer."""

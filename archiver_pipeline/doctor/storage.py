@@ -12,8 +12,8 @@ from archiver_pipeline.doctor import clock
 from archiver_pipeline.doctor.finding import Finding, fault, good
 from archiver_pipeline.doctor.patient import Patient
 from archiver_pipeline.errors import StorageError
-from archiver_pipeline.staging import translated
-from archiver_pipeline.storage import Storage
+from archiver_pipeline.storage.base import Storage
+from archiver_pipeline.storage.staging import translated
 
 FOLDER = "_doctor"
 """Where the scratch objects lie, below the archive: readers pass over names that begin with `_`."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from archiver_pipeline import envelope
-from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.frames import decoded
-from archiver_pipeline.parquet import frame_schema
+from archiver_pipeline.stored.files import COLUMNS
+from archiver_pipeline.stored.parquet import frame_schema
 
 if TYPE_CHECKING:
     import polars as pl

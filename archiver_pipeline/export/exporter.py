@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline import envelope
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import ExportError, Superseded
 from archiver_pipeline.export import payloads
 from archiver_pipeline.export.compression import opened
 from archiver_pipeline.export.formats import TEXT, Writer, table_writer, text_writer
 from archiver_pipeline.export.out import translated, whole
 from archiver_pipeline.export.target import STANDARD_OUTPUT, Target
-from archiver_pipeline.files import OnProgress, quietly
-from archiver_pipeline.folder_staging import remove_empty_folders
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.selected import Selected
-from archiver_pipeline.selection import Selection
-from archiver_pipeline.survey import Survey
+from archiver_pipeline.storage.folder_staging import remove_empty_folders
+from archiver_pipeline.stored.files import OnProgress, quietly
+from archiver_pipeline.stored.selected import Selected
+from archiver_pipeline.stored.selection import Selection
+from archiver_pipeline.stored.survey import Survey
+from archiver_pipeline.table.archive import Archive
 
 if TYPE_CHECKING:
     import polars as pl

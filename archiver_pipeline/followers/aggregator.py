@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.aggregates import EVENTS_PER_MINUTE, Aggregate
 from archiver_pipeline.followers.base import Follower, FollowerPosition, Times, check_position
 from archiver_pipeline.followers.extract import Extractor
 from archiver_pipeline.followers.published import publish
@@ -15,9 +14,10 @@ from archiver_pipeline.followers.results import ResultsTopic
 from archiver_pipeline.followers.store import Store
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.settings import Settings
-from archiver_pipeline.staging import translated
+from archiver_pipeline.settings.aggregates import EVENTS_PER_MINUTE, Aggregate
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.steps import OnStep
+from archiver_pipeline.storage.staging import translated
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from archiver_pipeline.envelope import PARTITION_COLUMNS
 from archiver_pipeline.errors import Superseded
-from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.steps import OnStep
+from archiver_pipeline.stored.files import COLUMNS
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.archive import archive_of
 from archiver_pipeline.errors import KafkaError, SettingsError, Superseded
 from archiver_pipeline.followers.base import Follower, FollowerPosition, Times
 from archiver_pipeline.followers.feed import Feed, Step, changed_hours, offset_lag
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.ledger import Ledger
+from archiver_pipeline.kafka.cluster import Cluster
 from archiver_pipeline.plan import lane_of, positions_of
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.steps import OnStep
+from archiver_pipeline.table.archive import archive_of
+from archiver_pipeline.table.ledger import Ledger
 
 if TYPE_CHECKING:
     import polars as pl

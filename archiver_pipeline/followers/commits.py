@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from archiver_pipeline import delta_log
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.storage import Storage
+from archiver_pipeline.storage.base import Storage
+from archiver_pipeline.table import delta_log
 
 
 @dataclass(frozen=True)

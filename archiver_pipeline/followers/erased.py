@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from archiver_pipeline.archive import Archive, archive_of
 from archiver_pipeline.errors import ArchiverError
 from archiver_pipeline.followers.aggregator import STATE
 from archiver_pipeline.followers.base import Follower
@@ -14,8 +13,9 @@ from archiver_pipeline.followers.catch_up import replace_hour, times
 from archiver_pipeline.followers.feed import changed_hours
 from archiver_pipeline.followers.registry import followers
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.steps import OnStep
+from archiver_pipeline.table.archive import Archive, archive_of
 
 
 @dataclass(frozen=True)

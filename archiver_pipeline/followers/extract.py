@@ -9,11 +9,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline.aggregates import COLUMNS, NUMBERS, Aggregate
 from archiver_pipeline.envelope import ERASED, FIRST_MS, LAST_MS, MALFORMED, TypeRule, parse_type_rule
 from archiver_pipeline.errors import FollowerError
 from archiver_pipeline.fields import literal
 from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.settings.aggregates import COLUMNS, NUMBERS, Aggregate
 
 if TYPE_CHECKING:
     import polars as pl

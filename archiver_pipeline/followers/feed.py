@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.envelope import partition_values
 from archiver_pipeline.errors import Superseded
 from archiver_pipeline.followers.base import FollowerPosition
 from archiver_pipeline.followers.commits import BatchCommit, look_back, read_commit
 from archiver_pipeline.followers.stretches import stretches, without_gaps
 from archiver_pipeline.hours import Hour, MiB, parse_hour
-from archiver_pipeline.ledger import Ledger
-from archiver_pipeline.parquet import Ranges
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.stored import Stored
+from archiver_pipeline.stored.parquet import Ranges
+from archiver_pipeline.stored.stored import Stored
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.ledger import Ledger
 
 if TYPE_CHECKING:
     import polars as pl

@@ -11,8 +11,8 @@ from archiver_pipeline.followers.aggregator import STATE
 from archiver_pipeline.followers.feed import changed_hours, offset_lag
 from archiver_pipeline.followers.peek import read_position
 from archiver_pipeline.followers.registry import MakeFollower, followers
-from archiver_pipeline.ledger import Ledger
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.ledger import Ledger
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from archiver_pipeline.followers.mysql_schema import (
 from archiver_pipeline.followers.mysql_server import check_server, make_engine, parse_address, translated
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,7 +10,7 @@ from archiver_pipeline.envelope import UNKNOWN_TIME
 from archiver_pipeline.errors import FollowerError
 from archiver_pipeline.followers.mysql_schema import TABLE
 from archiver_pipeline.hours import MiB
-from archiver_pipeline.runs import PLACE
+from archiver_pipeline.stored.runs import PLACE
 
 if TYPE_CHECKING:
     import polars as pl

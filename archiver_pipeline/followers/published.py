@@ -9,12 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline.aggregates import WHOLE, Aggregate
 from archiver_pipeline.durable import force
 from archiver_pipeline.followers.store import Store
 from archiver_pipeline.hours import Hour, hour_at
-from archiver_pipeline.staging import translated
-from archiver_pipeline.view_aggregates import SCHEMA_FILE
+from archiver_pipeline.settings.aggregates import WHOLE, Aggregate
+from archiver_pipeline.storage.staging import translated
+from archiver_pipeline.view.aggregates import SCHEMA_FILE
 
 if TYPE_CHECKING:
     import pyarrow

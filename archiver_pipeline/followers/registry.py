@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.followers.base import Follower
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.settings.settings import Settings
 
 MakeFollower = Callable[[], Follower]
 

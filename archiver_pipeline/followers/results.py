@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline.aggregates import Aggregate
-from archiver_pipeline.broker import Broker, acls_on
-from archiver_pipeline.client import client_properties, persist
-from archiver_pipeline.compacted import (
+from archiver_pipeline.errors import KafkaError, Superseded
+from archiver_pipeline.followers.store import Result, Store
+from archiver_pipeline.kafka.broker import Broker, acls_on
+from archiver_pipeline.kafka.client import client_properties, persist
+from archiver_pipeline.kafka.compacted import (
     COMPACTED,
     PATIENCE_SECONDS,
     SMALL,
@@ -26,9 +27,8 @@ from archiver_pipeline.compacted import (
     committed_records,
     make_topics,
 )
-from archiver_pipeline.errors import KafkaError, Superseded
-from archiver_pipeline.followers.store import Result, Store
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:

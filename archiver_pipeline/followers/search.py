@@ -14,7 +14,7 @@ from archiver_pipeline.followers.search_documents import COLUMNS, day_name, docu
 from archiver_pipeline.followers.search_indices import prepare
 from archiver_pipeline.followers.search_position import Attempt, Positions
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl

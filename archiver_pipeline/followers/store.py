@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.durable import locked
 from archiver_pipeline.errors import FollowerError
 from archiver_pipeline.followers.base import FollowerPosition
@@ -21,7 +20,8 @@ from archiver_pipeline.followers.peek import position_in
 from archiver_pipeline.followers.store_disk import cut_log, refused, set_up
 from archiver_pipeline.followers.store_sql import StoreSql
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.staging import translated
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.storage.staging import translated
 
 _FORMAT = 1
 _BUSY_SECONDS = 60.0

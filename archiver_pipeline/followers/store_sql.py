@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from archiver_pipeline.aggregates import NUMBERS, WHOLE, Aggregate
+from archiver_pipeline.settings.aggregates import NUMBERS, WHOLE, Aggregate
 
 
 @dataclass(frozen=True)

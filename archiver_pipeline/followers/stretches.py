@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from archiver_pipeline.parquet import Ranges
 from archiver_pipeline.plan import Committed, Gap, TopicPartition
+from archiver_pipeline.stored.parquet import Ranges
 
 
 def stretches(

@@ -11,7 +11,7 @@ from archiver_pipeline.errors import RegistryError, SchemaUnusable
 from archiver_pipeline.formats.registry import SchemaRegistry, WriterSchema, unusable
 from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl

@@ -11,7 +11,7 @@ from archiver_pipeline.formats.codecs import Codec, Patience, codecs_of
 from archiver_pipeline.formats.wire import framed, is_glue
 from archiver_pipeline.frames import split
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.errors import RegistryError, RegistryUnavailable, SchemaUnknown, SchemaUnusable
 from archiver_pipeline.formats.bounded import bound
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.visible import without_number
 
 if TYPE_CHECKING:

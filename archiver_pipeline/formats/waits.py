@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from archiver_pipeline.plan import NO_TOPIC_ID, Committed, TopicPartition, life_of
-from archiver_pipeline.setting_types import is_among
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.settings.types import is_among
 
 
 @dataclass(frozen=True)

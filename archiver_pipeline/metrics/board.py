@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from archiver_pipeline.archive import archive_of
 from archiver_pipeline.metrics.exporter import UNKNOWN, Exporter, version
 from archiver_pipeline.metrics.health import reasons
 from archiver_pipeline.metrics.source import Shared
 from archiver_pipeline.metrics.sources import sources_of
 from archiver_pipeline.page.standing import SourceState, Standing
 from archiver_pipeline.run_history import History
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.archive import archive_of
 
 _LIBRARIES = ("dagster", "deltalake", "duckdb", "polars", "confluent-kafka")
 

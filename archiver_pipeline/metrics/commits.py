@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from archiver_pipeline import delta_log, envelope
-from archiver_pipeline.delta_log import LogState
+from archiver_pipeline import envelope
 from archiver_pipeline.metrics.catalogue import BUCKETS, Families
 from archiver_pipeline.status import BatchStatus
-from archiver_pipeline.storage import Storage
+from archiver_pipeline.storage.base import Storage
+from archiver_pipeline.table import delta_log
+from archiver_pipeline.table.delta_log import LogState
 
 KINDS: Mapping[str, str] = {
     envelope.MALFORMED: "malformed",

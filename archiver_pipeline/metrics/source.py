@@ -7,12 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.followers.lag import FollowerLag
-from archiver_pipeline.look import Look
+from archiver_pipeline.kafka.look import Look
 from archiver_pipeline.page.standing import ArchiveState, BrokerState, FilesState
 from archiver_pipeline.run_history import History
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.archive import Archive
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

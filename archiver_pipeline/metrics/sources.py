@@ -7,15 +7,13 @@ from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from archiver_pipeline import envelope, erasure_plan
+from archiver_pipeline import envelope
 from archiver_pipeline.dagster_home import home_of
 from archiver_pipeline.errors import ArchiveError
 from archiver_pipeline.followers.lag import lags
-from archiver_pipeline.format_version import version_of
 from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.hours import due, hour_totals
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.ledger import Ledger
+from archiver_pipeline.kafka.cluster import Cluster
 from archiver_pipeline.metrics.arrivals import Arrivals
 from archiver_pipeline.metrics.catalogue import Families
 from archiver_pipeline.metrics.commits import CommitTotals
@@ -23,9 +21,12 @@ from archiver_pipeline.metrics.source import Shared, Source
 from archiver_pipeline.page.lag_history import LagHistory
 from archiver_pipeline.page.standing import ArchiveState, BrokerState, FilesState, PartitionLag
 from archiver_pipeline.plan import MADE_AGAIN, RETENTION, Position, TopicPartition, lane_of, positions_of
+from archiver_pipeline.rewrites.seal import Sealer
 from archiver_pipeline.run_history import RunHistory
-from archiver_pipeline.seal import Sealer
 from archiver_pipeline.status import BROKER_TIMEOUT_SECONDS
+from archiver_pipeline.stored import erasure_plan
+from archiver_pipeline.table.format_version import version_of
+from archiver_pipeline.table.ledger import Ledger
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

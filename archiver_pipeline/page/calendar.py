@@ -11,10 +11,10 @@ from typing import Literal
 
 from archiver_pipeline.amounts import counted
 from archiver_pipeline.hours import Hour, HourTotal, hour_at, hour_of, parse_hour
-from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.page.standing import FilesState
 from archiver_pipeline.plan import RETENTION
 from archiver_pipeline.run_history import FailedRun
+from archiver_pipeline.table.ledger import Ledger
 
 DAYS = 14
 """So many days are shown hour by hour."""

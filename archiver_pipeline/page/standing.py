@@ -9,10 +9,10 @@ from datetime import datetime
 from archiver_pipeline.followers.lag import FollowerLag
 from archiver_pipeline.formats.waits import Wait
 from archiver_pipeline.hours import DueHour, HourTotal
-from archiver_pipeline.ledger import Ledger
 from archiver_pipeline.page.lag_history import LagHistory
 from archiver_pipeline.run_history import History
 from archiver_pipeline.status import BatchStatus
+from archiver_pipeline.table.ledger import Ledger
 
 
 @dataclass(frozen=True)

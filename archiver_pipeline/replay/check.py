@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from archiver_pipeline.digest import EMPTY, Sums
-from archiver_pipeline.files import COLUMNS, OnProgress
 from archiver_pipeline.frames import envelope_frame
+from archiver_pipeline.kafka.reader import RangeReader
 from archiver_pipeline.plan import OffsetRange, TopicPartition
-from archiver_pipeline.reader import RangeReader
 from archiver_pipeline.replay.position import Place, Position
 from archiver_pipeline.replay.replayer import Replayer
+from archiver_pipeline.stored.digest import EMPTY, Sums
+from archiver_pipeline.stored.files import COLUMNS, OnProgress
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from archiver_pipeline.amounts import counted
 from archiver_pipeline.replay.wanted import Wanted
-from archiver_pipeline.survey import Measures
+from archiver_pipeline.stored.survey import Measures
 
 DAY_MS = 86_400_000
 _LONG = 2**63 - 1

@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.frames import original
-from archiver_pipeline.selected import Stretch
+from archiver_pipeline.stored.selected import Stretch
 
 if TYPE_CHECKING:
     import polars as pl

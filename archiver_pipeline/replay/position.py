@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from archiver_pipeline.broker import acls_on
-from archiver_pipeline.compacted import SMALL, committed_records, make_topics
-from archiver_pipeline.kafka import Cluster
-from archiver_pipeline.parquet import Ranges
+from archiver_pipeline.kafka.broker import acls_on
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.kafka.compacted import SMALL, committed_records, make_topics
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.setting_types import REPLAYS_TOPIC
+from archiver_pipeline.settings.types import REPLAYS_TOPIC
+from archiver_pipeline.stored.parquet import Ranges
 
 Place = tuple[str, int]
 """A topic and a partition that messages are sent to."""

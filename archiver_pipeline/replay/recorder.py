@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import Attempt
-from archiver_pipeline.ledger import REPLAY, Ledger, replayed_transaction
-from archiver_pipeline.lives import present_topic_id
 from archiver_pipeline.plan import TopicPartition, TopicState, positions_of
 from archiver_pipeline.replay.position import Place
-from archiver_pipeline.setting_types import is_among
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.settings.types import is_among
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import Attempt
+from archiver_pipeline.table.ledger import REPLAY, Ledger, replayed_transaction
+from archiver_pipeline.table.lives import present_topic_id
 
 Runs = Mapping[Place, Sequence[tuple[int, int]]]
 """Offsets `[start, end)` that were written to each partition, in order."""

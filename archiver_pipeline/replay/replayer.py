@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from archiver_pipeline.ahead import Ahead
-from archiver_pipeline.archive import archive_of
+from archiver_pipeline.batch.ahead import Ahead
 from archiver_pipeline.errors import RangeRefused, TopicChanged
-from archiver_pipeline.files import OnProgress, quietly
-from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.kafka.cluster import Cluster
 from archiver_pipeline.plan import TopicPartition
 from archiver_pipeline.replay import position as positions
 from archiver_pipeline.replay.outgoing import Outgoing, outgoing
@@ -25,10 +23,12 @@ from archiver_pipeline.replay.recorder import Recorder
 from archiver_pipeline.replay.sender import Sender, Stale
 from archiver_pipeline.replay.target import Target
 from archiver_pipeline.replay.wanted import Wanted
-from archiver_pipeline.selected import Selected, Stretch
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.steps import OnStep
-from archiver_pipeline.survey import Survey
+from archiver_pipeline.stored.files import OnProgress, quietly
+from archiver_pipeline.stored.selected import Selected, Stretch
+from archiver_pipeline.stored.survey import Survey
+from archiver_pipeline.table.archive import archive_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,14 +9,14 @@ from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from archiver_pipeline.client import Complaints, Refused, client_properties, persist
-from archiver_pipeline.compacted import TRANSACTION_SECONDS
 from archiver_pipeline.errors import AccessDenied, KafkaError, Superseded
+from archiver_pipeline.kafka.client import Complaints, Refused, client_properties, persist
+from archiver_pipeline.kafka.compacted import TRANSACTION_SECONDS
 from archiver_pipeline.replay.outgoing import Outgoing
 from archiver_pipeline.replay.position import Place, Position, records
 from archiver_pipeline.replay.recorder import Recorder, Runs
-from archiver_pipeline.setting_types import REPLAYS_TOPIC
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.settings.types import REPLAYS_TOPIC
 from archiver_pipeline.steps import OnStep
 
 if TYPE_CHECKING:

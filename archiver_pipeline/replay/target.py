@@ -7,13 +7,13 @@ import time
 from collections.abc import Collection, Mapping
 from functools import cached_property
 
-from archiver_pipeline.compacted import make_topics
 from archiver_pipeline.errors import AccessDenied, KafkaError, RangeRefused
-from archiver_pipeline.kafka import Cluster
+from archiver_pipeline.kafka.cluster import Cluster
+from archiver_pipeline.kafka.compacted import make_topics
 from archiver_pipeline.plan import TopicPartition, TopicState, life_of
 from archiver_pipeline.replay.limits import needed, obstacles
 from archiver_pipeline.replay.wanted import Wanted
-from archiver_pipeline.survey import Survey
+from archiver_pipeline.stored.survey import Survey
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from archiver_pipeline.selection import Selection
+from archiver_pipeline.stored.selection import Selection
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,19 @@ import threading
 import time
 from collections import Counter
 
-from archiver_pipeline import bucket_staging, view
-from archiver_pipeline.backfill import Backfiller
-from archiver_pipeline.batch import Archiver
+from archiver_pipeline.batch.batch import Archiver
+from archiver_pipeline.batch.follow import drain
 from archiver_pipeline.erasure import begun
-from archiver_pipeline.follow import drain
 from archiver_pipeline.hours import Hour, parse_hour
-from archiver_pipeline.predicate import Predicate
 from archiver_pipeline.replay.replayer import Replayer
 from archiver_pipeline.replay.wanted import Wanted
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.selection import Selection
-from archiver_pipeline.settings import Settings, load
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.rewrites.predicate import Predicate
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.settings.settings import Settings, load
+from archiver_pipeline.storage import bucket_staging
+from archiver_pipeline.stored.selection import Selection
+from archiver_pipeline.view import view
 
 
 class Steps:

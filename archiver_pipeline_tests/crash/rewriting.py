@@ -9,11 +9,11 @@ from typing import Any
 
 import polars as pl
 
-from archiver_pipeline import view
-from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.hours import Hour, parse_hour
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.verify import verify
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.archived import Archived, wait_until_stable
 from archiver_pipeline_tests.kafka.produce import create_topic, produce_transactions
 

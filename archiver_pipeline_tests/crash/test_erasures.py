@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from archiver_pipeline.verify import verify
+from archiver_pipeline.stored.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.crash.rewriting import backfill, clean, copy_of, environment, seal
 from archiver_pipeline_tests.crash.run import Run, Trap

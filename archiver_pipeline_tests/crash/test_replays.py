@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline.verify import verify
+from archiver_pipeline.stored.verify import verify
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.crash.rewriting import copy_of, environment, new_archive, seal
 from archiver_pipeline_tests.crash.run import Run, Trap

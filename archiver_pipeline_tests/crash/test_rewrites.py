@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline.folder_staging import leftovers
+from archiver_pipeline.storage.folder_staging import leftovers
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.crash.rewriting import (
     HOUR,

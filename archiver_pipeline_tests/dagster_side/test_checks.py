@@ -11,12 +11,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from archiver_pipeline.batch import Batch
+from archiver_pipeline.batch.batch import Batch
 from archiver_pipeline.defs.checks import Answers, evaluations, recent
 from archiver_pipeline.defs.metadata import view_made
-from archiver_pipeline.ledger import Ledger, RecordedGap
-from archiver_pipeline.look import Look
+from archiver_pipeline.kafka.look import Look
 from archiver_pipeline.plan import Committed, Gap, OffsetRange, TopicPartition
+from archiver_pipeline.table.ledger import Ledger, RecordedGap
 from archiver_pipeline_tests.dagster_side.conftest import Load, MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import MESSAGES
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, delete_records, produce

@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.errors import SettingsError
-from archiver_pipeline.schema import delta_schema
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.table.schema import delta_schema
 from archiver_pipeline_tests.dagster_side.conftest import Load, MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce

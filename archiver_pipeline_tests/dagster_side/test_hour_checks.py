@@ -5,8 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from archiver_pipeline.defs.hour_checks import WHOLE, TypeHour, every_hour_is_whole, failed_before, fields_are_stable
-from archiver_pipeline.hour_fields import FieldSeen, HourFields
 from archiver_pipeline.hours import parse_hour
+from archiver_pipeline.view.hour_fields import FieldSeen, HourFields
 
 HOUR = parse_hour("2019-08-01T03")
 

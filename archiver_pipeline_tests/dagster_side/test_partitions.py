@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 
 from archiver_pipeline.defs.partitions import UNTIL_KNOWN, first_hour, hour_of_key, key_of
-from archiver_pipeline.folder import Folder
 from archiver_pipeline.hours import Hour, hour_of, parse_hour
-from archiver_pipeline.storages import storage_at
+from archiver_pipeline.storage.folder import Folder
+from archiver_pipeline.storage.storages import storage_at
 from archiver_pipeline_tests.dagster_side.conftest import Load
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.processes import Processes

@@ -28,7 +28,7 @@ from archiver_pipeline.defs.seal_sensor import (
 )
 from archiver_pipeline.defs.sensors import LaneState
 from archiver_pipeline.hours import DueHour, hour_at
-from archiver_pipeline.schema import delta_schema
+from archiver_pipeline.table.schema import delta_schema
 from archiver_pipeline_tests.dagster_side.conftest import MakeDeployment
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.dagster_side.filled import CONFIG, add, fill, key, messages, name

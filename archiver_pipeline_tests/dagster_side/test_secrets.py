@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline.broker import TIMEOUT_SECONDS
+from archiver_pipeline.kafka.broker import TIMEOUT_SECONDS
 from archiver_pipeline_tests import leaks
 from archiver_pipeline_tests.dagster_side.deployment import Deployment
 from archiver_pipeline_tests.dagster_side.running import RunningDagster

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pydantic import ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 
-from archiver_pipeline.settings import ENV_PREFIX, Settings
+from archiver_pipeline.settings.settings import ENV_PREFIX, Settings
 from archiver_pipeline_tests.processes import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "settings.md"

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from archiver_pipeline import properties
 from archiver_pipeline.errors import SettingsError
-from archiver_pipeline.settings import ENV_PREFIX, Settings
+from archiver_pipeline.settings import properties
+from archiver_pipeline.settings.settings import ENV_PREFIX, Settings
 from archiver_pipeline_tests.docs.pages import Block
 from archiver_pipeline_tests.processes import CHECKOUT
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from archiver_pipeline import settings
+from archiver_pipeline.settings import settings
 from archiver_pipeline_tests.debian import installed
 from archiver_pipeline_tests.docs import reasons
 from archiver_pipeline_tests.docs.pages import Block, blocks, pages

@@ -15,8 +15,8 @@ from pathlib import Path
 import dagster as dg
 from dagster._daemon.types import DaemonHeartbeat
 
-from archiver_pipeline import delta_log, format_version
-from archiver_pipeline.archive import Archive
+from archiver_pipeline.table import delta_log, format_version
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.batches import archive, event
 from archiver_pipeline_tests.disk import mounted
 from archiver_pipeline_tests.kafka.broker import KafkaBroker

@@ -18,7 +18,7 @@ from dagster_k8s.launcher import K8sRunLauncher
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
 
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline_tests.processes import CHECKOUT
 
 FOLDER = CHECKOUT / "deploy" / "kubernetes"

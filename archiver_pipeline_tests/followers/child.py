@@ -14,7 +14,7 @@ import time
 
 from archiver_pipeline.followers.catch_up import catch_up
 from archiver_pipeline.followers.registry import followers
-from archiver_pipeline.settings import load
+from archiver_pipeline.settings.settings import load
 
 
 def main(name: str, step_messages: str, wanted: str = "", number: str = "1", delay: str = "0") -> None:

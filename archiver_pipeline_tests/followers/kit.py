@@ -10,7 +10,7 @@ import polars as pl
 
 from archiver_pipeline.followers.base import Follower
 from archiver_pipeline.followers.registry import followers
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 
 
 class Kit(ABC):

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline_tests.followers.kit import Kit
 from archiver_pipeline_tests.mysql.server import MariaDbServer
 

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import requests
 
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline_tests.followers.kit import Kit
 from archiver_pipeline_tests.search.node import SearchNode
 

@@ -22,9 +22,9 @@ from zlib import crc32
 import duckdb
 import polars as pl
 
+from archiver_pipeline.batch.message_types import type_of
 from archiver_pipeline.envelope import MALFORMED, TOMBSTONE, parse_type_rule
 from archiver_pipeline.generator import Generator, generate
-from archiver_pipeline.message_types import type_of
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.followers.aggregate_kit import Counted, minutes_in, user_of
 from archiver_pipeline_tests.followers.minutes import assert_each_once, versions

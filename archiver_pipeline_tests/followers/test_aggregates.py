@@ -19,8 +19,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver_pipeline.aggregates import Aggregate
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import FollowerError, Superseded
 from archiver_pipeline.followers.aggregator import Aggregator, watermark
 from archiver_pipeline.followers.base import Times
@@ -30,7 +28,9 @@ from archiver_pipeline.followers.feed import Feed
 from archiver_pipeline.followers.lag import lags
 from archiver_pipeline.hours import parse_hour
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive
 from archiver_pipeline_tests.followers.workload import catch_up_now
 

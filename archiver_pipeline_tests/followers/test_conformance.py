@@ -16,7 +16,7 @@ from archiver_pipeline.followers.base import Follower
 from archiver_pipeline.followers.catch_up import CaughtUp, catch_up, replace_hour
 from archiver_pipeline.followers.feed import Feed
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.seal import Sealer
+from archiver_pipeline.rewrites.seal import Sealer
 from archiver_pipeline.steps import OnStep
 from archiver_pipeline_tests.followers.kit import Kit
 from archiver_pipeline_tests.followers.workload import Filled

@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from archiver_pipeline.aggregates import Aggregate
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.erasure import Erased
 from archiver_pipeline.followers.catch_up import catch_up
 from archiver_pipeline.followers.registry import followers
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.erasing import erase, traces
 from archiver_pipeline_tests.followers.aggregate_kit import MinuteKit, user_of
 from archiver_pipeline_tests.followers.kit import Kit

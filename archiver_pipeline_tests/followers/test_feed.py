@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import batch_of
 from archiver_pipeline.followers.base import FollowerPosition
 from archiver_pipeline.followers.feed import Feed
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import RETENTION, Gap, TopicPartition
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import batch_of
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive, commit, event, place
 from archiver_pipeline_tests.followers.workload import catch_up_now
 

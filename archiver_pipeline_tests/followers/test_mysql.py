@@ -30,7 +30,7 @@ from archiver_pipeline.followers.mysql_schema import MIGRATIONS, prepare
 from archiver_pipeline.followers.mysql_server import make_engine, parse_address, translated
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline_tests.followers.mysql_kit import MySqlKit
 from archiver_pipeline_tests.followers.workload import Filled
 from archiver_pipeline_tests.mysql.server import PASSWORD, USER, make_certificates

@@ -13,10 +13,10 @@ import duckdb
 import polars as pl
 import pytest
 
-from archiver_pipeline import view
-from archiver_pipeline.aggregates import Aggregate
 from archiver_pipeline.followers.aggregator import Aggregator
 from archiver_pipeline.followers.catch_up import catch_up
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS
 from archiver_pipeline_tests.followers.test_aggregates import AUGUST, Counted, moment
 from archiver_pipeline_tests.processes import Processes, environment

@@ -15,14 +15,14 @@ import pytest
 from confluent_kafka import Producer
 from pydantic import ValidationError
 
-from archiver_pipeline.aggregates import Aggregate
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.errors import FollowerError, KafkaError
 from archiver_pipeline.followers.aggregator import Aggregator
 from archiver_pipeline.followers.feed import Feed
 from archiver_pipeline.followers.results import ResultsTopic
 from archiver_pipeline.followers.store import Result, Store
 from archiver_pipeline.minutes import minutes as finished
+from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.followers.minutes import (
     AUGUST,

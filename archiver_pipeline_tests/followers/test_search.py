@@ -21,7 +21,7 @@ from archiver_pipeline.followers.feed import Feed
 from archiver_pipeline.followers.search import SearchFollower
 from archiver_pipeline.followers.search_address import parse_address
 from archiver_pipeline.followers.search_documents import index_name
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, archive, event
 from archiver_pipeline_tests.followers.search_kit import SearchKit
 from archiver_pipeline_tests.followers.search_proxy import Answered, Asked, Forward, proxy

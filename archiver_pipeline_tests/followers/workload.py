@@ -10,14 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import Replaced, batch_of, rewrite_of
 from archiver_pipeline.envelope import ERASED
-from archiver_pipeline.files import COLUMNS
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.ledger import Transaction, caught_up_transaction
 from archiver_pipeline.plan import TopicPartition
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
+from archiver_pipeline.stored.files import COLUMNS
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import Replaced, batch_of, rewrite_of
+from archiver_pipeline.table.ledger import Transaction, caught_up_transaction
 from archiver_pipeline_tests.batches import AUGUST_FIRST_AT_THREE, HOUR_MS, archive, event
 
 PLACES = (TopicPartition("orders", "A", 0), TopicPartition("orders", "A", 1), TopicPartition("clicks", "B", 0))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from archiver_pipeline import bucket_staging
+from archiver_pipeline.storage import bucket_staging
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.crash.conftest import runs as runs
 from archiver_pipeline_tests.kafka.produce import create_topic

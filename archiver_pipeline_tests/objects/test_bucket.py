@@ -14,17 +14,17 @@ import deltalake
 import polars as pl
 import pytest
 
-from archiver_pipeline import view
-from archiver_pipeline.archive import Archive, archive_of
-from archiver_pipeline.attempt import batch_of
-from archiver_pipeline.backfill import Backfiller
 from archiver_pipeline.cli.shell import View
 from archiver_pipeline.erasure import begun
 from archiver_pipeline.errors import StorageError, Superseded
 from archiver_pipeline.fields import literal
-from archiver_pipeline.predicate import Predicate
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.verify import verify
+from archiver_pipeline.rewrites.backfill import Backfiller
+from archiver_pipeline.rewrites.predicate import Predicate
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.table.archive import Archive, archive_of
+from archiver_pipeline.table.attempt import batch_of
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.batches import ORDERS, commit, event, place
 from archiver_pipeline_tests.kafka.produce import produce

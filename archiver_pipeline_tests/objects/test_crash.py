@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline.archive import archive_of
+from archiver_pipeline.table.archive import archive_of
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.crash.rewriting import HOUR, clean, environment, fill
 from archiver_pipeline_tests.crash.run import Run, Trap

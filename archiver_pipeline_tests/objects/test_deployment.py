@@ -9,8 +9,8 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from archiver_pipeline.archive import archive_of
 from archiver_pipeline.defs.partitions import first_hour
+from archiver_pipeline.table.archive import archive_of
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import produce
 from archiver_pipeline_tests.objects.gateway import SECRET_KEY

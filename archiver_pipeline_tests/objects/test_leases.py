@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline import bucket_staging, view
-from archiver_pipeline.archive import Archive
-from archiver_pipeline.attempt import Attempt, batch_of
-from archiver_pipeline.bucket import Bucket
 from archiver_pipeline.errors import StorageError, Superseded
-from archiver_pipeline.files import check_file, listed_files
 from archiver_pipeline.plan import TopicPartition
+from archiver_pipeline.storage import bucket_staging
+from archiver_pipeline.storage.bucket import Bucket
+from archiver_pipeline.stored.files import check_file, listed_files
+from archiver_pipeline.table.archive import Archive
+from archiver_pipeline.table.attempt import Attempt, batch_of
+from archiver_pipeline.view import view
 from archiver_pipeline_tests.batches import archive, event, write
 from archiver_pipeline_tests.disk import mounted
 from archiver_pipeline_tests.objects.conftest import Through, through_proxy

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from archiver_pipeline import bucket_staging, objects
-from archiver_pipeline.archive import Archive, archive_of
 from archiver_pipeline.errors import StorageError
-from archiver_pipeline.verify import verify
+from archiver_pipeline.storage import bucket_staging, objects
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.table.archive import Archive, archive_of
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import create_topic, produce
 from archiver_pipeline_tests.objects.conftest import Through, in_bucket, through_proxy

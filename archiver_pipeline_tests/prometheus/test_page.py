@@ -13,7 +13,7 @@ from selenium.webdriver import Chrome
 
 from archiver_pipeline.hours import parse_hour
 from archiver_pipeline.page.document import HEADER_POLICY
-from archiver_pipeline.seal import Sealer
+from archiver_pipeline.rewrites.seal import Sealer
 from archiver_pipeline_tests.browser import DESKTOP, PHONE, complaints, resize
 from archiver_pipeline_tests.kafka.broker import KafkaBroker
 from archiver_pipeline_tests.processes import CHECKOUT, environment

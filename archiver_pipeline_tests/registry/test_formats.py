@@ -14,16 +14,16 @@ from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf.message_factory import GetMessageClass
 
-from archiver_pipeline.archive import Archive
 from archiver_pipeline.envelope import MALFORMED
 from archiver_pipeline.export.exporter import Exporter
 from archiver_pipeline.export.target import target
-from archiver_pipeline.files import quietly
 from archiver_pipeline.formats.protoc import compiled
 from archiver_pipeline.formats.registry import WriterSchema
-from archiver_pipeline.selected import Selected
-from archiver_pipeline.selection import Selection
-from archiver_pipeline.verify import verify
+from archiver_pipeline.stored.files import quietly
+from archiver_pipeline.stored.selected import Selected
+from archiver_pipeline.stored.selection import Selection
+from archiver_pipeline.stored.verify import verify
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.damaged_hours import HOURS, assert_good, backfill, files_of, oldest
 from archiver_pipeline_tests.erasing import erase

@@ -10,7 +10,7 @@ from archiver_pipeline.errors import RegistryError, RegistryUnavailable, SchemaU
 from archiver_pipeline.formats.held import Held
 from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.plan import Position, TopicPartition
-from archiver_pipeline.settings import Settings
+from archiver_pipeline.settings.settings import Settings
 
 POSITIONS = [
     Position(TopicPartition(topic, "A", number), 5, 100) for topic in ("a", "b", "json") for number in range(9)

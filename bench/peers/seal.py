@@ -6,8 +6,8 @@ import json
 import time
 
 from archiver_pipeline.hours import Hour
-from archiver_pipeline.seal import Sealer
-from archiver_pipeline.settings import load
+from archiver_pipeline.rewrites.seal import Sealer
+from archiver_pipeline.settings.settings import load
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""A micro-batch: planned, read, split by type and hour, written, committed."""

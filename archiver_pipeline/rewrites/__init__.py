@@ -1,0 +1,1 @@
+"""Rewrites of hours, each one fenced commit: sealing, backfill, erasure."""

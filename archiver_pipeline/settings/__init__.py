@@ -1,0 +1,1 @@
+"""Settings: the environment, `archiver.toml` and defaults; what a wrong value says, and what is secret."""

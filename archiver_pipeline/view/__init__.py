@@ -1,0 +1,1 @@
+"""The DuckDB file: its views and macros, brought up to date by what commits add."""
