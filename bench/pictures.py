@@ -27,7 +27,6 @@ from archiver_pipeline_tests.server import running as serving
 
 DOCS = Path(__file__).parents[1] / "docs"
 TOPICS = story.Topics()
-SENSOR = "/locations/archiver_pipeline.definitions/sensors/archive_sensor"
 GROUPS = "%2C".join(f"global%40global%3A{name}" for name in ("1_topics", "2_archive", "3_followers", "4_results"))
 _COUNTS = (5000, 400, 900, 1500, 300, 2500, 700, 1200, 100, 800)
 _COLORS = 256
@@ -118,16 +117,8 @@ def hours(camera: Camera, _: str) -> None:
     camera.take("hours", whole=True)
 
 
-def ticks(camera: Camera, _: str) -> None:
-    """The sensor's ticks, and why one of them started nothing."""
-    camera.open(SENSOR, "0 runs requested", height=700)
-    camera.pages.press("0 runs requested")
-    camera.pages.wait("lag")
-    camera.take("ticks", whole=True)
-
-
 PICTURES: Mapping[str, Callable[[Camera, str], None]] = {
-    each.__name__: each for each in (graph, batch, plots, checks, backfill, hours, ticks)
+    each.__name__: each for each in (graph, batch, plots, checks, backfill, hours)
 }
 
 
