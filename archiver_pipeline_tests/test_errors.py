@@ -23,6 +23,7 @@ SAYS_WHAT_IS_ALLOWED = {"SettingsError", "WrongUsage"}
 
 WITHOUT_REMEDY = {
     "cli/shell.py: SqlError": "the text is DuckDB's own, of a statement that somebody has just typed",
+    "cli/prompt.py: SqlError": "the text names the dot command that has what there is",
     "cli/shell.py: ArchiveError": "the text is DuckDB's own, of a file that it cannot open",
 }
 """Where an error is raised without a hint, and why."""

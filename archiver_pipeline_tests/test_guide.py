@@ -97,14 +97,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_spark_of_the_guide(
-    archive: Path, spark: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_spark_of_the_guide(archive: Path, spark: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Spark reads the table, and opens the files of the hour alone."""
     monkeypatch.chdir(archive)
     monkeypatch.setenv("SPARK_REMOTE", spark)
-    run(f"{SPARK}\nspark.stop()")
-    shown = capsys.readouterr().out
+    # A program as a reader's: in a process that tests share, pyspark takes itself for a doctest.
+    (tmp_path / "guide.py").write_text(f"{SPARK}\nspark.stop()")
+    program = [sys.executable, "-W", "ignore", str(tmp_path / "guide.py")]
+    shown = subprocess.run(program, capture_output=True, text=True, timeout=240, check=True).stdout
     assert "page.view" in shown
     assert shown.endswith("2 files\n")
 

@@ -145,7 +145,7 @@ def test_a_cut_file_is_changed(archived: Archived) -> None:
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-10])
     what = _only_fault(verify(archived.settings), "changed", path)
-    assert what == f"it has {size - 10} bytes, the table's log says {size}"
+    assert what == f"it has {size - 10:,} bytes, the table's log says {size:,}"
 
 
 def test_a_file_added_by_hand_is_unlisted(archived: Archived) -> None:

@@ -121,7 +121,7 @@ def follow(context: Context, follower: Follower, on_step: OnStep) -> Sequence[st
     if isinstance(follower, Aggregator):
         return _tell_hours(context, follower, _numbers(done))
     if done.steps:
-        text = f"{done.messages:,} messages taken in {done.seconds:.1f} s, {done.lag:,} left"
+        text = f"{counted(done.messages, 'message')} taken in {done.seconds:.1f} s, {done.lag:,} left"
         context.log_event(dg.AssetMaterialization(follower.name, description=text, metadata=_numbers(done)))
     return ()
 

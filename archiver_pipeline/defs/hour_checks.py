@@ -12,6 +12,7 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from archiver_pipeline import envelope
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.defs.hour_metadata import MAX_ROWS, SEALED_HOURS
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.table.archive import Archive
@@ -96,7 +97,7 @@ def every_hour_is_whole(
     rows = [dg.TableRecord({"hour": name, "why": why}) for name, why in kept.items()]
     said = "; ".join(f"{name}: {why}" for name, why in list(kept.items())[:_MOST])
     more = f"; and {len(now) - _MOST:,} more" if len(now) > _MOST else ""
-    hours = "1 hour is" if len(now) == 1 else f"{len(now):,} hours are"
+    hours = counted(len(now), "hour is", "hours are")
     advice = "Put right what each needs, then materialize these partitions of sealed_hours again."
     return dg.AssetCheckEvaluation(
         asset_key=SEALED_HOURS,

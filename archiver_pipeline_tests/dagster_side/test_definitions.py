@@ -153,7 +153,7 @@ def test_a_damaged_archive_does_not_keep_the_definitions_from_loading(
         ("ARCHIVER_LANES", "two", "number from 1"),
         ("ARCHIVER_TOPICS", "orders,a/b", "topic names"),
         ("ARCHIVER_START", "yesterday", "earliest, latest or an ISO time"),
-        ("KAFKA_SECURITY_PROTOCOL", "carrier_pigeon", "security.protocol"),
+        ("KAFKA_SECURITY_PROTOCOL", "carrier_pigeon", "sasl_plaintext"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(

@@ -188,7 +188,7 @@ def test_an_hour_that_failed_waits_and_the_others_go_on(
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     (request,) = sensor.requests()
     assert deployment.seal(**request.run_config["ops"][SEAL_OP]["config"]).code == 1
-    assert sensor.skips() == "1 closed hours with 2 files to be sealed, 1 of them asked for within the hour before"
+    assert sensor.skips() == "1 closed hour with 2 files to be sealed, 1 of them asked for within the hour before"
     add(deployment, topic_name, messages(5))
     (request,) = sensor.requests()
     assert request.run_config["ops"][SEAL_OP]["config"]["hours"] == [name(5)]

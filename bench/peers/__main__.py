@@ -5,7 +5,7 @@ whole; messages per second are given without start-up (of the JVM, of a session 
 says what it leaves out) and with it. What each has written is read back with DuckDB after each turn: messages by type,
 every offset once, the bytes of every payload, type and hour as they must be; else there are no figures. At the end the
 archive's hours are sealed, and their bytes compared with those of the others. The peers are fetched with pip and Maven
-the first time, into .cache/peers/; kafka-delta-ingest is measured where KAFKA_DELTA_INGEST names its program. With
+the first time, into .cache/peers/; kafka-delta-ingest is measured where DELTA_INGEST names its program. With
 --kill each of them is killed three times on the way instead, and lost and doubled messages are counted; with --poison
 each is given bad messages. Figures go to bench/results/peers.json (peers_NAME.json where not all are measured),
 peers_kill.json or peers_poison.json.

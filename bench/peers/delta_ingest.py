@@ -1,4 +1,4 @@
-"""A Kafka topic into a Delta table by type and hour with kafka-delta-ingest, whose program KAFKA_DELTA_INGEST names.
+"""A Kafka topic into a Delta table by type and hour with kafka-delta-ingest, whose program DELTA_INGEST names.
 
 The last line printed is a JSON object whose `seconds` are those from the first line of its log until every message is
 committed. What comes before is start-up, of which it has next to none.
@@ -64,7 +64,7 @@ def main() -> None:
     if not (table / "_delta_log").exists():
         DeltaTable.create(str(table), SCHEMA, partition_by=["type", "dt", "hr"])
     name = f"bench-{given.folder.name}"
-    command = [os.environ["KAFKA_DELTA_INGEST"], "ingest", given.topic, str(table), "--kafka", given.servers]
+    command = [os.environ["DELTA_INGEST"], "ingest", given.topic, str(table), "--kafka", given.servers]
     command += ["--app_id", name, "--consumer_group", name, "--auto_offset_reset", "earliest"]
     command += ["--allowed_latency", "1" if given.small else "10", "--max_messages_per_batch", "50000"]
     command += [part for target, source in TRANSFORMS.items() for part in ("--transform", f"{target}: {source}")]

@@ -122,11 +122,11 @@ def _connect() -> Maker:
 
 
 def _delta_ingest() -> Maker:
-    program = os.environ.get("KAFKA_DELTA_INGEST", "")
+    program = os.environ.get("DELTA_INGEST", "")
     if not Path(program).is_file():
         raise BrokerError(
             "kafka-delta-ingest is not fetched: build it from its source (docs/comparison.md has the lines), "
-            f"and set KAFKA_DELTA_INGEST to the path of its program, which is {program!r}"
+            f"and set DELTA_INGEST to the path of its program, which is {program!r}"
         )
 
     def job(task: Task) -> Job:
@@ -145,5 +145,5 @@ PEERS: Mapping[str, Callable[[], Maker]] = {
 }
 """What makes a peer ready, fetched where it is not here yet. Raises BrokerError where that cannot be done."""
 
-USUAL = tuple(name for name in PEERS if name != "delta-ingest" or os.environ.get("KAFKA_DELTA_INGEST"))
+USUAL = tuple(name for name in PEERS if name != "delta-ingest" or os.environ.get("DELTA_INGEST"))
 """The peers that are measured where none is named: those that can be fetched."""
