@@ -347,7 +347,7 @@ def test_generate_says_why_a_file_cannot_be_sent(archiver: Run, bootstrap_server
         assert (done.returncode, done.stdout) == (2, "")
         assert "cannot be read" in done.stderr
     done = archiver("generate", "--topics", "a,b", "--file", str(cut))
-    assert "--file goes to one topic" in done.stderr
+    assert "--file is given, and its lines go to one topic" in done.stderr
 
 
 def test_generate_needs_no_topics(archiver: Run) -> None:

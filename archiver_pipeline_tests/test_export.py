@@ -430,12 +430,13 @@ def whole_at(out: Path) -> int:
 
 
 def test_ctrl_c_leaves_nothing(large: Path, tmp_path: Path) -> None:
-    """Ctrl-C ends it with exit code 130, and nothing is left, nor beside it."""
+    """Ctrl-C ends it with exit code 130 and a line on how far it was, and nothing is left, nor beside it."""
     with started(large, tmp_path, "--format", "jsonl", "--out", "x.jsonl.xz") as process:
         wait(lambda: written(tmp_path) > 0)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=LIMIT_SECONDS)
-    assert (process.returncode, output, errors, os.listdir(tmp_path)) == (130, "", "", [])
+    assert (process.returncode, output, os.listdir(tmp_path)) == (130, "", [])
+    assert re.fullmatch(r"stopped: .+; nothing was left at .+: run the same command again for the whole\n", errors)
 
 
 def test_a_reader_that_has_seen_enough(large: Path, tmp_path: Path) -> None:
