@@ -22,7 +22,7 @@ MACROS = {
 NAMES = tuple(call.partition("(")[0] for call in MACROS)
 """The names of the macros."""
 
-# A session may have another calendar than ours: by that TIMESTAMPTZ is read and shown, but its microseconds are the same.
+# A session may have another calendar: TIMESTAMPTZ is read and shown by that, but its microseconds are the same.
 _FIRST = "make_timestamptz(epoch_us(TIMESTAMP '0001-01-01 00:00:00'))"
 _LAST = "make_timestamptz(epoch_us(TIMESTAMP '9999-12-31 23:59:59.999999'))"
 

@@ -87,7 +87,8 @@ def refresh(
 def behind(path: Path, archive: Archive, state: LogState, seconds: float) -> bool:
     """Tell whether the file has not shown the table's newest version for so long, as after a kill between the two.
 
-    A file that another release made shows none. It goes by what the last refresh noted beside the file, so that it may be asked every few seconds.
+    A file that another release made shows none. It goes by what the last refresh noted beside the file, so that it may
+    be asked every few seconds.
     """
     if state.version < 0 or (path.exists() and _noted(path, state.metadata.get("id", "")) >= state.version):
         return False
@@ -96,10 +97,10 @@ def behind(path: Path, archive: Archive, state: LogState, seconds: float) -> boo
 
 
 def _noted(path: Path, table: str) -> int:
-    """The version of a table that the file shows, as the last refresh noted it; -1 where no refresh of this format did."""
+    """The version of a table that the file shows, as the last refresh noted it; -1 where none of this format did."""
     try:
         shown, version, made = _note(path).read_text().split()
-        return int(version) if (shown, made) == (table, str(_FORMAT)) else -1
+        return int(version) if [shown, made] == [table, str(_FORMAT)] else -1
     except (FileNotFoundError, ValueError):
         return -1
 
