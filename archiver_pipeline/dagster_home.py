@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +82,8 @@ def home_of(base_dir: Path) -> Path | None:
     return usual if usual.is_dir() else None
 
 
-def opened(home: Path) -> DagsterInstance:
-    """Dagster's record in its folder, to be closed by `with` or by the end of the process.
+def opened(home: Path, mask: Callable[[str], str] = str) -> DagsterInstance:
+    """Dagster's record in its folder, to be closed by `with` or by the end of the process; `mask` as for `reading`.
 
     Raises:
         DagsterFault: there is no such folder, its `dagster.yaml` is wrong, or its storage does not answer.
@@ -96,29 +96,36 @@ def opened(home: Path) -> DagsterInstance:
     try:
         return DagsterInstance.from_config(str(home))
     except Exception as error:
-        raise DagsterFault(f"Dagster's record cannot be opened: {_told(error)}", path=str(home), hint=_SERVER) from None
+        raise DagsterFault(
+            f"Dagster's record cannot be opened: {_told(error, mask)}", path=str(home), hint=_SERVER
+        ) from None
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception, mask: Callable[[str], str]) -> str:
     """What a driver says; what Dagster says of a wrong configuration has all of it, a database's password too."""
     said = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None)
-    text = " ".join(str(said or "").split())[:300]
+    text = _brief(mask(str(said or "")))
     return text or f"{type(error).__name__}; `dagster instance info` says why"
 
 
-def read(home: Path) -> Health:
-    """Read how Dagster is, from its folder.
+def _brief(text: str) -> str:
+    """The beginning of a text, as one line. Secrets are out of it before: half of one would be known to nobody."""
+    return " ".join(text.split())[:300]
+
+
+def read(home: Path, mask: Callable[[str], str] = str) -> Health:
+    """Read how Dagster is, from its folder; `mask` takes secrets out of the text of errors.
 
     Raises:
         DagsterFault: the folder or its storage cannot be read, or does not answer.
     """
-    with opened(home) as instance, reading(home):
-        return _health(instance)
+    with opened(home, mask) as instance, reading(home, mask):
+        return _health(instance, mask)
 
 
 @contextmanager
-def reading(home: Path) -> Iterator[None]:
-    """Translate what Dagster's storages raise, which is what their drivers do.
+def reading(home: Path, mask: Callable[[str], str] = str) -> Iterator[None]:
+    """Translate what Dagster's storages raise, which is what their drivers do; `mask` takes secrets out of it.
 
     Raises:
         DagsterFault: with the driver's words, but not the statement and its values.
@@ -126,7 +133,9 @@ def reading(home: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise DagsterFault(f"Dagster's record cannot be read: {_told(error)}", path=str(home), hint=_SERVER) from error
+        raise DagsterFault(
+            f"Dagster's record cannot be read: {_told(error, mask)}", path=str(home), hint=_SERVER
+        ) from error
 
 
 def _check_server(home: Path) -> None:
@@ -182,7 +191,7 @@ def _plain(value: Any) -> str:
     return os.environ.get(str(value.get("env")), "") if isinstance(value, dict) else str(value or "")
 
 
-def _health(instance: DagsterInstance) -> Health:
+def _health(instance: DagsterInstance, mask: Callable[[str], str]) -> Health:
     from dagster import DagsterRunStatus, RunsFilter
 
     now = time.time()
@@ -203,7 +212,7 @@ def _health(instance: DagsterInstance) -> Health:
         started=started,
         oldest_queued_seconds=now - waiting[0].create_timestamp.timestamp() if waiting else 0.0,
         beats={name: age for name, age in beats.items() if name in needed},
-        sensors=tuple(sensors_of(instance, now)),
+        sensors=tuple(sensors_of(instance, now, mask)),
     )
 
 
@@ -241,8 +250,8 @@ def _switched_off(instance: DagsterInstance) -> Iterator[str]:
         yield "the queue of run_coordinator: a backfill of 500 hours would be 500 processes at once"
 
 
-def sensors_of(instance: DagsterInstance, now: float) -> Iterator[SensorHealth]:
-    """Yield the sensors that are on record, as of a time in seconds since 1970."""
+def sensors_of(instance: DagsterInstance, now: float, mask: Callable[[str], str] = str) -> Iterator[SensorHealth]:
+    """Yield the sensors that are on record, as of a time in seconds since 1970; `mask` takes secrets out of errors."""
     from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.scheduler.instigation import InstigatorStatus, TickStatus
 
@@ -251,6 +260,6 @@ def sensors_of(instance: DagsterInstance, now: float) -> Iterator[SensorHealth]:
         last = ticks[0] if ticks else None
         error = ""
         if last is not None and last.status is TickStatus.FAILURE and last.error is not None:
-            error = " ".join(last.error.message.split())[:300]
+            error = _brief(mask(last.error.message))
         age = None if last is None else max(0.0, now - last.timestamp)
         yield SensorHealth(state.instigator_name, state.status is InstigatorStatus.STOPPED, age, error)

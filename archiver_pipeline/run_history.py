@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -85,15 +85,16 @@ class History:
 class RunHistory:
     """The history of one Dagster, read on from where the last look was: what it costs does not grow with its runs."""
 
-    def __init__(self, home: str, since: float, at_once: int = _AT_ONCE) -> None:
+    def __init__(self, home: str, since: float, at_once: int = _AT_ONCE, *, mask: Callable[[str], str] = str) -> None:
         """Begin to count.
 
         Args:
             home: `DAGSTER_HOME`.
             since: runs that ended before are not counted, in seconds since 1970.
             at_once: how many runs are read in one question.
+            mask: takes secrets out of the text of errors, before they are cut: of half a secret nobody would know.
         """
-        self._home, self._since, self._at_once = home, since, at_once
+        self._home, self._since, self._at_once, self._mask = home, since, at_once, mask
         self._cursor = datetime.fromtimestamp(since, UTC)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._ended: Counter[tuple[str, str]] = Counter({(job, how): 0 for job in JOBS for how in OUTCOMES})
@@ -109,8 +110,8 @@ class RunHistory:
             DagsterFault: the folder is no home of Dagster, or its storage does not answer.
         """
         if self._instance is None:
-            self._instance = opened(Path(self._home))
-        with reading(Path(self._home)):
+            self._instance = opened(Path(self._home), self._mask)
+        with reading(Path(self._home), self._mask):
             return self._read_on(self._instance)
 
     def _read_on(self, instance: DagsterInstance) -> History:
@@ -130,7 +131,7 @@ class RunHistory:
             for name, status in sorted(instance.get_daemon_statuses().items())
             if status.last_heartbeat is not None
         )
-        sensors = tuple(sensors_of(instance, time.time()))
+        sensors = tuple(sensors_of(instance, time.time(), self._mask))
         return History(dict(self._ended), active, dict(self._successes), daemons, self._newest_failures(), sensors)
 
     def _begin(self, instance: DagsterInstance) -> None:
@@ -158,7 +159,11 @@ class RunHistory:
         if run.run_id in self._failures:
             return
         self._failures[run.run_id] = FailedRun(
-            run.run_id, run.job_name, _ended(record), _error_of(instance, run.run_id), *_partitions_of(run)
+            run.run_id,
+            run.job_name,
+            _ended(record),
+            _brief(self._mask(_error_of(instance, run.run_id))),
+            *_partitions_of(run),
         )
         for gone in self._newest_failures()[_FAILURES:]:
             del self._failures[gone.run_id]
@@ -207,7 +212,7 @@ def _partitions_of(run: DagsterRun) -> tuple[str, str]:
 
 
 def _error_of(instance: DagsterInstance, run_id: str) -> str:
-    """What a run failed with: the sentence of its step, else what Dagster says of the run; one line."""
+    """What a run failed with: the sentence of its step, else what Dagster says of the run."""
     from dagster import DagsterEventType
 
     kinds = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
@@ -220,9 +225,9 @@ def _error_of(instance: DagsterInstance, run_id: str) -> str:
             data = event.step_failure_data
             own = data.user_failure_data.description if data.user_failure_data else None
             cause = data.error.cause or data.error if data.error else None
-            return _brief(own or (cause.message if cause else "") or "")
+            return own or (cause.message if cause else "") or ""
         told = told or event.message or ""
-    return _brief(told)
+    return told
 
 
 def _brief(text: str) -> str:

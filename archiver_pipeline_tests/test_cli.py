@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from pathlib import Path
 import pytest
 
 from archiver_pipeline.cli.shell import View
+from archiver_pipeline.cli.status import _put
+from archiver_pipeline.cli.status import command as status_command
+from archiver_pipeline.errors import WrongUsage
 from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce, read_all
@@ -458,6 +462,40 @@ def test_a_closed_pipe_is_no_error(archiver: Run, archived: Archived, tmp_path: 
         process.stdout = None
         _, errors = process.communicate(timeout=LIMIT_SECONDS)
     assert (process.returncode, errors) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "errors"),
+    [
+        ("2>&-", 0, ""),
+        (">/dev/full", 1, "archiver: standard output cannot be written: No space left on device. Free space"),
+        (">&-", 1, "archiver: standard output cannot be written: Bad file descriptor. Free space"),
+    ],
+)
+def test_a_stream_that_is_closed_or_full(tmp_path: Path, redirected: str, code: int, errors: str) -> None:
+    """Without standard error all else is said; output that cannot be written is one line and exit code 1."""
+    line = f"{shlex.join([*COMMAND, 'status'])} {redirected}"
+    done = subprocess.run(["sh", "-c", line], env=_environment(tmp_path), cwd=tmp_path, capture_output=True, text=True,
+                          timeout=LIMIT_SECONDS, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout.startswith("no archive yet")) == (code, code == 0)
+    assert errors in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_page_goes_where_it_is_told(tmp_path: Path) -> None:
+    """A link and a pipe stay what they are, and what is no file is refused before anything is looked at."""
+    target, link, pipe = tmp_path / "page", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    _put(link, b"<page>")
+    assert (link.is_symlink(), target.read_bytes()) == (True, b"<page>")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    _put(pipe, b"<page>")
+    assert (pipe.is_fifo(), os.read(reader, 100)) == (True, b"<page>")
+    os.close(reader)
+    for wrong in ("", ".", "/"):
+        with pytest.raises(WrongUsage, match="allowed is a file, or - for standard output"):
+            status_command(html=wrong)
 
 
 def test_the_shell_on_a_terminal(archived: Archived, tmp_path: Path) -> None:

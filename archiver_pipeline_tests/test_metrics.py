@@ -8,6 +8,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+from dagster_shared.error import SerializableErrorInfo
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -247,6 +255,23 @@ def test_runs_are_counted_once_however_many_there_are(tmp_path: Path) -> None:
         # The newest first, and the one from before the start, too.
         assert [run.job for run in found.failures] == ["follow", *["archive"] * 6]
         assert found.failures[0].ended >= found.failures[1].ended
+
+
+def test_no_part_of_a_secret_is_told(tmp_path: Path) -> None:
+    """Errors of runs and of sensors are shown without secrets, also where they are cut in the middle of one."""
+    secret = "s3cret with spaces " * 3
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "r"), "archive_sensor")
+    state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
+    error = SerializableErrorInfo("x" * 280 + secret, [], "Error")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        run = instance.run_storage.add_run(DagsterRun("archive", status=DagsterRunStatus.STARTED))
+        instance.report_run_failed(run, "y" * 580 + secret)
+        instance.add_instigator_state(state)
+        ticked = (state.instigator_origin_id, "archive_sensor", InstigatorType.SENSOR, TickStatus.FAILURE, time.time())
+        instance.create_tick(TickData(*ticked, selector_id=state.selector_id, error=error))
+        found = RunHistory(str(tmp_path), time.time(), mask=lambda text: text.replace(secret, "***")).read_on()
+    assert [run.error for run in found.failures] == ["y" * 580 + "***"]
+    assert [sensor.error for sensor in found.sensors] == ["x" * 280 + "***"]
 
 
 def test_the_same_error_in_another_order_is_the_same() -> None:

@@ -290,6 +290,23 @@ def test_much_stays_small() -> None:
     assert "and 450 older" in page
 
 
+def test_very_many_concerns_stay_small() -> None:
+    """With thousands of topics that cannot be read, gaps in as many and all of one hour, the page says how many more
+    there are."""
+    state = standing(10, 1, 10)
+    assert state.broker is not None
+    gaps = tuple(RecordedGap(replace(_gap(0.0).gap, at=TopicPartition(f"t{number}", "A", 0)), _gap(60.0).time)
+                 for number in range(5_000))  # fmt: skip
+    unreadable = tuple(f"topic t{number} cannot be read" for number in range(5_000))
+    many = _archive(replace(state, broker=replace(state.broker, unreadable=unreadable)), gaps=gaps)
+    found = verdict(many)
+    assert found.sentence.endswith("and 9,999 more concerns.")
+    assert [item.what for item in found.concerns if "like these" in item.what] == ["4,980 more concerns like these"] * 2
+    page = document(many)
+    assert "4,990 more gaps, too" in page
+    assert len(page) < 200_000
+
+
 def test_old_numbers_are_marked() -> None:
     """What a source told before it went away is shown as old, with the time of its last answer."""
     page = document(at_night())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import pty
 import re
@@ -13,9 +14,11 @@ import sys
 import termios
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from archiver_pipeline.cli import progress
 from archiver_pipeline.cli.progress import Course
 from archiver_pipeline_tests.processes import CHECKOUT
 from archiver_pipeline_tests.waiting import LIMIT_SECONDS, wait_for
@@ -137,6 +140,16 @@ def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path) -> None
     quick = PROGRAM.replace("LINE_SECONDS = 0.2", "LINE_SECONDS = 60")
     done = subprocess.run([sys.executable, "-c", quick], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("the result\n", "archiver: a line of the log\n")
+
+
+def test_where_logs_are_json_progress_is_a_record(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    """It is there without --verbose, too."""
+    monkeypatch.setenv("ARCHIVER_LOG_FORMAT", "json")
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    progress.log.setLevel(logging.NOTSET)
+    with progress.progress({"files": "files checked"}) as on_progress:
+        on_progress("files", 1, 5)
+        wait_for("a record", lambda: "1 of 5 files checked" in caplog.text)
 
 
 @pytest.mark.parametrize(

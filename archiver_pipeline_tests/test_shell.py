@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import io
+import json
 import os
 import pty
 import re
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,12 +23,18 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 
 from archiver_pipeline.cli.catalog import Catalog, read_catalog
 from archiver_pipeline.cli.completion import complete, is_complete
 from archiver_pipeline.cli.examples import examples
+from archiver_pipeline.cli.prompt import Shell
 from archiver_pipeline.cli.results import print_all, rows_of
-from archiver_pipeline.cli.terminal import add_to_history, read_history
+from archiver_pipeline.cli.shell import SqlError, View
+from archiver_pipeline.cli.terminal import _completer, add_to_history, read_history
+from archiver_pipeline.errors import ArchiveError
+from archiver_pipeline.storage.base import Attached
 from archiver_pipeline_tests.asked import asked
 from archiver_pipeline_tests.processes import CHECKOUT
 
@@ -142,6 +151,54 @@ def test_a_line_for_each_column(capsys: pytest.CaptureFixture[str]) -> None:
     with duckdb.connect() as connection:
         print_all(connection, "SELECT 1 AS n, repeat('x', 500) AS text UNION ALL SELECT 2, NULL", "line")
     assert capsys.readouterr().out == f"   n = 1\ntext = {'x' * 500}\n\n   n = 2\ntext = NULL\n"
+
+
+AWKWARD = """SELECT histogram(TIMESTAMPTZ '2020-01-01 10:00') AS hours, 1 AS x, 2 AS x, 3 AS x_1, [MAP {1: 2}] AS maps,
+    'nan'::DOUBLE AS no, ['-inf'::FLOAT] AS least, TIMESTAMPTZ 'infinity' AS ever,
+    TIMESTAMPTZ '2020-01-01 10:00' AS at"""
+
+
+def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Keys of maps are text, no column is left out, and what is not finite is text, too."""
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        print_all(connection, AWKWARD, "json")
+        (row,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        assert list(row) == ["hours", "x", "x_2", "x_1", "maps", "no", "least", "ever", "at"]
+        assert [*row.values()][:5] == [{"2020-01-01T10:00:00Z": 1}, 1, 2, 3, [{"1": 2}]]
+        assert [*row.values()][5:] == ["nan", ["-inf"], "infinity", "2020-01-01T10:00:00Z"]
+        print_all(connection, AWKWARD, "csv")
+        (_, values) = csv.reader(io.StringIO(capsys.readouterr().out))
+        assert values[:5] == ['{"2020-01-01T10:00:00Z": 1}', "1", "2", "3", '[{"1": 2}]']
+        assert values[5:] == ["nan", '["-inf"]', "infinity", "2020-01-01T10:00:00Z"]
+        print_all(connection, AWKWARD, "line")
+        assert 'hours = {"2020-01-01T10:00:00Z": 1}' in capsys.readouterr().out
+
+
+def test_a_file_that_is_gone_or_not_ours_is_an_error(tmp_path: Path, path: Path) -> None:
+    """Completion has nothing to offer, dot commands and the banner say what is wrong."""
+    file = tmp_path / "archive.duckdb"
+    shutil.copyfile(path, file)
+    view = View(file, lambda _: Attached())
+    shell = Shell(view, "table", tmp_path / "history")
+    completer = _completer(shell.catalog)
+
+    def offered(typed: str) -> list[str]:
+        return [each.text for each in completer.get_completions(Document(typed), CompleteEvent())]
+
+    assert "page_view" in offered("FROM page_v")
+    file.unlink()
+    assert offered("FROM page_v") == []
+    duckdb.connect(str(tmp_path / "foreign")).close()
+    (tmp_path / "foreign").rename(file)
+    assert offered("FROM page_v") == []
+    with pytest.raises(SqlError, match="does not exist"):
+        shell._do(".examples")
+    with pytest.raises(ArchiveError, match=r"it is no DuckDB file of this release: .* Check BASE_DIR"):
+        shell.run()
+    view.close()
+    file.write_text("nonsense")
+    assert offered("FROM page_v") == []
 
 
 def test_a_result_that_was_left_is_in_nobodys_way(capsys: pytest.CaptureFixture[str]) -> None:

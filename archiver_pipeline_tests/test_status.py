@@ -141,3 +141,14 @@ def test_waits_of_another_archive_are_not_shown(archived: Archived, tmp_path: Pa
     assert status(archived.settings).waits == ()
     assert [wait.schema for wait in Waits(other).present({})] == ["4711"]
     Waits(other).forget(at)
+
+
+@pytest.mark.parametrize("wrong", [{"since": "yesterday"}, {"since": 5}, {"offset": "3"}, {"topic": None}, {"why": 1}])
+def test_a_bad_note_of_a_wait_is_none(tmp_path: Path, wrong: dict[str, object]) -> None:
+    """A note that somebody has spoilt keeps nobody from all else that is to be told."""
+    waits = Waits(Settings(BASE_DIR=tmp_path))
+    for topic in ("bad", "good"):
+        waits.note(TopicPartition(topic, "id", 0), 3, "4711", "http://registry:8081", "it does not answer")
+    (bad,) = tmp_path.rglob("bad-0.json")
+    bad.write_text(json.dumps({**json.loads(bad.read_text()), **wrong}))
+    assert [wait.topic for wait in waits.present({})] == ["good"]

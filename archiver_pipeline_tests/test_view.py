@@ -376,6 +376,26 @@ def test_a_file_that_lacks_a_commit_is_known_by_it(viewed: Viewed) -> None:
     assert not behind(0)
 
 
+@pytest.mark.parametrize("note", ["{table} {version}", "{table} {version} 9"])
+def test_a_file_of_another_release_is_behind(viewed: Viewed, note: str) -> None:
+    """An archive to which nothing comes any more has its file made anew after an upgrade, too."""
+    archive(viewed.archive, [event()])
+    viewed.refresh()
+    state, _ = viewed.archive.standing()
+    note_of(viewed).write_text(note.format(table=state.metadata["id"], version=state.version))
+    with duckdb.connect(str(viewed.path)) as connection:
+        connection.execute("UPDATE meta.state SET format = 9; DROP MACRO TABLE latest")
+    assert view.behind(viewed.path, viewed.archive, state, 0)
+    viewed.refresh()
+    assert not view.behind(viewed.path, viewed.archive, state, 0)
+    assert len(viewed.sql("FROM latest('object.one')")) == 1
+
+
+def note_of(viewed: Viewed) -> Path:
+    """Where the refresh notes what the file shows."""
+    return viewed.path.with_name(viewed.path.name + ".lock")
+
+
 @contextmanager
 def reader(path: Path, read_only: bool) -> Iterator[subprocess.Popen[str]]:
     """Another process that has the file open; it answers the count of messages to each line it gets."""

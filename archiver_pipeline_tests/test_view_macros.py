@@ -68,6 +68,17 @@ def test_a_query_for_some_hours_opens_their_files_alone(
     assert files_read(opened, query.replace(":00'", ":00+00'")) == files
 
 
+@pytest.mark.parametrize("calendar", ["buddhist", "japanese"])
+def test_messages_between_two_times_in_any_calendar(opened: duckdb.DuckDBPyConnection, calendar: str) -> None:
+    """A session may have another calendar: times that are no text are the same times in it, at both ends, too."""
+    opened.execute(f"SET Calendar = '{calendar}'")
+    span = ", ".join(f"make_timestamptz(epoch_us(TIMESTAMP '{moment}'))" for moment in (TEN, ELEVEN))
+    assert count(opened, f"FROM messages_between({span}, of := 'page_view')") == PER_HOUR
+    assert files_read(opened, f"SELECT count(value) FROM messages_between({span})") == 2
+    ((every,),) = opened.execute("SELECT count(*) FROM messages").fetchall()
+    assert count(opened, "FROM messages_between('-infinity', 'infinity')") == every
+
+
 def test_a_condition_on_the_time_alone_opens_every_file(opened: duckdb.DuckDBPyConnection) -> None:
     """What the guide warns of; were it to change with a release of DuckDB, the guide could be shorter."""
     query = f"SELECT count(value) FROM messages WHERE \"timestamp\" >= '{TEN}' AND \"timestamp\" < '{ELEVEN}'"

@@ -65,10 +65,29 @@ class Commands(TyperGroup):
                 raise
             code = INTERRUPTED
         except BrokenPipeError:
-            # What is still buffered would fail again when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             code = PIPE_CLOSED
+        except OSError as error:
+            if not _is_of_output(error):
+                raise
+            _drop_output()
+            hint = "Free space, or let it go elsewhere, and run again"
+            code = _say(ArchiverError(f"standard output cannot be written: {error.strerror}", hint=hint), FAULT)
         raise typer.Exit(code)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether printing has failed: what commands ask others for has a file's name, or fails further down."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = str(trace.tb_frame.f_globals.get("__name__")) if trace is not None else ""
+    return error.filename is None and where.startswith("archiver_pipeline.cli.")
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: it would fail again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(error: ArchiverError, code: int) -> int:
@@ -167,6 +186,18 @@ app.command("tail")(tail.command)
 app.command("metrics")(metrics.command)
 
 
+def _open_closed_streams() -> None:
+    """Have standard output and standard error where a shell has closed them: `1>&-` is an error, `2>&-` is no log.
+
+    Their numbers would else go to the next files that are opened, and a library that complains would write into those.
+    """
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
 def main() -> None:
     """Run the `archiver` command; it exits the process."""
+    _open_closed_streams()
     app(prog_name=PROGRAM)

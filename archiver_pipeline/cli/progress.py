@@ -105,7 +105,8 @@ class Steps:
 
 def is_live() -> bool:
     """Whether standard error is a terminal on which a line can be written anew, and logs are for people."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and wanted_format() != JSON
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return terminal and os.environ.get("TERM", "") not in ("", "dumb") and wanted_format() != JSON
 
 
 @contextmanager
@@ -178,6 +179,8 @@ def _logged_above(stream: TextIO) -> Iterator[None]:
 def _lines(steps: Steps) -> Iterator[None]:
     """A line every `LINE_SECONDS`, by a thread: a step that hangs is told of, too."""
     ended = threading.Event()
+    # Who waits is told without --verbose, too.
+    log.setLevel(logging.INFO)
 
     def tell() -> None:
         while not ended.wait(LINE_SECONDS):

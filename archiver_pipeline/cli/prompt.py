@@ -11,7 +11,7 @@ from archiver_pipeline.cli.completion import COMMANDS
 from archiver_pipeline.cli.examples import Example, banner_examples, examples
 from archiver_pipeline.cli.output import say
 from archiver_pipeline.cli.results import FORMS, Form
-from archiver_pipeline.cli.shell import SqlError, View
+from archiver_pipeline.cli.shell import SqlError, View, translated
 from archiver_pipeline.cli.terminal import HISTORY, reader
 from archiver_pipeline.errors import ArchiveError
 from archiver_pipeline.view.macros import MACROS
@@ -58,18 +58,26 @@ class Shell:
 
     def catalog(self) -> Catalog:
         """The names that a statement may have, read again where a batch has replaced the file."""
-        opened = self._view.opened
-        if self._catalog is None or self._catalog[0] != opened:
-            self._catalog = opened, read_catalog(self._view.connection().cursor())
-        return self._catalog[1]
+        with self._view.lock:
+            connection, opened = self._view.connection(), self._view.opened
+            if self._catalog is None or self._catalog[0] != opened:
+                self._catalog = opened, read_catalog(connection)
+            return self._catalog[1]
 
     def _greet(self) -> None:
         connection = self._view.connection()
-        ((version,),) = connection.execute("SELECT version FROM meta.state").fetchall()
-        types = [name for (name,) in connection.execute('SELECT "view" FROM types ORDER BY type').fetchall()]
+        try:
+            with translated():
+                ((version,),) = connection.execute("SELECT version FROM meta.state").fetchall()
+                types = [name for (name,) in connection.execute('SELECT "view" FROM types ORDER BY type').fetchall()]
+                shown = banner_examples(examples(connection))
+        except SqlError as error:
+            what = "it is no DuckDB file of this release: " + str(error).split("\n")[0].partition("Error: ")[2]
+            hint = "Check BASE_DIR; `archiver sql --refresh` makes it anew"
+            raise ArchiveError(what, path=str(self._view.path), hint=hint) from None
         say(f"The archive as of table version {version}, times in UTC.")
         say(f"  messages; one view a type: {_some(types)}; hours, offsets, batches, gaps …")
-        for each in banner_examples(examples(connection)):
+        for each in shown:
             say("  " + each.sql.replace("\n", "\n  "))
         say("A statement ends with ; and Tab completes. .examples has more, .help the commands, .quit leaves.")
 
@@ -112,7 +120,8 @@ class Shell:
                 raise SqlError(f"{' '.join((command, *rest))} is no command: .help has the list")
 
     def _examples(self) -> list[Example]:
-        return examples(self._view.connection())
+        with translated():
+            return examples(self._view.connection())
 
     def _run_example(self, number: str) -> None:
         found = self._examples()

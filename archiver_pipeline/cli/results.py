@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
+import math
 import re
 import shutil
 import sys
@@ -28,6 +30,7 @@ ROWS_ON_TERMINAL = 100
 """A table on a terminal has no more rows: the first and the last ones, and a line with how many there are."""
 
 _NO_LIMIT = 1_000_000
+_ZONED = "TIMESTAMP WITH TIME ZONE"
 _FETCH_ROWS = 1_000
 _SHOWN = frozenset({"SELECT", "CALL", "PRAGMA", "MULTI"})
 """Statements that DuckDB shows as a table; it runs them once more for that, which must not do anything twice."""
@@ -59,7 +62,9 @@ def _print(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement, f
         return _show(connection.sql(statement.query))
     result = connection.execute(statement)
     columns = [column[0] for column in result.description or ()]
-    rows = _fetched(result)
+    rows = _fetched(
+        result, [number for number, column in enumerate(result.description or ()) if str(column[1]) == _ZONED]
+    )
     if form == "table":
         for row in rows:
             say(*row[-1:])
@@ -107,9 +112,20 @@ def _show(result: duckdb.DuckDBPyRelation) -> str:
     return rows_of(table, width)
 
 
-def _fetched(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+def _fetched(result: duckdb.DuckDBPyConnection, zoned: list[int]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows. In the columns `zoned`, of times with a zone, one that has come without it is infinite."""
     while rows := result.fetchmany(_FETCH_ROWS):
-        yield from rows
+        for row in rows:
+            if any(isinstance(row[number], datetime) and row[number].tzinfo is None for number in zoned):
+                yield tuple(_infinite(value) if number in zoned else value for number, value in enumerate(row))
+            else:
+                yield row
+
+
+def _infinite(value: Any) -> Any:
+    if not isinstance(value, datetime) or value.tzinfo is not None:
+        return value
+    return "infinity" if value.year == 9999 else "-infinity"
 
 
 def _print_csv(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> int:
@@ -132,13 +148,25 @@ class _Said:
 
 def _print_json(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> int:
     """Print an array with an object a line, so that nothing but one row is held in memory."""
+    names = unique(columns)
     count = 0
     for row in rows:
         say(",\n" if count else "[", end="")
-        say(json.dumps(dict(zip(columns, row, strict=True)), default=plain, ensure_ascii=False), end="")
+        say(_as_json(dict(zip(names, row, strict=True))), end="")
         count += 1
     print("]" if count else "[]")
     return count
+
+
+def unique(names: list[str]) -> list[str]:
+    """Give names that are there twice a number, as DuckDB does in a table: x, x_1, x_2, or the next that is free."""
+    taken, found = set(names), list[str]()
+    for name in names:
+        if name in found:
+            name = next(new for number in itertools.count(1) if (new := f"{name}_{number}") not in taken)
+            taken.add(name)
+        found.append(name)
+    return found
 
 
 def _print_lines(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> int:
@@ -169,5 +197,18 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict | list | tuple):
-        return json.dumps(value, default=plain, ensure_ascii=False)
+        return _as_json(value)
     return str(value)
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(_jsonable(value), default=plain, ensure_ascii=False, allow_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    """A value without what JSON has not: keys of maps that are no text, nan and infinity, which become their text."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else plain(key): _jsonable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

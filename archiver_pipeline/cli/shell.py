@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +28,24 @@ class SqlError(ArchiveError):
     """A statement failed; the text is DuckDB's own."""
 
 
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what DuckDB raises as SqlError."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise SqlError(str(error)) from None
+
+
 class View:
-    """The DuckDB file, opened read-only and opened again when a batch has replaced it.
+    """The DuckDB file, opened read-only and opened again when a batch has replaced it; several threads may ask for it.
 
     Attributes:
         path: where it is.
         opened: which file is open, so that those who keep something of it know when it is another one.
+        lock: held by a thread as long as it works with a connection: another one might close that meanwhile.
     """
 
     def __init__(self, path: Path, attach: Callable[[duckdb.DuckDBPyConnection], Attached]) -> None:
@@ -41,9 +55,14 @@ class View:
         self._attach = attach
         self._attached = Attached()
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self.lock = threading.RLock()
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The file as it is now. Raises ArchiveError where there is none or it cannot be opened."""
+        with self.lock, translated():
+            return self._opened()
+
+    def _opened(self) -> duckdb.DuckDBPyConnection:
         import duckdb
 
         try:
@@ -55,12 +74,12 @@ class View:
         if self._connection is None or present != self.opened:
             self.close()
             try:
-                self._connection = duckdb.connect(str(self.path), read_only=True)
+                connection = duckdb.connect(str(self.path), read_only=True)
             except duckdb.Error as error:
                 raise ArchiveError(f"it cannot be opened: {error}", path=str(self.path)) from error
-            self._attached = self._attach(self._connection)
-            self._connection.execute("SET TimeZone = 'UTC'")
-            self.opened = present
+            self._attached = self._attach(connection)
+            connection.execute("SET TimeZone = 'UTC'")
+            self._connection, self.opened = connection, present
         return self._connection
 
     def close(self) -> None:
@@ -75,9 +94,9 @@ class View:
         Raises:
             SqlError: one failed; those after it were not run.
         """
-        connection = self.connection()
         # In a thread of its own: the main thread, which signals go to, is deaf while DuckDB runs in it.
-        with ThreadPoolExecutor(1, "sql") as pool:
+        with self.lock, ThreadPoolExecutor(1, "sql") as pool:
+            connection = self.connection()
             future = pool.submit(_run, connection, self._attached, text, form, timed)
             try:
                 future.result()
@@ -89,7 +108,8 @@ class View:
         """The names of the views, or of the columns of one of them."""
         if table is None:
             query = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main' ORDER BY 1"
-            return [name for (name,) in self.connection().execute(query).fetchall()]
+            with translated():
+                return [name for (name,) in self.connection().execute(query).fetchall()]
         return [name for name, _ in self.columns(table)]
 
     def columns(self, table: str) -> list[tuple[str, str]]:
@@ -98,7 +118,8 @@ class View:
             "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = 'main' "
             "AND lower(table_name) = lower(?) ORDER BY ordinal_position"
         )
-        return self.connection().execute(query, [table]).fetchall()
+        with translated():
+            return self.connection().execute(query, [table]).fetchall()
 
 
 def _run(connection: duckdb.DuckDBPyConnection, attached: Attached, text: str, form: Form, timed: bool) -> None:

@@ -31,6 +31,9 @@ def command(
     read-only, and new batches are there from one statement to the next. That is so on the machine where the archiver
     runs; elsewhere --refresh brings them.
 
+    In CSV and JSON times are in ISO form, lists, structs and maps JSON; of two columns of one name, JSON has the second
+    as name_1, and nan, inf and infinity are text in it.
+
     Times are UTC. WHERE dt = … AND hr = …, or messages_between(…), reads the files of these hours alone.
 
     **Examples**

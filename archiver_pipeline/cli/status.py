@@ -22,8 +22,8 @@ _COLUMNS = ("topic", "partition", "next", "end", "lag", "messages")
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     html: Annotated[
-        str, typer.Option("--html", metavar="FILE", help="Write the status page, - for standard output.")
-    ] = "",
+        str | None, typer.Option("--html", metavar="FILE", help="Write the status page, - for standard output.")
+    ] = None,
 ) -> None:
     """Show how far the archive is, and how far Kafka has run ahead of it.
 
@@ -58,10 +58,12 @@ def command(
     from archiver_pipeline.settings.settings import load
     from archiver_pipeline.status import status
 
-    if html and as_json:
+    if html is not None and as_json:
         raise WrongUsage("--html is given with --json: allowed is one of them")
+    if html is not None and (not html or Path(html).is_dir()):
+        raise WrongUsage(f"--html is {html!r}: allowed is a file, or - for standard output")
     settings = load()
-    if html:
+    if html is not None:
         _write_page(html)
     with looking("asking archive, broker and followers"):
         found = status(settings)
@@ -96,10 +98,14 @@ def _write_page(file: str) -> NoReturn:
 
 
 def _put(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    # A link stays one, and so does a pipe or a device: there is no place of theirs to be taken.
+    is_special = path.exists() and not path.is_file()
+    target = Path(os.path.realpath(path))
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        aside.write_bytes(content)
-        aside.replace(path)
+        (path if is_special else aside).write_bytes(content)
+        if not is_special:
+            aside.replace(target)
     except OSError as error:
         aside.unlink(missing_ok=True)
         hint = "Name a file in a folder that can be written, or - for standard output"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from archiver_pipeline.cli.catalog import Catalog
 from archiver_pipeline.cli.completion import complete, is_complete
+from archiver_pipeline.errors import ArchiveError
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -67,6 +68,7 @@ def _session(catalog: Callable[[], Catalog], history: Path) -> PromptSession[str
 
 
 def _completer(catalog: Callable[[], Catalog]) -> Any:
+    import duckdb
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion
     from prompt_toolkit.document import Document
 
@@ -75,7 +77,10 @@ def _completer(catalog: Callable[[], Catalog]) -> Any:
 
         def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
             """The candidates at the cursor."""
-            found = complete(document.text_before_cursor, document.text_after_cursor, catalog())
+            try:
+                found = complete(document.text_before_cursor, document.text_after_cursor, catalog())
+            except (ArchiveError, duckdb.Error):
+                return  # The file is gone or broken: the statement says so, and typing goes on.
             for each in found:
                 if each.length or complete_event.completion_requested:
                     yield Completion(each.text, -each.length, display_meta=each.what)

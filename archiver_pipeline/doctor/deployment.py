@@ -41,7 +41,7 @@ def record(patient: Patient) -> Iterator[Finding]:
     path = dagster_home.home_of(patient.settings.base_dir)
     if path is None:
         return
-    found = dagster_home.read(path)
+    found = dagster_home.read(path, patient.settings.mask)
     if found.outdated:
         told = f"the tables of Dagster's storage are older than Dagster: {', '.join(found.outdated)}"
         yield fault("dagster", told, "Stop Dagster, then run `dagster instance migrate` with this DAGSTER_HOME")

@@ -101,7 +101,12 @@ class Waits:
 
 
 def _read(path: Path) -> Wait | None:
+    """The note in a file; None where it is none that `note` has written: nothing may fail at it."""
     try:
-        return Wait(**json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        wait = Wait(**json.loads(path.read_text("utf-8")))
+        datetime.fromisoformat(wait.since).timestamp()
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
+    texts = (wait.topic, wait.topic_id, wait.schema, wait.registry, wait.why)
+    is_sound = all(isinstance(text, str) for text in texts) and type(wait.partition) is type(wait.offset) is int
+    return wait if is_sound else None

@@ -5,14 +5,12 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from archiver_pipeline.metrics.exporter import UNKNOWN, Exporter, version
 from archiver_pipeline.metrics.health import reasons
 from archiver_pipeline.metrics.source import Shared
 from archiver_pipeline.metrics.sources import sources_of
 from archiver_pipeline.page.standing import SourceState, Standing
-from archiver_pipeline.run_history import History
 from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.table.archive import archive_of
 
@@ -72,7 +70,7 @@ class Board:
             broker=found.broker,
             files=found.files,
             followers=found.followers,
-            history=None if found.history is None else _masked(found.history, self._shared.settings),
+            history=found.history,
             settings=self._settings,
             versions=self._versions,
             once=self._once,
@@ -99,10 +97,3 @@ def told_settings(settings: Settings) -> Mapping[str, str]:
 def _versions() -> Mapping[str, str]:
     libraries = {f"{name}": version(name) for name in _LIBRARIES}
     return {"archiver": version(), "Python": platform.python_version(), **libraries}
-
-
-def _masked(history: History, settings: Settings) -> History:
-    """What runs and sensors failed with is the text of others: no secret that somebody put there is shown."""
-    failures = tuple(replace(run, error=settings.mask(run.error)) for run in history.failures)
-    sensors = tuple(replace(sensor, error=settings.mask(sensor.error)) for sensor in history.sensors)
-    return replace(history, failures=failures, sensors=sensors)

@@ -230,7 +230,7 @@ class DagsterSource(Source):
 
     @cached_property
     def _history(self) -> RunHistory:
-        return RunHistory(self._home, self._began - self._back_seconds)
+        return RunHistory(self._home, self._began - self._back_seconds, mask=self._shared.settings.mask)
 
     def look(self) -> tuple[Metric, ...]:
         """Read the runs that ended since the last look."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,12 +124,17 @@ def level_of(messages: int, busiest: int) -> int:
     return 0 if messages <= 0 or busiest <= 0 else min(LEVELS, 1 + (LEVELS * messages - 1) // busiest)
 
 
+MANY_TROUBLES = 10
+"""So many sentences an hour has; of more gaps only their number is told."""
+
+
 def troubles_of(
     ledger: Ledger, failures: Collection[FailedRun], totals: Sequence[HourTotal]
 ) -> dict[Hour, tuple[str, ...]]:
     """What went wrong, by hour: messages given up, gaps that were found then, and runs that failed for an hour and
     after which no file was added to it."""
     found: dict[Hour, list[str]] = {}
+    more: Counter[Hour] = Counter()
     for name, messages in ledger.lost.items():
         if messages:
             found.setdefault(parse_hour(name), []).append(
@@ -136,10 +142,15 @@ def troubles_of(
             )
     for recorded in ledger.gaps:
         if recorded.time is not None:
-            gap = recorded.gap
+            gap, hour = recorded.gap, hour_of(recorded.time)
+            if len(found.get(hour, ())) >= MANY_TROUBLES:
+                more[hour] += 1
+                continue
             what = counted(gap.end - gap.start, "offset") + " lost" if gap.reason == RETENTION else gap.reason
             place = f"{gap.at.topic}/{gap.at.partition}"
-            found.setdefault(hour_of(recorded.time), []).append(f"a gap in {place} was found then: {what}")
+            found.setdefault(hour, []).append(f"a gap in {place} was found then: {what}")
+    for hour, gaps in more.items():
+        found[hour].append(f"{counted(gaps, 'more gap')}, too")
     added = {item.hour: item.added / 1000 for item in totals} if any(run.first for run in failures) else {}
     for run in failures:
         for hour in _hours_of(run):

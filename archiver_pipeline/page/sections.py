@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 
 from archiver_pipeline.amounts import counted, duration, size
@@ -164,16 +165,16 @@ def _gaps(standing: Standing) -> Html:
                              "the view losses has the hours."))  # fmt: skip
     if not ledger.gaps:
         return joined(tag("p", "None: every offset that was to be archived is there.", class_="nothing"), *told)
-    newest = sorted(ledger.gaps, key=lambda item: item.time.timestamp() if item.time else 0.0, reverse=True)
+    newest = heapq.nlargest(MOST_ROWS, ledger.gaps, key=lambda item: item.time.timestamp() if item.time else 0.0)
     rows = [
         (f"{item.gap.at.topic}/{item.gap.at.partition}",
          at(item.time.timestamp(), standing.now) if item.time else "not known",
          f"{item.gap.start:,} to {max(item.gap.start, item.gap.end - 1):,}", f"{item.gap.end - item.gap.start:,}",
          item.gap.reason, _MEANINGS.get(item.gap.reason, ""))
-        for item in newest[:MOST_ROWS]
+        for item in newest
     ]  # fmt: skip
     heads = ("partition", "found", "offsets", "how many", "reason", "what it means")
-    left = len(newest) - MOST_ROWS
+    left = len(ledger.gaps) - MOST_ROWS
     more = tag("p", f"… and {left:,} older; the view gaps has all of them.") if left > 0 else ""
     return joined(table("Gaps, the newest first", heads, rows, (2, 3)), more, *told)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -22,6 +22,8 @@ OFF_SECONDS = 7 * 86_400.0
 """A daemon that is silent for so long was switched off on purpose: passes may come from cron."""
 
 MANY_WAITS = 5
+MANY_CONCERNS = 20
+"""So many concerns of one kind are shown, such as topics that cannot be read; how many more there are is said."""
 
 Level = Literal["fault", "warning", "quiet"]
 
@@ -69,10 +71,9 @@ class Verdict:
 
 def verdict(standing: Standing) -> Verdict:
     """Judge how things stand."""
-    found = [concern for look in _LOOKS for concern in look(standing)]
-    order = ("fault", "warning", "quiet")
-    concerns = tuple(sorted(found, key=lambda concern: order.index(concern.level)))
-    loud = [concern for concern in concerns if concern.level != "quiet"]
+    found = [_worst_first(look(standing)) for look in _LOOKS]
+    loud = _worst_first(concern for every in found for concern in every if concern.level != "quiet")
+    concerns = tuple(_worst_first(concern for every in found for concern in _bounded(every)))
     if loud:
         level: Literal["fault", "warning"] = "fault" if loud[0].level == "fault" else "warning"
         more = f", and {counted(len(loud) - 1, 'more concern')}" if len(loud) > 1 else ""
@@ -82,6 +83,20 @@ def verdict(standing: Standing) -> Verdict:
     if standing.archive is None or standing.archive.version < 0:
         return Verdict("pending", "Nothing is archived yet.", concerns)
     return Verdict("ok", f"All is well{_how_far(standing)}.", concerns)
+
+
+def _worst_first(concerns: Iterable[Concern]) -> list[Concern]:
+    order = ("fault", "warning", "quiet")
+    return sorted(concerns, key=lambda concern: order.index(concern.level))
+
+
+def _bounded(concerns: list[Concern]) -> list[Concern]:
+    """The first of some concerns, and one that says how many more there are."""
+    left = concerns[MANY_CONCERNS:]
+    if not left:
+        return concerns
+    more = Concern(left[0].level, f"{counted(len(left), 'more concern')} like these", do="`archiver status` has all")
+    return [*concerns[:MANY_CONCERNS], more]
 
 
 def _how_far(standing: Standing) -> str:

@@ -22,14 +22,17 @@ MACROS = {
 NAMES = tuple(call.partition("(")[0] for call in MACROS)
 """The names of the macros."""
 
-_LAST = "TIMESTAMPTZ '9999-12-31 23:59:59.999999+00'"
+# A session may have another calendar: TIMESTAMPTZ is read and shown by that, but its microseconds are the same.
+_FIRST = "make_timestamptz(epoch_us(TIMESTAMP '0001-01-01 00:00:00'))"
+_LAST = "make_timestamptz(epoch_us(TIMESTAMP '9999-12-31 23:59:59.999999'))"
 
 # Files are left out by what is known of them without a look: conditions on nothing but dt, hr and constants. The names
 # of parameters are unlike those of the columns of `messages`, which DuckDB would take for a conflict.
 _SCALAR = (
-    """meta.hour(moment) AS strftime(moment AT TIME ZONE 'UTC', '%Y-%m-%d %H')""",
+    # Of an infinite time only the text is known.
+    """meta.hour(moment) AS coalesce(strftime(make_timestamp(epoch_us(moment)), '%Y-%m-%d %H'), moment::VARCHAR)""",
     f"""meta.is_within(day, hour_of_day, since, until) AS CASE WHEN day = '_unknown'
-        THEN since < TIMESTAMPTZ '0001-01-01 00:00:00+00' OR until > {_LAST}
+        THEN since < {_FIRST} OR until > {_LAST}
         ELSE day || ' ' || hour_of_day >= meta.hour(since)
             AND day || ' ' || hour_of_day <= meta.hour(least(until - INTERVAL 1 MICROSECOND, {_LAST})) END""",
     """meta.hours_of(type_name) AS list_distinct(list_transform(list_filter(list_concat(meta.cold(), meta.fresh()),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 9
+_FORMAT = 10
 """Raised when the layout of the file changes: an older file is then made anew instead of being carried on."""
 
 
@@ -87,7 +87,8 @@ def refresh(
 def behind(path: Path, archive: Archive, state: LogState, seconds: float) -> bool:
     """Tell whether the file has not shown the table's newest version for so long, as after a kill between the two.
 
-    It goes by what the last refresh noted beside the file, so that it may be asked every few seconds.
+    A file that another release made shows none. It goes by what the last refresh noted beside the file, so that it may
+    be asked every few seconds.
     """
     if state.version < 0 or (path.exists() and _noted(path, state.metadata.get("id", "")) >= state.version):
         return False
@@ -96,17 +97,17 @@ def behind(path: Path, archive: Archive, state: LogState, seconds: float) -> boo
 
 
 def _noted(path: Path, table: str) -> int:
-    """The version of a table that the file shows, as the last refresh noted it; -1 where that is not known."""
+    """The version of a table that the file shows, as the last refresh noted it; -1 where none of this format did."""
     try:
-        shown, version = _note(path).read_text().split()
-        return int(version) if shown == table else -1
+        shown, version, made = _note(path).read_text().split()
+        return int(version) if [shown, made] == [table, str(_FORMAT)] else -1
     except (FileNotFoundError, ValueError):
         return -1
 
 
 def _write_note(path: Path, state: LogState, version: int) -> int:
-    """Note, and return, the version of a table that the file shows now."""
-    _note(path).write_text(f"{state.metadata['id']} {version}")
+    """Note, and return, the version of a table that the file shows now; the format of the file is noted with it."""
+    _note(path).write_text(f"{state.metadata['id']} {version} {_FORMAT}")
     return version
 
 
