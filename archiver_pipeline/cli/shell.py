@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ _NO_JSON = (
     "\nSome message is no JSON: TRY(value->>'$.field') is NULL there, and so is field(value, '$.field'). The views of "
     "types have the fields as columns."
 )
+
+
+_SLICE_SECONDS = 0.1
 
 
 class SqlError(ArchiveError):
@@ -80,6 +83,9 @@ class View:
         with ThreadPoolExecutor(1, "sql") as pool:
             future = pool.submit(_run, connection, self._attached, text, form, timed)
             try:
+                # In slices: once polars is loaded, which has a handler of its own, no signal ends a wait for a lock.
+                while not wait([future], _SLICE_SECONDS).done:
+                    continue
                 future.result()
             except KeyboardInterrupt:
                 connection.interrupt()
