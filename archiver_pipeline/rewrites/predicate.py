@@ -70,7 +70,8 @@ class Matches:
 
 @dataclass(frozen=True)
 class Predicate:
-    """A condition in SQL over the columns of the view `messages`, with the macro `field`. Its text names a person: it is kept nowhere."""
+    """A condition in SQL over the columns of the view `messages`, where the macro `field` is there, too. Its text names
+    a person: it is kept nowhere."""
 
     text: str
 
