@@ -446,8 +446,8 @@ TABLE = (
     Row(
         "The archive",
         "the DuckDB file is not there",
-        "there is no archive to query yet (/srv/data/archive.duckdb)",
-        "The first batch makes it; check BASE_DIR",
+        "there is no DuckDB file of the archive (/srv/data/archive.duckdb)",
+        "`archiver sql --refresh` makes it",
     ),
     Row(
         "The archive",

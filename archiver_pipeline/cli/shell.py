@@ -37,9 +37,21 @@ class View:
         opened: which file is open, so that those who keep something of it know when it is another one.
     """
 
-    def __init__(self, path: Path, attach: Callable[[duckdb.DuckDBPyConnection], Attached]) -> None:
-        """Open nothing yet; `attach` lets a connection read the archive's files, wherever they are."""
+    def __init__(
+        self,
+        path: Path,
+        attach: Callable[[duckdb.DuckDBPyConnection], Attached],
+        archived: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            path: where it is.
+            attach: lets a connection read the archive's files, wherever they are.
+            archived: whether there is an archive, asked where there is no file.
+        """
         self.path = path
+        self._archived = archived
         self.opened: tuple[int, int] | None = None
         self._attach = attach
         self._attached = Attached()
@@ -52,8 +64,7 @@ class View:
         try:
             found = self.path.stat()
         except FileNotFoundError:
-            hint = "The first batch makes it; check BASE_DIR"
-            raise ArchiveError("there is no archive to query yet", path=str(self.path), hint=hint) from None
+            raise self._missing() from None
         present = found.st_dev, found.st_ino
         if self._connection is None or present != self.opened:
             self.close()
@@ -65,6 +76,18 @@ class View:
             self._connection.execute("SET TimeZone = 'UTC'")
             self.opened = present
         return self._connection
+
+    def _missing(self) -> ArchiveError:
+        """The error for a file that is not there, with where else to look."""
+        demo = self.path.parent / "demo" / self.path.name
+        if self._archived():
+            what, hint = "there is no DuckDB file of the archive", "`archiver sql --refresh` makes it"
+        elif demo.exists():
+            what = "there is no archive to query yet"
+            hint = f"The demo has one of its own: set BASE_DIR={_shortest(demo.parent)}"
+        else:
+            what, hint = "there is no archive to query yet", "The first batch makes it; check BASE_DIR"
+        return ArchiveError(what, path=str(self.path), hint=hint)
 
     def close(self) -> None:
         """Close the file."""
@@ -105,6 +128,11 @@ class View:
             "AND lower(table_name) = lower(?) ORDER BY ordinal_position"
         )
         return self.connection().execute(query, [table]).fetchall()
+
+
+def _shortest(folder: Path) -> Path:
+    """A folder as it is typed: from here on, where it is below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _run(connection: duckdb.DuckDBPyConnection, attached: Attached, text: str, form: Form, timed: bool) -> None:
