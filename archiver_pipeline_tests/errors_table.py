@@ -446,8 +446,8 @@ TABLE = (
     Row(
         "The archive",
         "the DuckDB file is not there",
-        "there is no archive to query yet (/srv/data/archive.duckdb)",
-        "The first batch makes it; check BASE_DIR",
+        "there is no DuckDB file of the archive (/srv/data/archive.duckdb)",
+        "`archiver sql --refresh` makes it",
     ),
     Row(
         "The archive",
@@ -523,15 +523,15 @@ TABLE = (
         "Kafka",
         "no broker at the address, or it is down",
         "127.0.0.1:9999 did not answer when the broker was asked for its topics: 127.0.0.1:9999/bootstrap: "
-        "Connect to ipv4#127.0.0.1:9999 failed: Connection refused",
-        "Check KAFKA_BOOTSTRAP_SERVERS and that the broker is up; the next run goes on where this one stopped",
+        "Connection refused",
+        "Check KAFKA_BOOTSTRAP_SERVERS and that the broker is up; nothing is lost: the next run goes on",
     ),
     Row(
         "Kafka",
         "the name of the broker is unknown",
         "broker:9093 did not answer when the broker was asked for its topics: broker:9093/bootstrap: "
         "Failed to resolve 'broker:9093': Name or service not known",
-        "Check KAFKA_BOOTSTRAP_SERVERS and that the broker is up; the next run goes on where this one stopped",
+        "Check KAFKA_BOOTSTRAP_SERVERS and that the broker is up; nothing is lost: the next run goes on",
     ),
     Row(
         "Kafka",
@@ -627,14 +627,13 @@ TABLE = (
         "Buckets",
         "the store is overloaded",
         "the object store refused: SlowDown: Please reduce your request rate (s3://events/archive)",
-        "It is overloaded or has a fault; the next run goes on where this one stopped; what is archived is untouched",
+        "It is overloaded or has a fault; the next run goes on; what is archived is untouched",
     ),
     Row(
         "Buckets",
         "the store is down",
         "the object store at s3:9000 does not answer: Connection refused (os error 111) (s3://events/archive)",
-        "Check that it is up, and AWS_ENDPOINT_URL; the next run goes on where this one stopped; what is "
-        "archived is untouched",
+        "Check that it is up, and AWS_ENDPOINT_URL; the next run goes on; what is archived is untouched",
     ),
     Row(
         "Schema Registry, MySQL, Elasticsearch, Dagster, Prometheus",

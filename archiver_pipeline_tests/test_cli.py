@@ -24,8 +24,9 @@ import pytest
 from archiver_pipeline.cli.shell import View
 from archiver_pipeline.cli.status import _put
 from archiver_pipeline.cli.status import command as status_command
-from archiver_pipeline.errors import WrongUsage
+from archiver_pipeline.errors import ArchiveError, WrongUsage
 from archiver_pipeline.formats.waits import Waits
+from archiver_pipeline.storage.base import Attached
 from archiver_pipeline_tests.archived import Archived
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce, read_all
 from archiver_pipeline_tests.waiting import LIMIT_SECONDS
@@ -430,6 +431,16 @@ def test_sql_without_an_archive(archiver: Run) -> None:
     assert re.fullmatch(r"archiver: there is no archive to query yet .+\n", done.stderr)
     again = archiver("sql", "--refresh", "SELECT 1")
     assert (again.returncode, again.stderr) == (1, done.stderr)
+
+
+def test_sql_without_a_file_names_where_it_would_be(tmp_path: Path) -> None:
+    """The demo's archive is named where there is one, and how the file is made where it alone is missing."""
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "archive.duckdb").touch()
+    for archived, hint in ((False, f"set BASE_DIR={tmp_path / 'demo'}$"), (True, "`archiver sql --refresh` makes it$")):
+        view = View(tmp_path / "archive.duckdb", lambda _: Attached(), [archived].pop)
+        with pytest.raises(ArchiveError, match=hint):
+            view.connection()
 
 
 def test_sql_on_another_machine(archiver: Run, archived: Archived, topic_name: str) -> None:

@@ -122,3 +122,16 @@ def test_of_the_acls_that_something_needs_the_missing_kind_is_named(
     """The broker tells what kind of thing was forbidden, and the caller what it takes."""
     acls = ("Read on topic a", "Write on topic b", "Write on transactional id t")
     assert named in str(complaints.translate(KafkaException(Codes(code, "no")), "it was tried", acls=acls))
+
+
+def test_the_same_reason_of_the_same_address_is_said_once(complaints: Complaints) -> None:
+    """Whatever name librdkafka has for the broker, however often it failed and whatever was left out of its log."""
+    for name in ("bootstrap", "1"):
+        for tail in ("", ", 1 identical error(s) suppressed"):
+            text = f"10.0.0.1:9092/{name}: Connect to ipv4#10.0.0.1:9092 failed: Connection refused"
+            complaints.add(Codes(Codes._TRANSPORT, f"{text} (after 0ms in state CONNECT{tail})"))
+    complaints.add(DOWN)
+    assert complaints.said() == (
+        "10.0.0.1:9092/bootstrap: Connection refused; "
+        "b:9092/1: Connect to ipv4#10.0.0.1:9092 failed: Connection refused"
+    )

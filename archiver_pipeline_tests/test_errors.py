@@ -22,8 +22,8 @@ SAYS_WHAT_IS_ALLOWED = {"SettingsError", "WrongUsage"}
 """Their text has the name, the value and what is allowed, and the command adds where its help is."""
 
 WITHOUT_REMEDY = {
+    "cli/prompt.py: SqlError": "it names the command that lists what there is",
     "cli/shell.py: SqlError": "the text is DuckDB's own, of a statement that somebody has just typed",
-    "cli/prompt.py: SqlError": "the text names the dot command that has what there is",
     "cli/shell.py: ArchiveError": "the text is DuckDB's own, of a file that it cannot open",
 }
 """Where an error is raised without a hint, and why."""

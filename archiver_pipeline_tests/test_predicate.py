@@ -38,6 +38,8 @@ def find(filled: Sealable, text: str) -> tuple[Matches, pl.DataFrame]:
         ("type = 'x'", 9, 0),
         ("value->>'$.uid' = 'u2'", 3, 1),
         ("TRY(value->>'$.uid') = 'u2'", 3, 0),
+        ("field(value, '$.uid') = 'u2'", 3, 0),
+        ("field(value, '$.uid') IN (SELECT field(value, '$.uid') FROM messages WHERE hr = '04')", 3, 0),
         ("value LIKE '%u1%'", 11, 0),
         ("value IS NULL", 1, 0),
         ("value->>'$.uid' = 'it''s' -- a comment", 1, 1),
@@ -60,7 +62,7 @@ def find(filled: Sealable, text: str) -> tuple[Matches, pl.DataFrame]:
     ],
 )
 def test_what_it_finds(filled: Sealable, text: str, messages: int, unjudged: int) -> None:
-    """Any SQL over the columns of messages goes, subqueries and comments too; where it fails is counted."""
+    """Any SQL over the columns of messages goes, subqueries, comments and `field` too; where it fails is counted."""
     if unjudged < 0:
         with pytest.raises(PredicateRefused):
             find(filled, text)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _ONCE_SECONDS = 60.0
 _LEAST_REFRESH_SECONDS = 2.0
+_SLICE_SECONDS = 0.2
 _PATHS = (
     ("/metrics", "for Prometheus"),
     ("/readyz", "whether archiving goes on"),
@@ -132,7 +133,9 @@ def _serve(exporter: Exporter, application: Application, host: str, port: int) -
     # Where it listens is to be seen without --verbose, too.
     log.setLevel(logging.INFO)
     log.info("metrics at http://%s:%d/metrics, status page at /", host, server.server_port)
-    wanted.wait()
+    # Never without a limit: polars takes SIGINT over when it is loaded, and then no signal ends a wait for a lock.
+    while not wanted.wait(_SLICE_SECONDS):
+        pass
     exporter.stop()
     server.shutdown()
     _end(130 if ended[0] == signal.SIGINT else 0)

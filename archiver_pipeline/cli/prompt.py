@@ -106,7 +106,7 @@ class Shell:
             case (".examples",):
                 for number, each in enumerate(self._examples(), 1):
                     say(f"{number}  {each.what}\n   {each.sql}".replace("\n  F", "\n     F"))
-            case (".example", number):
+            case (".example" | ".examples", number):
                 self._run_example(number)
             case (".mode", form) if form in FORMS:
                 self._form = form

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,9 @@ _NO_JSON = (
     "\nSome message is no JSON: TRY(value->>'$.field') is NULL there, and so is field(value, '$.field'). The views of "
     "types have the fields as columns."
 )
+
+
+_SLICE_SECONDS = 0.1
 
 
 class SqlError(ArchiveError):
@@ -48,9 +51,21 @@ class View:
         lock: held by a thread as long as it works with a connection: another one might close that meanwhile.
     """
 
-    def __init__(self, path: Path, attach: Callable[[duckdb.DuckDBPyConnection], Attached]) -> None:
-        """Open nothing yet; `attach` lets a connection read the archive's files, wherever they are."""
+    def __init__(
+        self,
+        path: Path,
+        attach: Callable[[duckdb.DuckDBPyConnection], Attached],
+        archived: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            path: where it is.
+            attach: lets a connection read the archive's files, wherever they are.
+            archived: whether there is an archive, asked where there is no file.
+        """
         self.path = path
+        self._archived = archived
         self.opened: tuple[int, int] | None = None
         self._attach = attach
         self._attached = Attached()
@@ -68,8 +83,7 @@ class View:
         try:
             found = self.path.stat()
         except FileNotFoundError:
-            hint = "The first batch makes it; check BASE_DIR"
-            raise ArchiveError("there is no archive to query yet", path=str(self.path), hint=hint) from None
+            raise self._missing() from None
         present = found.st_dev, found.st_ino
         if self._connection is None or present != self.opened:
             self.close()
@@ -81,6 +95,18 @@ class View:
             connection.execute("SET TimeZone = 'UTC'")
             self._connection, self.opened = connection, present
         return self._connection
+
+    def _missing(self) -> ArchiveError:
+        """The error for a file that is not there, with where else to look."""
+        demo = self.path.parent / "demo" / self.path.name
+        if self._archived():
+            what, hint = "there is no DuckDB file of the archive", "`archiver sql --refresh` makes it"
+        elif demo.exists():
+            what = "there is no archive to query yet"
+            hint = f"The demo has one of its own: set BASE_DIR={_shortest(demo.parent)}"
+        else:
+            what, hint = "there is no archive to query yet", "The first batch makes it; check BASE_DIR"
+        return ArchiveError(what, path=str(self.path), hint=hint)
 
     def close(self) -> None:
         """Close the file."""
@@ -99,6 +125,9 @@ class View:
             connection = self.connection()
             future = pool.submit(_run, connection, self._attached, text, form, timed)
             try:
+                # In slices: once polars is loaded, which has a handler of its own, no signal ends a wait for a lock.
+                while not wait([future], _SLICE_SECONDS).done:
+                    continue
                 future.result()
             except KeyboardInterrupt:
                 connection.interrupt()
@@ -120,6 +149,11 @@ class View:
         )
         with translated():
             return self.connection().execute(query, [table]).fetchall()
+
+
+def _shortest(folder: Path) -> Path:
+    """A folder as it is typed: from here on, where it is below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _run(connection: duckdb.DuckDBPyConnection, attached: Attached, text: str, form: Form, timed: bool) -> None:

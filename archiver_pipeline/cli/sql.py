@@ -62,7 +62,7 @@ def command(
         from archiver_pipeline.view.view import refresh as bring_up
 
         bring_up(settings.view_path, archive)
-    view = View(settings.view_path, archive.storage.attach)
+    view = View(settings.view_path, archive.storage.attach, archived=archive.exists)
     form: Form = "csv" if as_csv else "json" if as_json else "table"
     if query is None and file is None and sys.stdin.isatty():
         from archiver_pipeline.cli.prompt import Shell

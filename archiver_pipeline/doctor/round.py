@@ -19,6 +19,8 @@ ROUND_SECONDS = 14.0
 LOCAL_SECONDS = 40.0
 """How long those may take whose time is this machine's own: a busy one takes that long to load Dagster."""
 
+_SLICE_SECONDS = 0.2
+
 
 @dataclass(frozen=True)
 class Check:
@@ -97,7 +99,7 @@ def make_round(
         ends[check.name] = min(began + round_seconds, late + check_seconds)
         if check.local:
             ends[check.name] = began + local_seconds
-        if course.done.wait(max(0.0, ends[check.name] - time.monotonic())):
+        if _ended(course.done, ends[check.name]):
             findings += course.findings
         elif waits := [name for name in (*check.needs, *check.after) if not courses[name].done.is_set()]:
             findings.append(skipped(check.name, f"not looked at, for {waits[0]} has not come to an end"))
@@ -111,6 +113,17 @@ def make_round(
                 )
     hangs = not all(course.done.is_set() for course in courses.values())
     return Report(tuple(findings), time.monotonic() - began, hangs)
+
+
+def _ended(done: threading.Event, until: float) -> bool:
+    """Wait until it is set, or that moment of the monotonic clock; return whether it is set.
+
+    In slices: once polars is loaded, which has a handler of its own, no signal ends a wait for a lock.
+    """
+    while not done.wait(min(_SLICE_SECONDS, max(0.0, until - time.monotonic()))):
+        if time.monotonic() >= until:
+            return False
+    return True
 
 
 def _follow(check: Check, courses: Mapping[str, _Course], mask: Callable[[str], str]) -> None:

@@ -32,7 +32,7 @@ _NO_BROKER = {"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "REQU
 _ALERT = 50
 """confluent-kafka hands on librdkafka's alerts and worse with the level CRITICAL, and all else with a lower one."""
 
-_UNAVAILABLE = "Check KAFKA_BOOTSTRAP_SERVERS and that the broker is up; the next run goes on where this one stopped"
+_UNAVAILABLE = "Check KAFKA_BOOTSTRAP_SERVERS and that the broker is up; nothing is lost: the next run goes on"
 Answer = TypeVar("Answer")
 
 

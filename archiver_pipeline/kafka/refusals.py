@@ -20,7 +20,13 @@ NO_GROUP = "GROUP_AUTHORIZATION_FAILED"
 
 _SETTING_UP = r"SSL_HANDSHAKE|APIVERSION_QUERY|AUTH_\w+|UP"
 _CLOSED = re.compile(rf"[Dd]isconnected.*\(after \d{{1,3}}ms in state (?:{_SETTING_UP})")
-_NOISE = re.compile(r" \(after \d+ms [^)]*\)|error:[0-9A-F]+:SSL routines::(ssl/tls )?|: receive 0 after POLLIN")
+_NOISE = re.compile(
+    r" \(after \d+ms (?:[^()]|\([^()]*\))*\)|error:[0-9A-F]+:SSL routines::(ssl/tls )?|: receive 0 after POLLIN"
+)
+_BROKER = re.compile(r"^(\S+)/(?:bootstrap|\d+): ")
+"""A broker has two names: that of the settings, and the one with its number that it gave itself."""
+
+_CONNECT = re.compile(r"^(\S+?)(/\S+: )Connect to ipv[46]#\1 failed: ")
 _ALL_DOWN = re.compile(r"\d+/\d+ brokers are down|Failed to get metadata: Local: Broker transport failure")
 _DISTRUST = re.compile(r"certificate verify failed(: broker certificate[^;]*)?")
 _LOGIN = re.compile("SASL authentication error|OAUTHBEARER token")
@@ -88,10 +94,14 @@ def is_forbidden(error: Any) -> bool:
 
 
 def said_by(errors: Iterable[Any]) -> str:
-    """What librdkafka's errors say, each sentence once, without how long it took and without numbers of OpenSSL."""
-    texts = list(dict.fromkeys(_NOISE.sub("", error.str()) for error in errors))
+    """What librdkafka's errors say, each sentence once for an address, without how long it took and without numbers of
+    OpenSSL."""
+    texts: dict[str, str] = {}
+    for error in errors:
+        text = _CONNECT.sub(r"\1\2", _NOISE.sub("", error.str()))
+        texts.setdefault(_BROKER.sub(r"\1: ", text), text)
     # Both are said beside the reason, which is what each broker is down for.
-    return "; ".join([text for text in texts if not _ALL_DOWN.fullmatch(text)] or texts)
+    return "; ".join([text for text in texts.values() if not _ALL_DOWN.fullmatch(text)] or texts.values())
 
 
 def is_distrust(text: str) -> bool:

@@ -17,6 +17,7 @@ from archiver_pipeline.errors import ArchiveError, PredicateRefused, StorageErro
 from archiver_pipeline.fields import literal
 from archiver_pipeline.storage.base import Storage
 from archiver_pipeline.view.files import COLUMNS
+from archiver_pipeline.view.macros import FIELD
 
 if TYPE_CHECKING:
     import duckdb
@@ -69,7 +70,8 @@ class Matches:
 
 @dataclass(frozen=True)
 class Predicate:
-    """A condition in SQL over the columns of the view `messages`. Its text names a person: it is kept nowhere."""
+    """A condition in SQL over the columns of the view `messages`, where the macro `field` is there, too. Its text names
+    a person: it is kept nowhere."""
 
     text: str
 
@@ -155,6 +157,7 @@ class Predicate:
                 connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
                 # What stands twice in a TRY would be worked out once, before it, and so outside of it.
                 connection.execute("SET disabled_optimizers = 'common_subexpressions'")
+                connection.execute(f"CREATE MACRO {FIELD}")
                 yield connection
         except duckdb.Error as error:
             raise _translated(error, scratch) from error

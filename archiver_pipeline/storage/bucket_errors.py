@@ -112,7 +112,5 @@ def _hint(scheme: str, code: str, status: str) -> str:
     if status.startswith("3") or code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
         return "Check that AWS_REGION is that of the bucket, and AWS_ENDPOINT_URL"
     if status.startswith(("5", "429")):
-        return "It is overloaded or has a fault; the next run goes on where this one stopped"
-    return (
-        f"Check that it is up, and {_ENDPOINT.get(scheme, 'its address')}; the next run goes on where this one stopped"
-    )
+        return "It is overloaded or has a fault; the next run goes on"
+    return f"Check that it is up, and {_ENDPOINT.get(scheme, 'its address')}; the next run goes on"

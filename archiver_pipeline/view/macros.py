@@ -22,6 +22,9 @@ MACROS = {
 NAMES = tuple(call.partition("(")[0] for call in MACROS)
 """The names of the macros."""
 
+FIELD = "field(payload, path) AS TRY(payload->>path)"
+"""The macro that needs nothing but its arguments, so that any connection may have it."""
+
 # A session may have another calendar: TIMESTAMPTZ is read and shown by that, but its microseconds are the same.
 _FIRST = "make_timestamptz(epoch_us(TIMESTAMP '0001-01-01 00:00:00'))"
 _LAST = "make_timestamptz(epoch_us(TIMESTAMP '9999-12-31 23:59:59.999999'))"
@@ -38,7 +41,7 @@ _SCALAR = (
     """meta.hours_of(type_name) AS list_distinct(list_transform(list_filter(list_concat(meta.cold(), meta.fresh()),
         lambda f : starts_with(f, 'type=' || url_encode(type_name) || '/dt=') AND NOT contains(f, '/dt=_')),
         lambda f : replace(split_part(f, '/dt=', 2)[:16], '/hr=', ' ')))""",
-    "field(payload, path) AS TRY(payload->>path)",
+    FIELD,
 )
 _TABLE = (
     """messages_between(from_time, to_time, of := 'messages') AS TABLE FROM query_table(of)

@@ -131,8 +131,10 @@ def test_a_dead_broker_leaves_the_rest(own_kafka: KafkaBroker, tmp_path: Path) -
 
 
 def test_interrupted_is_130(world: World, tmp_path: Path) -> None:
-    """Ctrl-C ends it with the code that a shell has for it."""
+    """Ctrl-C ends it with the code that a shell has for it, also after looks, for which libraries were loaded that
+    have handlers of their own."""
     with Exporter(tmp_path, world.archived.environment()) as exporter:
+        wait_for("a first look at the files", lambda: exporter.samples().get(("archiver_collector_up", "files")) == 1)
         assert exporter.process is not None
         exporter.process.send_signal(signal.SIGINT)
         assert exporter.process.wait(60) == 130
