@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import shutil
 import signal
 import socket
 import subprocess
@@ -144,12 +143,11 @@ def work() -> None:
     at_work()
 
 
-@pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    """Dagster's own record, with the settings that are shipped."""
-    home = tmp_path_factory.mktemp("record")
-    shutil.copy(CHECKOUT / "deploy" / "dagster.yaml", home)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+@pytest.fixture
+def record() -> Iterator[dg.DagsterInstance]:
+    """Dagster's own record, with the retries that are shipped."""
+    shipped = yaml.safe_load((CHECKOUT / "deploy" / "dagster.yaml").read_text())
+    with dg.DagsterInstance.ephemeral(settings={"run_retries": shipped["run_retries"]}) as instance:
         yield instance
 
 
@@ -211,8 +209,10 @@ class Server:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs get no time to finish."""
-    monkeypatch.setattr(code_server, "FINISH_SECONDS", 0.0)
+    """Runs get no time to finish, and no other server is known."""
+    monkeypatch.setattr(code_server, "FINISH_SECONDS", -1.0)
+    monkeypatch.setattr(code_server, "_signalled", set())
+    monkeypatch.setattr(code_server, "_ended_at", {})
 
 
 @pytest.mark.usefixtures("at_once")
@@ -231,11 +231,12 @@ def test_a_run_is_asked_to_end_though_dagsters_database_does_not_answer(tmp_path
 
 @pytest.mark.usefixtures("at_once")
 def test_a_run_that_no_sensor_asks_for_goes_on_after_a_reload_and_is_looked_at_once(
-    record: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each look opens Dagster's record. One that fails is made again, and ended runs are cleared away all the same."""
-    run = record.create_run_for_job(work, status=dg.DagsterRunStatus.STARTED)
-    server = Server(run.run_id, record.get_ref())
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        run = instance.create_run_for_job(work, status=dg.DagsterRunStatus.STARTED)
+        server = Server(run.run_id, instance.get_ref())
     process, ref = server._executions.pop(run.run_id)
     server._executions[run.run_id] = process, None
     server.look()
