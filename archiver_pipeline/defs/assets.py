@@ -103,10 +103,10 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
     ) -> Iterator[dg.Output[None]]:
         lanes = range(settings().lanes) if config.lane < 0 else (config.lane,)
         try:
+            tags = RunTags(context)
             for lane in lanes:
-                _run_lane(
-                    context, config, archiver.archiver(lane, context.run.run_id, heartbeat(context, f"lane {lane}"))
-                )
+                on_step = heartbeat(context, f"lane {lane}")
+                _run_lane(context, config, archiver.archiver(lane, context.run.run_id, on_step), tags)
         except ArchiverError as error:
             found = failure(context, error, retries=True)
             if found.allow_retries:
@@ -119,13 +119,12 @@ def archive_assets(topics: list[dg.AssetSpec]) -> dg.AssetsDefinition:
     return archive_messages
 
 
-def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver: Archiver) -> None:
+def _run_lane(context: dg.AssetExecutionContext, config: ArchiveConfig, archiver: Archiver, tags: RunTags) -> None:
     """Archive the batches of one lane, and report each as it is committed."""
     path = settings().kept_view
     total, began = 0, time.monotonic()
     answers = checks.Answers(context.log_event, checks.PAUSE_SECONDS if config.stay_seconds > 0 else 0.0)
     shown = RunView(path, archiver.archive)
-    tags = RunTags(context)
     try:
         for batch in _batches(config, archiver, shown):
             total += batch.messages

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import wraps
 
@@ -19,9 +20,14 @@ log = logging.getLogger(__name__)
 FINISH_SECONDS = 2.0
 """So long runs may go on once the code server was asked to end; then they are asked, too."""
 
+RECORD_SECONDS = 1.0
+"""So long it may take to record that runs are asked to end, before they are: Dagster's database may not answer."""
+
 _SENSOR_TAG = "dagster/sensor_name"
 _ended_at: dict[int, float] = {}
 _signalled: set[int] = set()
+_left_alone: set[str] = set()
+"""Runs of servers that were loaded anew which go on to their end: to look again costs Dagster's record opened anew."""
 
 
 def keep_clearing() -> None:
@@ -58,6 +64,9 @@ def _clear(server: DagsterApiServer, clear: Callable[[DagsterApiServer], None]) 
     try:
         if server._shutdown_once_executions_finish_event.is_set():
             _ask_to_end(server)
+    except Exception as error:
+        log.warning("a run could not be asked to end, which is tried again: %s", error)
+    try:
         _record_canceled(server)
         clear(server)
     except Exception as error:
@@ -71,18 +80,38 @@ def _ask_to_end(server: DagsterApiServer) -> None:
     """
     if time.monotonic() - _ended_at.setdefault(id(server), time.monotonic()) < FINISH_SECONDS:
         return
-    for run_id, asked in list(server._termination_events.items()):
-        if asked.is_set():
+    waiting = {run_id: asked for run_id, asked in list(server._termination_events.items()) if not asked.is_set()}
+    refs = {run_id: server._executions[run_id][1] for run_id in waiting}
+    if id(server) in _signalled:
+        _cancel_in_time(refs)
+        for asked in waiting.values():
+            asked.set()
+        return
+    for run_id, asked in waiting.items():
+        if run_id in _left_alone:
             continue
-        if id(server) in _signalled:
-            with suppress(Exception):  # Whether that can be recorded or not, nothing is to hold up the end.
-                _cancel(server, run_id)
+        if _cancel(refs[run_id], run_id):
             asked.set()
-        elif _cancel(server, run_id):
-            asked.set()
+        else:
+            _left_alone.add(run_id)
 
 
-def _cancel(server: DagsterApiServer, run_id: str) -> bool:
+def _cancel_in_time(refs: Mapping[str, dg.InstanceRef]) -> None:
+    """Record that runs are asked to end. Whether that can be done or not, it is not to hold up the end for long."""
+
+    def cancel(run_id: str, ref: dg.InstanceRef) -> None:
+        with suppress(Exception):
+            _cancel(ref, run_id)
+
+    threads = [threading.Thread(target=cancel, args=each, name="cancel", daemon=True) for each in refs.items()]
+    ends = time.monotonic() + RECORD_SECONDS
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, ends - time.monotonic()))
+
+
+def _cancel(ref: dg.InstanceRef, run_id: str) -> bool:
     """Record that a run is asked to end, if a sensor asks for it again: it is then canceled and has not failed.
 
     Others stay as they are, for Dagster starts a backfill's run again that failed, and none that was canceled.
@@ -90,7 +119,7 @@ def _cancel(server: DagsterApiServer, run_id: str) -> bool:
     Returns:
         Whether a sensor asks for it again.
     """
-    with dg.DagsterInstance.from_ref(server._executions[run_id][1]) as instance:
+    with dg.DagsterInstance.from_ref(ref) as instance:
         run = instance.get_run_by_id(run_id)
         if run is None or _SENSOR_TAG not in run.tags:
             return False

@@ -21,7 +21,10 @@ _MOST = 200
 
 
 class RunTags:
-    """Topics, offsets and messages of a run, told as it goes and at its end."""
+    """Topics, offsets and messages of a run, of all its lanes, told as it goes and at its end.
+
+    A run that is executed again begins with the tags of the one before it, and takes them back at once.
+    """
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self._instance, self._run_id = context.instance, context.run.run_id
@@ -29,6 +32,8 @@ class RunTags:
         self._messages = 0
         self._told_at = float("-inf")
         self._is_told = True
+        if context.run.parent_run_id and context.retry_number == 0:
+            self._instance.add_run_tags(self._run_id, {RANGES: "none", MESSAGES: "0"})
 
     def add(self, batch: Batch) -> None:
         """Take a batch in."""

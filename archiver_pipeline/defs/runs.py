@@ -24,9 +24,12 @@ BACKFILL_TAG = "dagster/backfill"
 """Runs with one of these tags wait for each other, and keep none that archives waiting: see deploy/dagster.yaml."""
 
 MAX_RETRIES_TAG = "dagster/max_retries"
+NOT_AGAIN = "-1"
+"""Its value on a run that was asked to end. It is not the 0 of runs that are never tried again, so that a run which has
+it from the one that it repeats can tell."""
 
-FOLLOW = "follow"
-"""The job of followers."""
+ARCHIVE, FOLLOW = "archive", "follow"
+"""The jobs that archive and that followers catch up by."""
 
 IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
@@ -69,25 +72,25 @@ def under_way(instance: dg.DagsterInstance, **wanted: Any) -> list[RunRecord]:
 
 
 def bury(instance: dg.DagsterInstance) -> list[str]:
-    """Fail the rewrites and followers' runs that died with the machine or their code server. Return their ids.
+    """Fail the runs that died with the machine or their code server. Return their ids.
 
-    Nobody else reports them. A backfill is then tried again by Dagster. Should such a run live, it goes on, and nothing
-    that it does is wrong.
+    Nobody else does so for long. A backfill is then tried again by Dagster. Should such a run live, it goes on, and
+    nothing that it does is wrong.
     """
     started = [status for status in IN_FLIGHT if status is not DagsterRunStatus.QUEUED]
     buried = []
     for record in instance.get_run_records(RunsFilter(statuses=started)):
         run, silent = record.dagster_run, time.time() - last_sign(instance, record)
-        if silent > DEAD_SECONDS and _is_waited_for(run):
+        if silent > DEAD_SECONDS and _is_ours(run):
             told = f"This run has said nothing for {silent / 60:.0f} minutes and is taken for dead."
             instance.report_run_failed(run, told)
             buried.append(run.run_id)
     return buried
 
 
-def _is_waited_for(run: dg.DagsterRun) -> bool:
-    """Whether others wait for a run, and no limit of time ends it."""
-    return run.job_name == FOLLOW or run.tags.get(KIND_TAG) == REWRITE or BACKFILL_TAG in run.tags
+def _is_ours(run: dg.DagsterRun) -> bool:
+    """Whether a run says something now and then as long as it lives."""
+    return run.job_name in (ARCHIVE, FOLLOW) or run.tags.get(KIND_TAG) == REWRITE or BACKFILL_TAG in run.tags
 
 
 def last_sign(instance: dg.DagsterInstance, record: RunRecord) -> float:
@@ -99,6 +102,7 @@ def last_sign(instance: dg.DagsterInstance, record: RunRecord) -> float:
 def heartbeat(context: dg.OpExecutionContext | dg.AssetExecutionContext, what: str) -> OnStep:
     """Log a line now and then during long steps: the sensors take a run that says nothing for dead. From here on the
     process ends in time when it is asked to."""
+    _begin_anew(context)
     end_in_time(lambda: _not_again(context))
     last = time.monotonic()
 
@@ -112,8 +116,21 @@ def heartbeat(context: dg.OpExecutionContext | dg.AssetExecutionContext, what: s
 
 
 def _not_again(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
-    """Have Dagster start a run that was asked to end no second time: it takes one that ends by a signal for a crash."""
-    context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: "0"})
+    """Have Dagster start a run that was asked to end no second time: it takes one that ends by a signal for a crash.
+
+    A backfill's run is left to it, unless somebody has canceled that very run: nobody else asks for its hour again.
+    """
+    run = context.instance.get_run_by_id(context.run.run_id) or context.run
+    is_left = BACKFILL_TAG in run.tags and run.status is not DagsterRunStatus.CANCELING
+    if not is_left and run.tags.get(MAX_RETRIES_TAG) != "0":
+        context.instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: NOT_AGAIN})
+
+
+def _begin_anew(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
+    """Give a run that is executed again the retries which the one before it lost by being asked to end."""
+    if context.run.parent_run_id and context.run.tags.get(MAX_RETRIES_TAG) == NOT_AGAIN:
+        retries = str(context.instance.run_retries_max_retries)
+        context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: retries})
 
 
 def step_aside() -> None:

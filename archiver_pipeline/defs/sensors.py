@@ -32,6 +32,10 @@ _TOLD = "told"
 """Where the cursor has, beside the lanes, when the DuckDB file was last said to be up to date."""
 _TELL_SECONDS = 1800.0
 """That is said so often with nothing to archive: a row each time, that nothing removes."""
+_VIEW = "view"
+"""Where it has which version of the table the DuckDB file was last to be brought up to, and when that was asked for."""
+_VIEW_AGAIN_SECONDS = 300.0
+"""So long after a run was asked for that, another one is, if the file still lacks that version: it may have died."""
 _VIEW_SECONDS = 30
 """A view that lacks a commit for so long is not about to be brought up to date: the run that made it was killed."""
 
@@ -147,9 +151,17 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             reasons.append(f"lane {state.lane}: lag 0")
     idle = not requests and not busy
     path = current.kept_view
+    asked = _view_asked(context.cursor, now)
     if idle and path is not None and view.behind(path, archive(), log, _VIEW_SECONDS):
-        # Once for each version: a run that finds the view up to date would change nothing.
-        requests.append(_request(states[0], current, f"view of version {ledger.version}", current.tags_of("view")))
+        version, at = asked
+        if version != ledger.version or now - at >= _VIEW_AGAIN_SECONDS:
+            asked = (ledger.version, now)
+            requests.append(_request(states[0], current, current.tags_of("view")))
+        else:
+            reasons.append(
+                f"the DuckDB file lacks version {version}; a run was asked for {now - at:.0f} s ago, "
+                f"and another one is after {_VIEW_AGAIN_SECONDS:.0f} s"
+            )
     told = _told_at(context.cursor, now)
     lag = sum(state.lag for state in states)
     shown = []
@@ -161,7 +173,7 @@ def _tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         run_requests=requests,
         skip_reason=None if requests else f"{seen}; {'; '.join(reasons)}",
         asset_events=shown,
-        cursor=json.dumps({**waiting, **({_TOLD: told} if told else {})}),
+        cursor=json.dumps({**waiting, **({_TOLD: told} if told else {}), **({_VIEW: asked} if asked[1] else {})}),
     )
 
 
@@ -176,7 +188,7 @@ def _waiting_since(cursor: str | None) -> dict[int, float]:
     try:
         now = time.time()
         given = json.loads(cursor or "{}").items()
-        stored = {int(lane): float(moment) for lane, moment in given if lane != _TOLD}
+        stored = {int(lane): float(moment) for lane, moment in given if lane not in (_TOLD, _VIEW)}
         # A moment in the future is that of a clock which was set back; NaN is none at all.
         return {lane: moment if moment <= now else now for lane, moment in stored.items()}
     except (ValueError, TypeError, AttributeError):
@@ -191,12 +203,18 @@ def _told_at(cursor: str | None, now: float) -> float:
         return 0.0
 
 
-def _request(
-    state: LaneState, current: Settings, run_key: str | None = None, more: Mapping[str, str] | None = None
-) -> dg.RunRequest:
+def _view_asked(cursor: str | None, now: float) -> tuple[int, float]:
+    """For which version of the table the DuckDB file was last to be brought up to date, and when; (-1, 0) for none."""
+    try:
+        version, at = json.loads(cursor or "{}").get(_VIEW, (-1, 0.0))
+        return int(version), min(now, float(at))
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        return -1, 0.0
+
+
+def _request(state: LaneState, current: Settings, more: Mapping[str, str] | None = None) -> dg.RunRequest:
+    # No run key: one is spent even if its run fails.
     return dg.RunRequest(
-        # For messages there is none: a key is spent even if its run fails.
-        run_key=run_key,
         run_config=run_config(state.lane, current),
         tags={
             LANE_TAG: str(state.lane),

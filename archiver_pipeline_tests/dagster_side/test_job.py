@@ -183,13 +183,16 @@ def test_a_range_of_a_topic_that_is_not_there_is_an_error(deploy: MakeDeployment
 
 
 def test_every_lane_is_archived_and_dagsters_database_may_go(deploy: MakeDeployment, topic_name: str) -> None:
-    """A run by hand does all lanes; with Dagster's folder deleted between two, nothing is lost or doubled."""
+    """A run by hand does all lanes, and says so; with Dagster's folder deleted between two, all is there once."""
     deployment = deploy(topic_name, ARCHIVER_LANES=3)
     create_topic(deployment.bootstrap_servers, topic_name, partitions=4)
     produce(deployment.bootstrap_servers, topic_name, numbered(range(400), 4))
     ended = deployment.execute()
     assert ended.code == 0, ended.said
     assert {each["lane"] for each in deployment.materializations()} == {"0", "1", "2"}
+    with deployment.instance() as instance:
+        (only,) = instance.get_runs()
+    assert only.tags["archiver/messages"] == "400"
     deployment.archived.assert_equal(topic_name)
 
     shutil.rmtree(deployment.home)

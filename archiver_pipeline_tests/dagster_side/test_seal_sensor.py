@@ -208,11 +208,12 @@ def test_one_run_at_a_time(deploy: MakeDeployment, ticks: MakeTicks, topic_name:
 
 
 @pytest.mark.parametrize(("status", "is_dead"), [("STARTED", True), ("QUEUED", False)])
-@pytest.mark.parametrize("job", ["seal", "follow"])
-def test_a_dead_run_that_others_wait_for_is_buried(
+@pytest.mark.parametrize("job", ["seal", "follow", "archive"])
+def test_a_dead_run_is_buried(
     deploy: MakeDeployment, ticks: MakeTicks, topic_name: str, status: str, is_dead: bool, job: str
 ) -> None:
-    """A run that died with its machine counts as failed after a while, lest others wait for it; a queued one waits."""
+    """A run that died with its machine counts as failed after a while, lest others wait for it, or somebody who looks
+    take it for alive; a queued one waits."""
     deployment = deploy(topic_name)
     fill(deployment, topic_name, range(1), batches=1)
     sensor = ticks(deployment, "seal")
