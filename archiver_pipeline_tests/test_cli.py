@@ -169,7 +169,8 @@ def test_a_missing_broker_is_a_wrong_setting(archiver: Run, archived: Archived) 
 def test_status_as_lines_and_as_json(archiver: Run, archived: Archived, topic_name: str) -> None:
     """Away from a terminal the status is plain lines, and with --json one document with every promised field."""
     done = archiver("status")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert re.fullmatch(r"warning: no type was found for 1 of 3 messages .+: _malformed 1\. .+\n", done.stderr)
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"archive {archived.path}: table version {archived.version()}, format 1, 3 messages in ")
     assert f"{topic_name}/0: next 3, end 3, lag 0, messages 3" in lines
@@ -203,11 +204,15 @@ def test_status_while_messages_wait_for_a_schema(archiver: Run, archived: Archiv
 
 
 def test_status_without_an_archive(archiver: Run, bootstrap_servers: str, topic_name: str) -> None:
-    """No archive yet is said plainly and is no fault."""
+    """No archive yet is said plainly and is no fault; that no wanted topic is there is one."""
     create_topic(bootstrap_servers, topic_name)
     done = archiver("status")
     assert done.returncode == 0
     assert done.stdout.startswith("no archive yet at ")
+    assert "follower events_per_minute: nothing is archived yet" in done.stdout
+    done = archiver("status", ARCHIVER_TOPICS=f"{topic_name}-else")
+    assert (done.returncode, "total lag" in done.stdout) == (1, False)
+    assert "archiver: none of the wanted topics can be read. Make the topic, or check ARCHIVER_TOPICS" in done.stderr
 
 
 def test_status_while_the_broker_is_down(archiver: Run, archived: Archived, topic_name: str) -> None:
@@ -222,7 +227,7 @@ def test_status_while_the_broker_is_down(archiver: Run, archived: Archived, topi
     )
     assert done.returncode == 1
     assert f"{topic_name}/0: next 3, end -, lag -, messages 3" in done.stdout.splitlines()
-    assert re.fullmatch(r"archiver: 127\.0\.0\.1:9 did not answer .+\n", done.stderr)
+    assert re.fullmatch(r"warning: .+\narchiver: 127\.0\.0\.1:9 did not answer .+\n", done.stderr)
     assert "hunter2" not in done.stdout + done.stderr
 
 
