@@ -24,7 +24,9 @@ from archiver_pipeline.cli.shell import View
 from archiver_pipeline.errors import ArchiveError
 from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.storage.base import Attached
+from archiver_pipeline.table.archive import Archive
 from archiver_pipeline_tests.archived import Archived
+from archiver_pipeline_tests.batches import archive, event
 from archiver_pipeline_tests.kafka.produce import Sent, create_topic, produce, read_all
 from archiver_pipeline_tests.waiting import LIMIT_SECONDS
 
@@ -433,6 +435,18 @@ def test_sql_without_an_archive(archiver: Run) -> None:
     assert re.fullmatch(r"archiver: there is no archive to query yet .+\n", done.stderr)
     again = archiver("sql", "--refresh", "SELECT 1")
     assert (again.returncode, again.stderr) == (1, done.stderr)
+
+
+def test_ctrl_c_ends_a_query_once_polars_is_loaded(tmp_path: Path) -> None:
+    """Polars, which --refresh loads, has a handler of its own for SIGINT; the query ends all the same."""
+    archive(Archive(str(tmp_path / "archive")), [event()])
+    begun = tmp_path / "begun.csv"
+    query = f"COPY (SELECT 1) TO '{begun}'; SELECT count(*) FROM range(100_000_000_000) WHERE random() < 2"
+    with _started(tmp_path, "sql", "--refresh", query, BASE_DIR=str(tmp_path)) as process:
+        _wait(begun.exists)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 130
 
 
 def test_sql_without_a_file_names_where_it_would_be(tmp_path: Path) -> None:
