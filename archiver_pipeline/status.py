@@ -16,6 +16,7 @@ from archiver_pipeline.plan import Position, TopicPartition, positions_of
 from archiver_pipeline.settings.settings import Settings
 from archiver_pipeline.storage.base import Storage
 from archiver_pipeline.stored import erasure_plan
+from archiver_pipeline.stored.untyped import untyped
 from archiver_pipeline.table.archive import archive_of
 from archiver_pipeline.table.format_version import version_of
 from archiver_pipeline.table.ledger import Ledger, RecordedGap
@@ -103,7 +104,8 @@ class Status:
         interrupted_erasures: when erasures began (UTC) that were confirmed and then interrupted.
         followers: what follows the archive, and how far each is behind it.
         waits: messages that wait for a schema.
-        warnings: a sentence for each topic that cannot be read.
+        blind: whether the broker answered, and none of the wanted topics can be read.
+        warnings: a sentence for each topic that cannot be read, and for messages whose type was not found.
         broker_error: why the broker did not answer.
     """
 
@@ -126,13 +128,19 @@ class Status:
     interrupted_erasures: tuple[datetime, ...]
     followers: tuple[FollowerLag, ...]
     waits: tuple[Wait, ...]
+    blind: bool
     warnings: tuple[str, ...]
     broker_error: KafkaError | None
 
     @property
     def lag(self) -> int | None:
-        """How many offsets are left to read in all, None where the broker did not answer, or was not asked."""
-        return None if self.broker_error or not self.asked else sum(item.lag or 0 for item in self.partitions)
+        """How many offsets are left to read in all, None where the broker did not answer, was not asked, or has none of
+        the wanted topics."""
+        return (
+            None
+            if self.broker_error or not self.asked or self.blind
+            else sum(item.lag or 0 for item in self.partitions)
+        )
 
     @property
     def age_seconds(self) -> float | None:
@@ -189,6 +197,7 @@ def status(settings: Settings) -> Status:
     cluster = Cluster(settings, BROKER_TIMEOUT_SECONDS) if settings.topics else None
     version, form, files, size, types, hours, ledger = None, None, 0, 0, 0, (0, 0), Ledger(-1)
     batches: list[BatchStatus] = []
+    typeless = None
     now = datetime.now(UTC)
     if archive.exists():
         table, ledger = archive.snapshot()
@@ -196,14 +205,15 @@ def status(settings: Settings) -> Status:
         form = version_of({"configuration": table.metadata().configuration}, archive.uri)
         version, files, size = ledger.version, listed.height, int(listed["bytes"].sum())
         types, hours = listed["type"].n_unique(), count_hours(listed)
+        typeless = untyped(listed)
         batches = list(_recent(archive.storage, ledger.version, now))
     positions: list[Position] = []
     warnings: tuple[str, ...] = () if cluster else (_NOT_ASKED,)
-    error = None
+    error, blind = None, False
     try:
         if cluster is not None:
             look, start = cluster.look(), cluster.start_offset
-            warnings = look.warnings
+            warnings, blind = look.warnings, bool(look.warnings and not look.topics)
             positions = [at for topic in look.topics for at in positions_of(topic, ledger.committed, start)]
     except KafkaError as refused:
         error = refused
@@ -227,7 +237,8 @@ def status(settings: Settings) -> Status:
         interrupted_erasures=tuple(plan.started for plan in erasure_plan.interrupted(archive.storage)),
         followers=tuple(lags(settings, ledger)),
         waits=tuple(Waits(settings).present(ledger.committed)),
-        warnings=warnings,
+        blind=blind,
+        warnings=(*warnings, *((str(typeless),) if typeless else ())),
         broker_error=error,
     )
 

@@ -113,7 +113,9 @@ def test_a_topic_that_is_not_there_is_a_warning(archived: Archived) -> None:
     wanted = (*archived.settings.topics, "no-such-topic")
     found = status(archived.settings.model_copy(update={"topics": wanted}))
     assert found.warnings == ("topic no-such-topic does not exist",)
-    assert len(found.partitions) == 2
+    assert (len(found.partitions), found.blind, found.lag) == (2, False, 10)
+    found = status(archived.settings.model_copy(update={"topics": ("no-such-topic",)}))
+    assert (found.warnings, found.blind, found.lag) == (("topic no-such-topic does not exist",), True, None)
 
 
 def test_without_topics_it_shows_what_the_archive_has(archived: Archived) -> None:

@@ -32,7 +32,8 @@ def command(
     For each topic partition: the next offset to archive, the end offset (the last stable one), the lag between them and
     the messages archived. Then the newest batch, the rates of the last minutes, gaps, files and types, and how far what
     follows the archive is behind it, and which messages wait for a schema of the registry. Where the broker or a
-    follower does not answer, or a message waits, all else is shown all the same, and the exit code is 1.
+    follower does not answer, a message waits, or no wanted topic can be read, all else is shown all the same, and the
+    exit code is 1.
 
     **JSON**: archive, time, version, format, messages, files, bytes, types, hours, sealed_hours, lag, partitions
     (topic, topic_id, partition, first, next, end, lag, messages), last_batch (version, time, messages, bytes, files,
@@ -73,6 +74,9 @@ def command(
         _print(found)
     if found.broker_error is not None:
         raise found.broker_error
+    if found.blind:
+        hint = "Make the topic, or check ARCHIVER_TOPICS"
+        raise ArchiverError("none of the wanted topics can be read", hint=hint)
     if found.waits or any(follower.error for follower in found.followers):
         raise typer.Exit(1)
 
@@ -149,9 +153,11 @@ def _print(found: Status) -> None:
         say(f"gap: {gap.at.topic}/{gap.at.partition} offsets [{gap.start}, {gap.end}): {gap.reason}{when}")
     if found.version is not None and not found.gaps:
         say("no gaps")
+    begun = any(item.first is not None for item in found.partitions)
     for follower in found.followers:
         hours = f", {follower.hours:,} changed hours" if follower.hours else ""
-        say(f"follower {follower.name}: {follower.error or f'lag {follower.lag:,}{hours}'}")
+        lag = f"lag {follower.lag or 0:,}{hours}" if begun else "nothing is archived yet"
+        say(f"follower {follower.name}: {follower.error or lag}")
     for wait in found.waits:
         say(f"waiting: {wait}")
     for moment in found.interrupted_erasures:

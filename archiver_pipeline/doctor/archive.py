@@ -12,6 +12,7 @@ from archiver_pipeline.doctor.finding import Finding, fault, good, warning
 from archiver_pipeline.doctor.patient import Patient
 from archiver_pipeline.formats.waits import Waits
 from archiver_pipeline.stored import erasure_plan
+from archiver_pipeline.stored.untyped import untyped
 from archiver_pipeline.table.format_version import version_of
 from archiver_pipeline.view import view
 
@@ -47,6 +48,16 @@ def _undone(patient: Patient, ledger: Ledger) -> Iterator[Finding]:
         yield fault("archive", told, "`archiver erase --resume` finishes it")
     for wait in Waits(patient.settings).present(ledger.committed):
         yield fault("archive", str(wait), "The rest is archived meanwhile; see the Schema Registry")
+
+
+def types(patient: Patient) -> Iterator[Finding]:
+    """Whether the types of messages were found. Raises ArchiveError."""
+    if patient.standing is None:
+        return
+    if (found := untyped(patient.archive.files())) is not None:
+        yield warning("types", found.what, found.remedy)
+    else:
+        yield good("types", "nearly all of the newest messages have a type")
 
 
 def duckdb_view(patient: Patient) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ def checks(patient: Patient) -> list[Check]:
         Check("disk", lambda: disk.disk(patient)),
         Check("storage", lambda: storage.storage(patient)),
         Check("archive", lambda: archive.archive(patient)),
+        Check("types", lambda: archive.types(patient), ("archive",), local=True),
         Check("view", lambda: archive.duckdb_view(patient), ("archive",)),
         Check("broker", lambda: kafka.broker(patient)),
         # The archive comes first, well or not: what waits is counted from what it has.

@@ -233,6 +233,12 @@ def _newer_format(servers: Servers) -> Iterator[Variables]:
     yield variables
 
 
+def _no_types(servers: Servers) -> Iterator[Variables]:
+    variables = servers.well()
+    archive(_filled(variables), [b'{"kind": "a"}', b'{"kind": "b"}', b"{"])
+    yield variables
+
+
 def _future(servers: Servers) -> Iterator[Variables]:
     variables = servers.well()
     found = _filled(variables)
@@ -302,6 +308,13 @@ SETUPS: dict[str, Setup] = {
     ),
     "a commit of ten minutes from now": Setup(
         _future, ("archive",), "fault clock the clock of this machine is (600|59.) s behind that of whoever made"
+    ),
+    "messages without a type": Setup(
+        _no_types,
+        ("archive", "types"),
+        "warning types no type was found for 3 of 4 messages in the newest hour: _malformed 1, _untyped 2 "
+        ".*ARCHIVER_TYPE_PATH.* backfill --from-archive",
+        0,
     ),
     "DAGSTER_HOME without dagster.yaml": Setup(
         _no_dagster_yaml, _DAGSTER, "fault dagster home there is no dagster.yaml.*cp -n deploy/dagster.yaml"
