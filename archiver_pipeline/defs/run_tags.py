@@ -9,6 +9,7 @@ import dagster as dg
 
 from archiver_pipeline.batch.batch import Batch
 from archiver_pipeline.defs import summary
+from archiver_pipeline.defs.runs import add_tags
 from archiver_pipeline.hours import Hour
 from archiver_pipeline.plan import OffsetRange, TopicPartition
 
@@ -27,13 +28,13 @@ class RunTags:
     """
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
-        self._instance, self._run_id = context.instance, context.run.run_id
+        self._context = context
         self._ranges: dict[TopicPartition, OffsetRange] = {}
         self._messages = 0
         self._told_at = float("-inf")
         self._is_told = True
         if context.run.parent_run_id and context.retry_number == 0:
-            self._instance.add_run_tags(self._run_id, {RANGES: "none", MESSAGES: "0"})
+            add_tags(context, {RANGES: "none", MESSAGES: "0"})
 
     def add(self, batch: Batch) -> None:
         """Take a batch in."""
@@ -50,8 +51,8 @@ class RunTags:
         if self._is_told:
             return
         topics = sorted({at.topic for at in self._ranges})
-        self._instance.add_run_tags(
-            self._run_id,
+        add_tags(
+            self._context,
             {
                 TOPICS: ",".join(topics)[:_MOST],
                 RANGES: summary.ranges(self._ranges.values(), 3)[:_MOST],

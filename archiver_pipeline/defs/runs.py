@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -39,6 +41,7 @@ IN_FLIGHT = [
     DagsterRunStatus.CANCELING,
 ]
 _HEARTBEAT_SECONDS = 30.0
+_tagging = threading.Lock()
 _records: list[tuple[Any, dg.DagsterInstance]] = []
 _NICE = 10
 
@@ -120,17 +123,28 @@ def _not_again(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Non
 
     A backfill's run is left to it, unless somebody has canceled that very run: nobody else asks for its hour again.
     """
-    run = context.instance.get_run_by_id(context.run.run_id) or context.run
-    is_left = BACKFILL_TAG in run.tags and run.status is not DagsterRunStatus.CANCELING
-    if not is_left and run.tags.get(MAX_RETRIES_TAG) != "0":
-        context.instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: NOT_AGAIN})
+    # Any other run is not looked up first: the sooner it has the tag, the surer Dagster sees it when the run ends.
+    if context.run.tags.get(MAX_RETRIES_TAG) == "0":
+        return
+    if BACKFILL_TAG not in context.run.tags or _is_canceled(context):
+        add_tags(context, {MAX_RETRIES_TAG: NOT_AGAIN})
+
+
+def _is_canceled(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
+    run = context.instance.get_run_by_id(context.run.run_id)
+    return run is not None and run.status is DagsterRunStatus.CANCELING
 
 
 def _begin_anew(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
     """Give a run that is executed again the retries which the one before it lost by being asked to end."""
     if context.run.parent_run_id and context.run.tags.get(MAX_RETRIES_TAG) == NOT_AGAIN:
-        retries = str(context.instance.run_retries_max_retries)
-        context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: retries})
+        add_tags(context, {MAX_RETRIES_TAG: str(context.instance.run_retries_max_retries)})
+
+
+def add_tags(context: dg.OpExecutionContext | dg.AssetExecutionContext, tags: Mapping[str, str]) -> None:
+    """Put tags on a run. Dagster reads all of them, and writes them anew: of two threads one would undo the other's."""
+    with _tagging:
+        context.instance.add_run_tags(context.run.run_id, tags)
 
 
 def step_aside() -> None:

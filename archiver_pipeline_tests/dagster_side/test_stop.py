@@ -84,7 +84,8 @@ def test_a_run_that_is_asked_to_end_ends_and_is_not_tried_again(deployment: Depl
         assert all(record.dagster_run.is_finished for record in records)
         # Nor is it started again as a whole by Dagster's daemon, which takes its end for a crash.
         assert {record.dagster_run.tags.get("dagster/max_retries") for record in records} == {"-1"}
-        assert {record.dagster_run.tags.get("dagster/will_retry") for record in records} == {"false"}
+        # Where two tags were written at once this one may be missing: the daemon then goes by the other one.
+        assert "true" not in {record.dagster_run.tags.get("dagster/will_retry") for record in records}
     assert (len(records), events.count("STEP_UP_FOR_RETRY")) == (2, 0)
     assert deployment.execute().code == 0
     deployment.archived.assert_equal(topic)
