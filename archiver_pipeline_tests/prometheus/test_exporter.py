@@ -163,7 +163,7 @@ def test_a_port_that_is_taken_is_said(world: World, exporter: Exporter) -> None:
         capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert f"nobody can listen on port {exporter.port}" in done.stderr
+    assert f"metrics cannot be served at port {exporter.port} of 127.0.0.1: address already in use" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
