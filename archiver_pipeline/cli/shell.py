@@ -131,6 +131,9 @@ class View:
                 future.result()
             except KeyboardInterrupt:
                 connection.interrupt()
+                # Again and again: one that comes between two statements is forgotten when the next one begins.
+                while not wait([future], _SLICE_SECONDS).done:
+                    connection.interrupt()
                 raise
 
     def names(self, table: str | None = None) -> list[str]:
