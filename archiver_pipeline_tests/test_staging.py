@@ -194,7 +194,7 @@ def test_a_run_whose_files_were_removed_moves_none(tmp_path: Path) -> None:
     attempt = FolderStaging(tmp_path, "lane0")
     attempt.write(FOLDER, b"")
     remove(tmp_path, Leftover("lane0", attempt.attempt, manifest(tmp_path, attempt.attempt)), keep=())
-    with pytest.raises(Superseded, match="another run removed this attempt's files"):
+    with pytest.raises(Superseded, match="another run took this one for dead and removed its files"):
         attempt.place()
     assert files_in(tmp_path) == set()
 
@@ -221,7 +221,7 @@ def test_a_refused_write_names_path_and_remedy(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as refused:
         FolderStaging(tmp_path / "archive", "lane0")
     assert str(tmp_path / "archive") in str(refused.value)
-    assert "make the folder writable" in str(refused.value)
+    assert "A file stands where a folder has to be: move it away" in str(refused.value)
 
 
 def test_what_is_no_attempt_is_left_alone(tmp_path: Path) -> None:
