@@ -27,7 +27,9 @@ _BROKER = re.compile(r"^(\S+)/(?:bootstrap|\d+): ")
 """A broker has two names: that of the settings, and the one with its number that it gave itself."""
 
 _CONNECT = re.compile(r"^(\S+?)(/\S+: )Connect to ipv[46]#\1 failed: ")
-_ALL_DOWN = re.compile(r"\d+/\d+ brokers are down|Failed to get metadata: Local: Broker transport failure")
+_ALL_DOWN = re.compile(
+    r"\d+/\d+ brokers are down|Failed to get metadata: Local: Broker transport failure|Timed out waiting for controller"
+)
 _DISTRUST = re.compile(r"certificate verify failed(: broker certificate[^;]*)?")
 _LOGIN = re.compile("SASL authentication error|OAUTHBEARER token")
 _HINTS = (
@@ -100,7 +102,7 @@ def said_by(errors: Iterable[Any]) -> str:
     for error in errors:
         text = _CONNECT.sub(r"\1\2", _NOISE.sub("", error.str()))
         texts.setdefault(_BROKER.sub(r"\1: ", text), text)
-    # Both are said beside the reason, which is what each broker is down for.
+    # These are said beside the reason, which is what each broker is down for.
     return "; ".join([text for text in texts.values() if not _ALL_DOWN.fullmatch(text)] or texts.values())
 
 
