@@ -167,7 +167,7 @@ def _say_unjudged(found: Found) -> None:
 
 
 def _sum_up(done: Erased, found: Found | None) -> None:
-    from archiver_pipeline.cli.output import duration
+    from archiver_pipeline.amounts import duration
 
     hours = sum(hour.version is not None for hour in done.hours)
     files = f"{done.files:,} of {counted(found.files, 'file')}" if found else counted(done.files, "file")

@@ -121,7 +121,7 @@ def _report(done: Exported) -> dict[str, Any]:
 
 def _sentence(done: Exported, target: Target) -> str:
     """The end of it in words."""
-    from archiver_pipeline.cli.output import size
+    from archiver_pipeline.amounts import size
     from archiver_pipeline.export.exporter import reasons
 
     if not done.messages and not done.refused:

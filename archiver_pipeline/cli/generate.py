@@ -141,7 +141,7 @@ def _limit(wanted: Generator) -> int:
 
 
 def _print(summary: Summary) -> None:
-    from archiver_pipeline.cli.output import size
+    from archiver_pipeline.amounts import size
 
     topics = ", ".join(f"{topic} {count:,}" for topic, count in summary.topics.items())
     say(

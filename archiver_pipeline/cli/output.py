@@ -8,8 +8,6 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
-from archiver_pipeline.amounts import duration as duration
-from archiver_pipeline.amounts import size as size
 from archiver_pipeline.errors import ArchiveError, FormatTooNew, WrongUsage
 from archiver_pipeline.visible import visible
 

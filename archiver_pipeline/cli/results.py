@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from archiver_pipeline.amounts import counted
 from archiver_pipeline.cli.output import say
 
 if TYPE_CHECKING:
@@ -70,12 +71,7 @@ def _print(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement, f
             say(*row[-1:])
         return ""
     printers = {"csv": _print_csv, "json": _print_json, "line": _print_lines}
-    return counted(printers[form](columns, rows))
-
-
-def counted(rows: int) -> str:
-    """Say how many rows there are."""
-    return "1 row" if rows == 1 else f"{rows:,} rows"
+    return counted(printers[form](columns, rows), "row")
 
 
 def rows_of(table: str, width: int) -> str:
@@ -92,11 +88,11 @@ def rows_of(table: str, width: int) -> str:
     borders = [number for number, line in enumerate(lines) if line.startswith(("├", "└"))]
     said = re.search(r"(?:(\d+)|\(>(\d+)) rows?\b", "\n".join(lines[borders[-1] + 1 :]))
     if said is not None:
-        return counted(int(said[1])) if said[1] else f"more than {counted(int(said[2]))}"
+        return counted(int(said[1]), "row") if said[1] else f"more than {counted(int(said[2]), 'row')}"
     found = borders[-1] - borders[0] - 1
     if len(borders) > 2:
-        return counted(len(borders) - 1)
-    return "" if found > 1 and len(lines[0]) >= width - 1 else counted(found)
+        return counted(len(borders) - 1, "row")
+    return "" if found > 1 and len(lines[0]) >= width - 1 else counted(found, "row")
 
 
 def _show(result: duckdb.DuckDBPyRelation) -> str:
@@ -179,7 +175,7 @@ def _print_lines(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> int:
             continue
         say("\n".join([*[""] * (count > 1), *_lines(columns, row, width)]))
     if count > ROWS_ON_TERMINAL and sys.stdout.isatty():
-        say(f"\n({ROWS_ON_TERMINAL} of {counted(count)} shown)")
+        say(f"\n({ROWS_ON_TERMINAL} of {counted(count, 'row')} shown)")
     return count
 
 

@@ -117,7 +117,7 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _print(found: Status) -> None:
-    from archiver_pipeline.cli.output import duration, size
+    from archiver_pipeline.amounts import duration, size
 
     for warning in found.warnings:
         say(f"warning: {warning}", file=sys.stderr)

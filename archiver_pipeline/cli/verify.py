@@ -66,7 +66,7 @@ def command(
 
 
 def _print(report: Report) -> None:
-    from archiver_pipeline.cli.output import size
+    from archiver_pipeline.amounts import size
 
     for fault in report.faults:
         say(fault)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from archiver_pipeline.defs import columns
 from archiver_pipeline.settings.aggregates import Aggregate
+from archiver_pipeline.settings.secrets import without_user
 from archiver_pipeline.settings.settings import Settings
 
 TOPICS, ARCHIVE, FOLLOWERS, RESULTS = "1_topics", "2_archive", "3_followers", "4_results"
@@ -159,7 +159,7 @@ def store(settings: Settings, name: str) -> Asset:
 
 
 def _mysql(settings: Settings) -> Asset:
-    url = _without_user(settings.mysql_url.get_secret_value())
+    url = _server(settings.mysql_url.get_secret_value())
     return {
         "group_name": FOLLOWERS,
         "kinds": KINDS["mysql_messages"],
@@ -177,7 +177,7 @@ def _mysql(settings: Settings) -> Asset:
 
 
 def _search(settings: Settings) -> Asset:
-    url = _without_user(settings.search_url.get_secret_value())
+    url = _server(settings.search_url.get_secret_value())
     return {
         "group_name": FOLLOWERS,
         "kinds": KINDS["search_messages"],
@@ -204,8 +204,6 @@ def _brokers(settings: Settings) -> str:
     return settings.mask(settings.kafka_properties.get("bootstrap.servers", ""))
 
 
-def _without_user(url: str) -> str:
+def _server(url: str) -> str:
     """A URL without user, password and options: where something is, and nothing that lets anybody in."""
-    parts = urlsplit(url)
-    place = (parts.netloc.rpartition("@")[2]) or os.path.basename(parts.path)
-    return f"{parts.scheme}://{place}{parts.path}"
+    return without_user(url).partition("?")[0].partition("#")[0]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import uuid
 from typing import Annotated, Literal
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode
 
+from archiver_pipeline.settings.secrets import without_user
 from archiver_pipeline.settings.types import Topic, check_file, check_url, of_topic, split
 
 Format = Literal["json", "registry"]
@@ -70,7 +71,7 @@ class RegistrySettings(BaseSettings):
     @property
     def registry_address(self) -> str:
         """The URLs of the registry without user and password."""
-        return ",".join(_without_user(url) for url in self._urls)
+        return ",".join(without_user(url) for url in self._urls)
 
     @property
     def registry_user(self) -> str:
@@ -88,8 +89,3 @@ class RegistrySettings(BaseSettings):
     @property
     def _urls(self) -> list[str]:
         return [url for url in self.registry_url.get_secret_value().split(",") if url]
-
-
-def _without_user(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, urlsplit, urlunsplit
 
 _SECRET = re.compile(
     r"password|passphrase|secret|\.pem$|^ssl_|jaas|oauthbearer\.config|oauthbearer\.extensions|kinit\.cmd|credential"
@@ -73,3 +73,9 @@ def forms_of(secret: str) -> set[str]:
         base64.b64encode(content).decode(),
         base64.urlsafe_b64encode(content).decode().rstrip("="),
     }
+
+
+def without_user(url: str) -> str:
+    """A URL without user and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

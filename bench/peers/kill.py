@@ -8,8 +8,6 @@ processes is killed, so that nothing is left to end in order.
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +19,7 @@ from rich.table import Table
 
 from archiver_pipeline_tests.kafka.jars import last_lines
 from bench.peers.count import copies
-from bench.peers.systems import Job, Maker, Task
+from bench.peers.systems import Job, Maker, Task, started
 from bench.results import recorded
 
 DELAYS = (0.0, 0.2, 0.4)
@@ -91,25 +89,13 @@ def _run(job: Job, folder: Path, delay: float | None) -> bool:
     """
     before, log = _data_files(folder), folder / "output"
     deadline = time.monotonic() + LIMIT_SECONDS
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            job.command,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, **job.environment},
-            start_new_session=True,
-        )
-        try:
-            while process.poll() is None and time.monotonic() < deadline:
-                if delay is not None and _data_files(folder) - before:
-                    time.sleep(delay)
-                    break
-                time.sleep(0.005 if delay is not None else 0.05)
-            in_time = process.poll() is None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with started(job, log) as process:
+        while process.poll() is None and time.monotonic() < deadline:
+            if delay is not None and _data_files(folder) - before:
+                time.sleep(delay)
+                break
+            time.sleep(0.005 if delay is not None else 0.05)
+        in_time = process.poll() is None
     if (delay is None and in_time) or (not in_time and process.returncode):
         raise RuntimeError(f"{job.command} failed or was not done:\n{last_lines(log.read_text(errors='replace'))}")
     return in_time

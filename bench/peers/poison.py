@@ -6,8 +6,6 @@ then is read back with DuckDB and compared with what was produced, offset by off
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,7 @@ from rich.table import Table
 
 from archiver_pipeline_tests.kafka.produce import Sent, produce
 from bench.peers.listed import listed
-from bench.peers.systems import TOPIC, Job, Maker, Task
+from bench.peers.systems import TOPIC, Job, Maker, Task, started
 from bench.results import recorded
 
 GOOD = 200
@@ -68,22 +66,11 @@ def poisoned(makers: Mapping[str, Maker], servers: str, scratch: Path) -> dict[s
 
 def _run(job: Job, folder: Path) -> str:
     """Run the job: `by itself`, `failed`, or `not at all` where it did not end in time."""
-    with (folder / "output").open("ab") as output:
-        process = subprocess.Popen(
-            job.command,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, **job.environment},
-            start_new_session=True,
-        )
+    with started(job, folder / "output") as process:
         try:
             return "by itself" if process.wait(LIMIT_SECONDS) == 0 else "failed"
         except subprocess.TimeoutExpired:
             return "not at all"
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 def _said(folder: Path) -> str:

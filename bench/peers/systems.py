@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +57,21 @@ class Job:
 
 
 Maker = Callable[[Task], Job]
+
+
+@contextmanager
+def started(job: Job, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A job at work, whose output goes behind what is in a file; leaving it kills all of its processes (SIGKILL)."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            job.command, stdout=output, stderr=output, env={**os.environ, **job.environment}, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def run(job: Job) -> Measured:
